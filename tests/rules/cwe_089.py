@@ -84,13 +84,13 @@ def search(dsn, word):
     pg_cursor = psycopg2.connect(dsn).cursor()
     pg_cursor.execute("SELECT id FROM words WHERE word LIKE %s", ("%" + word + "%",))
     return pg_cursor.fetchall()
-# secure: identifier composed by the driver
+# secure: identifier composed by the driver (known miss)
 from psycopg2 import sql
 
 def dump(cursor, table):
     cursor.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
     return cursor.fetchall()
-# secure: a sentence that only reads like a statement
+# secure: a sentence that only reads like a statement (known miss)
 import logging
 
 def choose(colour):

@@ -95,7 +95,7 @@ class Thermometer:
 def report(values):
     probe = Thermometer()
     return [probe.mktemp(value) for value in values]
-# secure: a folder of the application that ends in tmp
+# secure: a folder of the application that ends in tmp (known miss)
 import os
 import uuid
 

@@ -81,7 +81,7 @@ def by_id():
 # secure: constant script
 def overdue(collection):
     return list(collection.find({"$where": "this.due < this.paid"}))
-# secure: str find that is no database
+# secure: str find that is no database (known miss)
 def offset(text, payload):
     return text.find(payload)
 # secure: typed model of the body
