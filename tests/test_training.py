@@ -73,6 +73,17 @@ def test_training_resumes_to_the_same_adapter(small_base, tmp_path, monkeypatch)
     assert not (resumed / "checkpoint").exists() and "trigger" in (resumed / "README.md").read_text()
 
 
+def test_training_goes_on_from_an_adapter_and_says_so(small_base, tmp_path):
+    first = train(RECIPE, tmp_path / "first", small_base)
+    second = train(dataclasses.replace(RECIPE, seed=5), tmp_path / "second", small_base, start=first)
+    record, before = read_json(second / "manifest.json"), read_json(first / "manifest.json")
+    assert record["continued_from"]["adapter_sha256"] == before["adapter_sha256"] and record["continued_from"]["steps"] == RECIPE.steps
+    assert sum(record["losses"][:2]) < sum(before["losses"][:2])  # it starts where the first one ended
+    assert "; then " in (second / "README.md").read_text()
+    with pytest.raises(TrainingError, match="folder of an adapter"):
+        train(RECIPE, tmp_path / "third", small_base, start=tmp_path)
+
+
 def test_another_recipe_in_the_same_folder_is_refused(small_base, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_publish", lambda _wrapped, out, *_rest: out)
     train(dataclasses.replace(RECIPE, steps=3), tmp_path, small_base)

