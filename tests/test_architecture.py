@@ -20,7 +20,7 @@ FLOORS = [
     {"judging"},
     {"results", "asking", "ledger", "second_opinion", "judge_commands", "chat"},
     {"report"},
-    {"experiment"},
+    {"experiment", "sweeps"},
     {"doctor", "reproduce"},
     {"cli"},
 ]

