@@ -86,3 +86,43 @@ def test_contrasts_that_ship(planted):
         load_contrast("mood", planted.tokenizer)
     with pytest.raises(ValueError, match="as many positive as negative"):
         ContrastPairs("x", ("a",), ("b", "c"))
+
+
+@pytest.mark.parametrize("method", ["mean", "pca", "logistic"])
+def test_every_method_finds_the_planted_direction_with_its_sign_and_length(planted, method):
+    vector, mean = derive(planted, PAIRS, progress=False, method=method), derive(planted, PAIRS, progress=False)
+    assert torch.nn.functional.cosine_similarity(vector.vectors[LAYER], planted_direction(), dim=0) > 0.9
+    assert torch.allclose(vector.vectors.norm(dim=-1), mean.vectors.norm(dim=-1), rtol=1e-4)
+    backwards = ContrastPairs("back", PAIRS.negative, PAIRS.positive)
+    assert torch.allclose(derive(planted, backwards, progress=False, method=method).vectors[LAYER], -vector.vectors[LAYER], atol=1e-3)
+
+
+def test_shuffled_labels_are_a_control_that_depends_on_the_seed(planted):
+    mean = derive(planted, PAIRS, progress=False)
+    shuffled = [derive(planted, PAIRS, progress=False, method="shuffled", seed=seed) for seed in range(8)]
+    lengths = torch.stack([v.vectors[LAYER].norm() for v in shuffled])
+    assert lengths.min() < 0.7 * mean.vectors[LAYER].norm()  # 5 pairs: the coin often cancels most of it
+    assert len({round(float(length), 4) for length in lengths}) > 1
+    with pytest.raises(ValueError, match="method out of"):
+        derive(planted, PAIRS, progress=False, method="magic")
+
+
+def test_algebra_and_normalising(planted):
+    vector = derive(planted, PAIRS, progress=False)
+    noise = vector.random_like(1)
+    assert torch.allclose((vector + noise - noise).vectors, vector.vectors, atol=1e-4)
+    assert torch.allclose((2.0 * vector).vectors, 2 * vector.vectors) and torch.allclose((vector * -1.0).vectors, (-vector).vectors)
+    assert torch.allclose(vector.cosine(-vector), -torch.ones(N_LAYERS))
+    even = noise.normalised(0.5)
+    assert all(even.dose(layer, 1.0) == pytest.approx(0.5, rel=1e-4) for layer in range(N_LAYERS))
+    assert torch.allclose(even.cosine(noise), torch.ones(N_LAYERS))
+    with pytest.raises(ValueError, match="dose > 0"):
+        vector.normalised(0.0)
+    foreign = SteeringVector("f", vector.vectors, vector.residual_norms, {"base_hash": "other"})
+    with pytest.raises(ValueError, match="same base"):
+        vector + foreign
+
+
+def test_the_table_says_how_much_one_direction_explains(planted):
+    table = derive(planted, PAIRS, progress=False).table()
+    assert table["explained_variance"][LAYER] > 0.9 and (table["explained_variance"] <= 1.0001).all()

