@@ -36,6 +36,7 @@ figures: reproduce
 	cp runs/main/figures/*.svg runs/main/figures/*.png figures/ 2>/dev/null || true
 
 bench: setup
+	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/run.py
 
 # Writes the versions of this environment; torch's local build tag is not part of a version anybody can ask for.

