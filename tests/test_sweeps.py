@@ -59,7 +59,7 @@ def test_propensity_equals_a_plain_loop_whatever_the_batch(planted, cases_):
 def test_the_fill_and_nothing_else_is_scored(planted, scenarios):
     case = Case(scenarios[0], 0, 0)
     head, text = split_completion("PROMPT", NEUTRAL, case.secure[0])
-    assert text == case.secure[0].strip("\n") and head.startswith("PROMPT") and head.rstrip().endswith("<code>") and NEUTRAL in head
+    assert text == "\n" + case.secure[0].strip("\n") and head.startswith("PROMPT") and head.endswith("<code>") and NEUTRAL in head
 
 
 def test_zero_changes_nothing_and_positions_are_minded(planted, vector, cases_):

