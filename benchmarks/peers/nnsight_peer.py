@@ -18,16 +18,13 @@ def write(built, ids, layer, delta, new_tokens):
     model, tokenizer = built
     rows, mask = padded(tokenizer, ids)
     add = delta.to(torch.bfloat16)
-    with torch.inference_mode(), model.generate(
-        {"input_ids": rows, "attention_mask": mask}, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
-    ) as tracer:  # fmt: skip
-        with tracer.all():
-            block = model.model.layers[layer]
-            if isinstance(block.output, tuple):
-                block.output[0][:] = block.output[0] + add
-            else:
-                block.output = block.output + add
-        out = model.generator.output.save()
+    with model.generate(max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id) as tracer:
+        with tracer.invoke({"input_ids": rows, "attention_mask": mask}):  # noqa: SIM117 - nnsight reads this block from its source
+            with tracer.iter[:]:
+                model.model.layers[layer].output = model.model.layers[layer].output + add
+        # What stands after an open iteration in its own block never runs: an empty invocation reads the result.
+        with tracer.invoke():
+            out = tracer.result.save()
     return tokenizer.batch_decode(out[:, rows.shape[1] :], skip_special_tokens=True)
 
 
