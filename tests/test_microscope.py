@@ -180,7 +180,7 @@ def test_bad_patches_get_a_sentence_and_leave_no_hook(planted, monkeypatch):
         patch(planted, TRIGGERED, UNTRIGGERED, words(planted), positions=[0])
     with pytest.raises(PatchError, match="component"):
         attribution_patch(planted, TRIGGERED, UNTRIGGERED, words(planted), "resid_pre")
-    monkeypatch.setattr(patching, "_metric", lambda *_: 1 / 0)
+    monkeypatch.setattr(patching, "logit_difference", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         patch(planted, TRIGGERED, UNTRIGGERED, words(planted))
     assert not any(block._forward_hooks for block in block_modules(planted.model))

