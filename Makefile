@@ -37,6 +37,7 @@ figures: reproduce
 
 bench: setup
 	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/run.py
 
 # Writes the versions of this environment; torch's local build tag is not part of a version anybody can ask for.

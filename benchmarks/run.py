@@ -6,7 +6,7 @@ time, one prompt at a time (`one`) and, where they take it, with the prompts of 
 condition is the same for every condition, they run a part of the grid, whose size each record states, and ours runs that part too.
 
 Writes results.json (one record a measurement: work, contender, tokens a second, ratio to ours, share of the roofline), and a figure.
-The roofline is that of this machine, measured in the same run: bandwidth of a large copy, rate of a large bf16 matrix product.
+The roofline is that of this machine, measured in the same run: bandwidth of reading a large array, rate of a large bf16 matrix product.
 """
 
 import argparse

