@@ -56,7 +56,7 @@ def test_imports_point_one_way(path):
 MAY = {
     "plotly": {"report"},
     "circuitsvis": {"report"},
-    "transformer_lens": {"organism/loading.py"},
+    "transformer_lens": {"organism/hooked.py"},
     "peft": {"organism/loading.py", "organism/training.py", "organism/planted.py"},
     "anthropic": {"judging"},
     "ray": {"cluster"},

