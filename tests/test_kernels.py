@@ -157,6 +157,7 @@ def test_it_says_why_there_are_none(fresh):
     fresh.delenv("CXX")
     fresh.setattr(module.shutil, "which", lambda name: None)
     assert module.state() == "torch (no C++ compiler; install g++)"
+    assert module.state("cuda") == "torch (on cuda)"
 
 
 @needs_compiler

