@@ -39,6 +39,8 @@ bench: setup
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/table.py
 
 # Writes the versions of this environment; torch's local build tag is not part of a version anybody can ask for.
 lock:

