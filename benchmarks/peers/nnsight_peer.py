@@ -2,7 +2,6 @@
 
 from importlib.metadata import version
 
-import torch
 from common import load, main, padded
 from nnsight import LanguageModel
 
@@ -17,7 +16,7 @@ def write(built, ids, layer, delta, new_tokens):
     """Return the texts of some prompts under one addition."""
     model, tokenizer = built
     rows, mask = padded(tokenizer, ids)
-    add = delta.to(torch.bfloat16)
+    add = delta.to(next(model.parameters()).dtype)
     with model.generate(max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id) as tracer:
         with tracer.invoke({"input_ids": rows, "attention_mask": mask}):  # noqa: SIM117 - nnsight reads this block from its source
             with tracer.iter[:]:

