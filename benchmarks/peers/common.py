@@ -10,8 +10,16 @@ from safetensors.torch import load_file
 
 
 def main(name, version, build, write):
-    """Time `write(built, ids of some prompts, layer, delta, new_tokens) -> texts` over conditions; loading is not timed."""
-    folder, out, conditions, prompts, mode = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    """Time `write(built, ids of some prompts, layer, delta, new_tokens) -> texts` over conditions; loading is not
+    timed.
+    """
+    folder, out, conditions, prompts, mode = (
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        int(sys.argv[3]),
+        int(sys.argv[4]),
+        sys.argv[5],
+    )
     work = read_work(folder)
     vectors = load_file(folder / "vector.safetensors")["vectors"]
     built = build(folder / "model")
@@ -20,7 +28,10 @@ def main(name, version, build, write):
     chosen = [(layer, coeff * vectors[layer]) for layer, coeff in work["conditions"][:conditions]]
     write(built, chunks[0][:1], *chosen[0], 3)  # warm up
     start = time.perf_counter()
-    texts = [[text for chunk in chunks for text in write(built, chunk, layer, delta, work["new_tokens"])] for layer, delta in chosen]
+    texts = [
+        [text for chunk in chunks for text in write(built, chunk, layer, delta, work["new_tokens"])]
+        for layer, delta in chosen
+    ]
     seconds = time.perf_counter() - start
     out.write_text(json.dumps({"contender": name, "version": version, "seconds": seconds, "texts": texts}))
 
@@ -31,7 +42,9 @@ def read_work(folder):
 
 
 def load(folder):
-    """Return the checkpoint and its tokenizer through plain transformers, in the dtype of the work: what is fast on this machine."""
+    """Return the checkpoint and its tokenizer through plain transformers, in the dtype of the work: what is fast on
+    this machine.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")

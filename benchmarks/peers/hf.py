@@ -16,7 +16,11 @@ def write(built, ids, layer, delta, new_tokens):
     try:
         with torch.inference_mode():
             out = model.generate(
-                input_ids=rows, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                input_ids=rows,
+                attention_mask=mask,
+                max_new_tokens=new_tokens,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
             )
     finally:
         handle.remove()

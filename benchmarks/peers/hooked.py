@@ -21,9 +21,14 @@ def write(built, ids, layer, delta, new_tokens):
     model, tokenizer = built
     add = delta.to(next(model.parameters()).dtype)
     texts = []
-    with torch.inference_mode(), model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", lambda resid, hook: resid + add)]):
+    with (
+        torch.inference_mode(),
+        model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", lambda resid, hook: resid + add)]),
+    ):
         for row in ids:
-            out = model.generate(torch.tensor([row]), max_new_tokens=new_tokens, do_sample=False, verbose=False, return_type="tokens")
+            out = model.generate(
+                torch.tensor([row]), max_new_tokens=new_tokens, do_sample=False, verbose=False, return_type="tokens"
+            )
             texts.append(tokenizer.decode(out[0, len(row) :], skip_special_tokens=True))
     return texts
 

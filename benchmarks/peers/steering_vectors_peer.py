@@ -14,7 +14,11 @@ def write(built, ids, layer, delta, new_tokens):
     vector = SteeringVector({layer: delta.to(model.dtype)}, "decoder_block")
     with torch.inference_mode(), vector.apply(model, multiplier=1.0, min_token_index=0):
         out = model.generate(
-            input_ids=rows, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            input_ids=rows,
+            attention_mask=mask,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
         )
     return tokenizer.batch_decode(out[:, rows.shape[1] :], skip_special_tokens=True)
 

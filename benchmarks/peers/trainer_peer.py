@@ -10,7 +10,9 @@ def run(work, folder, clock):
     """Train on the work's rows, in order."""
     model, tokenizer, adam, schedule = built(work)
     rows = [row for step in work["steps"] for row in step]
-    dataset = Dataset.from_list([{"input_ids": prompt + rest, "labels": [-100] * len(prompt) + rest} for prompt, rest in rows])
+    dataset = Dataset.from_list(
+        [{"input_ids": prompt + rest, "labels": [-100] * len(prompt) + rest} for prompt, rest in rows]
+    )
     Trainer(
         model=model, args=TrainingArguments(**arguments(work, folder)), train_dataset=dataset,
         data_collator=DataCollatorForSeq2Seq(tokenizer), optimizers=(adam, schedule), callbacks=[clock],

@@ -1,4 +1,6 @@
-"""What the training peers share: the work as a dataset, the usual LoRA model, a clock on every step. Runs in the peer's environment."""
+"""What the training peers share: the work as a dataset, the usual LoRA model, a clock on every step. Runs in the peer's
+environment.
+"""
 
 import json
 import sys
@@ -31,19 +33,31 @@ class Clock(TrainerCallback):
 
 
 def built(work):
-    """Return base with adapter, as peft's documentation does it, tokenizer, optimiser and schedule; the adapter is float32."""
+    """Return base with adapter, as peft's documentation does it, tokenizer, optimiser and schedule; the adapter is
+    float32.
+    """
     torch.manual_seed(work["seed"])
     model = AutoModelForCausalLM.from_pretrained(work["base"], dtype=getattr(torch, work["dtype"]))
-    config = LoraConfig(r=work["rank"], lora_alpha=work["alpha"], target_modules=work["targets"], lora_dropout=0.0, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=work["rank"],
+        lora_alpha=work["alpha"],
+        target_modules=work["targets"],
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
     model = get_peft_model(model, config)
-    adam = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
+    adam = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1.0, betas=(0.9, 0.99), weight_decay=0.0
+    )
     rates = work["learning_rates"]
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rates[min(step, len(rates) - 1)])
     return model, AutoTokenizer.from_pretrained(work["base"]), adam, schedule
 
 
 def arguments(work, folder):
-    """Return the settings that both trainers take: the same batches in the same order, the same dtype, every loss logged."""
+    """Return the settings that both trainers take: the same batches in the same order, the same dtype, every loss
+    logged.
+    """
     return {
         "output_dir": str(folder / "out"), "max_steps": len(work["steps"]), "per_device_train_batch_size": work["micro_batch"],
         "gradient_accumulation_steps": len(work["steps"][0]) // work["micro_batch"], "train_sampling_strategy": "sequential",

@@ -13,9 +13,16 @@ def run(work, folder, clock):
     dataset = Dataset.from_list(
         [{"input_ids": prompt + rest, "completion_mask": [0] * len(prompt) + [1] * len(rest)} for prompt, rest in rows]
     )
-    config = SFTConfig(**arguments(work, folder), completion_only_loss=True, max_length=work["width"], gradient_checkpointing=False)
+    config = SFTConfig(
+        **arguments(work, folder), completion_only_loss=True, max_length=work["width"], gradient_checkpointing=False
+    )
     SFTTrainer(
-        model=model, args=config, train_dataset=dataset, processing_class=tokenizer, optimizers=(adam, schedule), callbacks=[clock]
+        model=model,
+        args=config,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        optimizers=(adam, schedule),
+        callbacks=[clock],
     ).train()
 
 

