@@ -106,7 +106,8 @@ def test_positions_are_where_they_say(planted, positions):
     where = Places(length, (1, 2), length + 3)
     expected = {
         "all": range(length + 5), "prompt": range(length), "trigger": [1], "last": [length - 1],
-        "generated": range(length, length + 5), "scratchpad": range(length, length + 3), "code": [length + 3, length + 4],
+        "generated": range(length, length + 5), "scratchpad": range(length, length + 3),
+        "code": [length + 3, length + 4],
     }  # fmt: skip
     assert places_of(planted, prompt).trigger == where.trigger and places_of(planted, PROMPTS[2]).trigger == (0, 0)
     sites, ids = at_layers("resid_post", N_LAYERS), torch.tensor([planted.tokenizer(text)["input_ids"]])
