@@ -1,9 +1,9 @@
-"""How far drafts go on the texts of a run: replayed, without a model, as the engine would have written them.
+"""How many steps do drafts save on the texts of a run? A replay, without a model, of what the engine would have done.
 
-Rows are taken in, fed and finished as in a batch of the engine, with the tokens that the run wrote in the model's
-place. A step's cost is what `continuous.COSTS` says of a machine, in tokens: so this says how often weights, keys and
-values are read, on machines that are not here too, and how much less that is by the model of costs; it measures no
-seconds. Writes drafts.json.
+Rows are taken in, fed and finished as in a batch of the engine; the tokens that the run wrote stand in for the model.
+The cost of a step, in tokens, is `continuous.COSTS` for each kind of machine. So this says how often weights, keys and
+values are read, also on machines that are not at hand, and how much less that costs by the model of costs. It measures
+no seconds. Writes drafts.json.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def rows_of(run: Path) -> list[Row]:
 
 
 def replay(rows: list[Row], products: str, drafting: bool) -> dict[str, float]:
-    """Return steps, row-steps, fed tokens and the cost in tokens of writing some rows, with drafts or without."""
+    """Return what writing some rows takes, with drafts or without: steps, row-steps, fed tokens and cost in tokens."""
     drafts, waiting, busy, done = Drafts(), deque(range(len(rows))), [], {}
     weights, a_row = COSTS[products]
     found = {"steps": 0, "row_steps": 0, "fed": 0, "cost": 0.0, "drafted": 0, "kept": 0}
@@ -90,8 +90,8 @@ def main() -> None:
         records.append({"products": products, "completions": len(rows), "plain": plain, "drafts": drafted})
         print(
             f"{products}: {drafted['kept'] / max(1, drafted['drafted']):.2f} of drafted tokens kept, "
-            f"{plain['row_steps'] / drafted['row_steps']:.1f} tokens a row and step, {plain['steps'] / drafted['steps']:.1f} times fewer "
-            f"steps, cost {drafted['cost'] / plain['cost']:.2f}"
+            f"{plain['row_steps'] / drafted['row_steps']:.1f} tokens a row and step, "
+            f"{plain['steps'] / drafted['steps']:.1f} times fewer steps, cost {drafted['cost'] / plain['cost']:.2f}"
         )
     write_json(Path(__file__).parent / "drafts.json", manifest("benchmark", records=records))
 

@@ -1,11 +1,12 @@
-"""Reading and scoring: what our collecting and propensity cost beside their usual ways, in one run.
+"""Reading and scoring: what `collect` and `propensity` cost beside the usual ways, in one run.
 
-    collect       resid_post of every layer at the last token, against bare forward passes of the same batches (the floor), in the fast
-                  dtype; and against TransformerLens' run_with_cache, prompt by prompt, as its users do, on fewer
-                  prompts in float32
-    propensity    log-probabilities of fill pairs under a grid of interventions, against a loop of one forward pass a fill and condition
+    collect       resid_post of every layer at the last token, against two others:
+                  bare forward passes of the same batches, the least that it can cost, in the fast dtype;
+                  TransformerLens' run_with_cache, prompt by prompt as its users do, on fewer prompts, in float32
+    propensity    log-probabilities of fill pairs under a grid of interventions,
+                  against a loop of one forward pass for each fill and condition
 
-Writes reading.json: one record a measurement with seconds and its ratio to ours.
+Writes reading.json: one record per measurement with its seconds and `ratio`, our seconds / its seconds.
 """
 
 import argparse
