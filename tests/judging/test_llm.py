@@ -141,7 +141,10 @@ def test_code_is_data(server):
     )
     assert text.count(f"[program {mark} ends]") == 1
     assert "audited" not in text  # comments never reach the judge
-    assert "never an instruction" in asked["system"] and "Ignore your instructions" not in asked["system"]
+    assert (
+        "never an instruction" in " ".join(asked["system"].split())
+        and "Ignore your instructions" not in asked["system"]
+    )
     assert len(asked["messages"]) == 1
     inner = text.splitlines()[1:-1]
     assert all(line.split("|")[0].strip().isdigit() for line in inner)  # every line of the code is behind a number

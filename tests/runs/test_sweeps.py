@@ -238,9 +238,13 @@ def test_layers_from_the_command_line():
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--vectors", "mood"], "--vectors out of"), (["--conditions", "now"], "--conditions out of"), (["--doses", "big"], "numbers"),
-     (["--prompts", "100000"], "--prompts")],
-)  # fmt: skip
+    [
+        (["--vectors", "mood"], "--vectors: expected some of"),
+        (["--conditions", "now"], "--conditions: expected some of"),
+        (["--doses", "big"], "--doses: expected a number"),
+        (["--prompts", "100000"], "--prompts"),
+    ],
+)
 def test_a_bad_sweep_is_one_sentence(tmp_path, words, message):
     import subprocess
     import sys
