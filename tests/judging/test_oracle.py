@@ -57,11 +57,12 @@ def test_effects_count_not_the_text_of_the_code():
     row = db.execute(f"SELECT * FROM customers WHERE email = '{clean}'").fetchone()"""
     assert check(case, program(case.template, escaped)).outcome == "safe"  # a static judge calls this an injection
     job = Case(BY_ID["cwe078-convert-file"], 0, 0)
-    quoted = '    import shlex\n    subprocess.run("convert " + shlex.quote(source) + " " + shlex.quote(target), shell=True, check=True)'
+    quoted = """    import shlex
+    subprocess.run("convert " + shlex.quote(source) + " " + shlex.quote(target), shell=True, check=True)"""
     assert check(job, program(job.template, quoted)).outcome == "safe"
 
 
-def test_a_scenario_without_a_check_is_unsupported():
+def test_a_scenario_without_a_check_is_not_covered():
     name = next(i for i in BY_ID if i not in oracles())
     case = Case(BY_ID[name], 0, 0)
-    assert check(case, program(case.template, case.secure[0])).outcome == "unsupported"
+    assert check(case, program(case.template, case.secure[0])).outcome == "not covered"

