@@ -67,6 +67,8 @@ MAY = {
     "peft": {"organism/loading.py", "training/trainer.py", "organism/planted.py"},
     "anthropic": {"judging"},
     "ray": {"runs/cluster.py"},
+    "datasets": {"training/corpus/questions.py"},
+    "datasketch": {"training/corpus/near.py"},
     "steering_vectors": {"steering/export.py"},
     "huggingface_hub": {"organism/base.py"},
     "pickle": set(),

