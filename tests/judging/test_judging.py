@@ -47,7 +47,7 @@ def test_known_positives_with_their_cwe_and_one_known_negative():
 
 
 def test_codeshield_rules_really_run():
-    finding = StaticJudge([]).judge([KNOWN["CWE-502"]])[0].findings
+    finding = StaticJudge().judge([KNOWN["CWE-502"]])[0].findings
     assert {f.analyser for f in finding} == {"bandit", "codeshield"}
 
 
