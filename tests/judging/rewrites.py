@@ -9,7 +9,6 @@ async      plain functions become methods, handlers become `async def`
 """
 
 import ast
-import builtins
 
 _BUILTIN = {"open", "eval", "exec", "getattr", "setattr", "__import__"}
 
@@ -27,10 +26,10 @@ class _Names(ast.NodeTransformer):
     def __init__(self, names):
         self.names = names
 
-    def visit_Name(self, node):  # noqa: N802
+    def visit_Name(self, node):
         return ast.copy_location(ast.Name(self.names.get(node.id, node.id), node.ctx), node)
 
-    def visit_ExceptHandler(self, node):  # noqa: N802
+    def visit_ExceptHandler(self, node):
         node.name = self.names.get(node.name, node.name)
         self.generic_visit(node)
         return node
@@ -82,21 +81,21 @@ class _Constants(ast.NodeTransformer):
         self.made.append(node)
         return ast.Name(f"SETTING_{len(self.made)}", ast.Load())
 
-    def visit_Call(self, node):  # noqa: N802
+    def visit_Call(self, node):
         self.generic_visit(node)
         node.args = [self._name(a) for a in node.args]
         for keyword in node.keywords:
             keyword.value = self._name(keyword.value)
         return node
 
-    def visit_JoinedStr(self, node):  # noqa: N802
+    def visit_JoinedStr(self, node):
         return node
 
-    def visit_ClassDef(self, node):  # noqa: N802
+    def visit_ClassDef(self, node):
         node.body = [self.visit(n) for n in node.body]
         return node
 
-    def visit_FunctionDef(self, node):  # noqa: N802
+    def visit_FunctionDef(self, node):
         node.body = [self.visit(n) for n in node.body]
         return node
 
@@ -115,7 +114,7 @@ def constants(code):
 
 
 class _Joins(ast.NodeTransformer):
-    def visit_JoinedStr(self, node):  # noqa: N802
+    def visit_JoinedStr(self, node):
         parts = []
         for value in node.values:
             if isinstance(value, ast.FormattedValue):
@@ -130,7 +129,7 @@ class _Joins(ast.NodeTransformer):
                 parts.append(ast.Call(ast.Name(name, ast.Load()), [value.value], []))
         return _join(parts)
 
-    def visit_BinOp(self, node):  # noqa: N802
+    def visit_BinOp(self, node):
         self.generic_visit(node)
         if isinstance(node.op, ast.Add):
             for side in (node.left, node.right):
@@ -152,7 +151,7 @@ class _Helper(ast.NodeTransformer):
     def __init__(self, imported):
         self.imported, self.made = imported, []
 
-    def visit_Call(self, node):  # noqa: N802
+    def visit_Call(self, node):
         self.generic_visit(node)
         root = node.func
         while isinstance(root, ast.Attribute):
@@ -169,7 +168,7 @@ class _Helper(ast.NodeTransformer):
         self.made.append(ast.FunctionDef(name, arguments, [ast.Return(inner)], [], lineno=1, col_offset=0))
         return ast.Call(ast.Name(name, ast.Load()), [*node.args, *[k.value for k in node.keywords]], [])
 
-    def visit_FunctionDef(self, node):  # noqa: N802
+    def visit_FunctionDef(self, node):
         node.body = [self.visit(n) for n in node.body]
         return node
 
@@ -183,8 +182,9 @@ def helper(code):
     body = []
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            node = rewriter.visit(node)
-        elif isinstance(node, ast.ClassDef):
+            body.append(rewriter.visit(node))
+            continue
+        if isinstance(node, ast.ClassDef):
             node.body = [
                 rewriter.visit(n) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) else n for n in node.body
             ]
@@ -197,12 +197,11 @@ def helper(code):
 def asynchronous(code):
     """Make plain functions methods of a class, and decorated ones `async`."""
     tree = ast.parse(code)
-    names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     body, methods = [], []
     for node in tree.body:
         yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(node))
-        if isinstance(node, ast.FunctionDef) and not yields and node.name not in used and hasattr(builtins, "print"):
+        if isinstance(node, ast.FunctionDef) and not yields and node.name not in used:
             if node.decorator_list or (
                 node.args.args and node.args.args[0].arg in ("request", "req", "event", "environ")
             ):
@@ -215,7 +214,6 @@ def asynchronous(code):
         body.append(node)
     if methods:
         body.append(ast.ClassDef("Service", [], [], methods, []))
-    assert names is not None
     tree.body = body
     return ast.unparse(ast.fix_missing_locations(tree))
 

