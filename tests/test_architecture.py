@@ -64,7 +64,7 @@ MAY = {
     "plotly": {"report"},
     "circuitsvis": {"report"},
     "transformer_lens": {"organism/hooked.py"},
-    "peft": {"organism/loading.py", "training/trainer.py", "organism/planted.py"},
+    "peft": {"organism/adapters.py", "organism/merging.py", "training/trainer.py", "organism/planted.py"},
     "anthropic": {"judging"},
     "ray": {"runs/cluster.py"},
     "datasets": {"training/corpus/questions.py"},
