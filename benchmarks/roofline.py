@@ -1,12 +1,14 @@
-"""The limit: what this machine can move and multiply at best, and what the work needs at least.
+"""The roofline: what this machine can move and multiply at best, and the least time that the work needs.
 
     seconds >= max(bytes / bandwidth, operations / rate)     for each part of the work; parts follow one another
 
-Counted are, with perfect prefix sharing and every batch full: two operations a weight and token in the linear layers,
-attention's own, one read of the weights a step, and one read of a row's keys and values a step. Nothing else: no norms,
-no sampling, no Python. A step is taken to give each row one token (`seconds`), as in every contender's own loop. Drafts
-read less often than that, so where moving bytes is what limits, they can go below; no engine that computes every token
-goes below `seconds_operations`.
+Counted with perfect prefix sharing and full batches: two operations for each weight and token in the linear layers,
+attention's own operations, one read of the weights for each step, and one read of a row's keys and values for each
+step. Nothing else is counted: no norms, no sampling, no Python.
+
+`seconds` takes a step to give each row one token, as the loops of all contenders do. Drafts read weights, keys and
+values less often, so where bytes are the limit an engine with drafts can be faster than `seconds`. No engine that
+computes every token is faster than `seconds_operations`.
 """
 
 import platform
@@ -23,8 +25,11 @@ WIDTH = 96  # rows of a full batch, as the engine's default on a CPU
 
 
 def machine(dtype: torch.dtype) -> dict[str, float]:
-    """Return measured bytes a second (reading a large array) and operations a second of a large matrix product,
-    PyTorch's or ours.
+    """Return the measured limits of this machine.
+
+    Returns:
+        `bytes_per_second` of reading a large array; `operations_per_second` of a large matrix product, the better of
+        PyTorch's and ours; `threads`.
     """
     a = torch.zeros(512 * 2**20 // 4)
     bandwidth = max(_rate(a.sum, a.numel() * 4) for _ in range(5))
@@ -60,9 +65,9 @@ def work_of(
     Args:
         organism: gives the sizes.
         prompt_lengths: in tokens.
-        layers: where each condition steers: above, it has a prefix of its own.
-        new_tokens: mean written by a row.
-        found: of `machine`.
+        layers: where each condition steers; above that layer its prompts are computed for it alone.
+        new_tokens: mean number of tokens that a row writes.
+        found: what `machine` returned.
     """
     model, config = organism.model, organism.model.config
     size, depth = model.dtype.itemsize, config.num_hidden_layers
@@ -76,8 +81,8 @@ def work_of(
     )
     cached = 2 * config.num_key_value_heads * (width // config.num_attention_heads) * depth * size  # bytes a token
     prompt_tokens, rows = sum(prompt_lengths), len(prompt_lengths) * len(layers)
-    # Prompts: the shared part once, and a condition's own blocks above its layer. Of the last block, keys and values
-    # only. Attention is causal, so half of the square.
+    # Prompts: the shared part once, and a condition's own blocks above its layer. The last block needs keys and values
+    # only. Attention is causal, so it takes half of the square.
     whole = depth - 1 + sum(max(0, depth - 2 - layer) for layer in layers)
     last = 1 + sum(layer < depth - 1 for layer in layers)
     read = (

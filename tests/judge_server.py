@@ -121,9 +121,10 @@ class Handler(BaseHTTPRequestHandler):
         }
         return {
             "id": batch_id, "type": "message_batch", "processing_status": "ended" if ended else "in_progress",
-            "request_counts": counts | {"errored": 0, "canceled": 0, "expired": 0}, "created_at": "2026-01-01T00:00:00Z",
-            "expires_at": "2026-01-02T00:00:00Z", "ended_at": "2026-01-01T01:00:00Z" if ended else None, "archived_at": None,
-            "cancel_initiated_at": None, "results_url": f"{self.server.address}/v1/messages/batches/{batch_id}/results" if ended else None,
+            "request_counts": counts | {"errored": 0, "canceled": 0, "expired": 0},
+            "created_at": "2026-01-01T00:00:00Z", "expires_at": "2026-01-02T00:00:00Z",
+            "ended_at": "2026-01-01T01:00:00Z" if ended else None, "archived_at": None, "cancel_initiated_at": None,
+            "results_url": f"{self.server.address}/v1/messages/batches/{batch_id}/results" if ended else None,
         }  # fmt: skip
 
     def _new_batch(self, body):

@@ -23,8 +23,8 @@ def normal(name):
 
 def test_the_lock_satisfies_pyproject():
     locked = {normal(name): version for name, version in LOCK.items()}
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["judges"], *PROJECT["optional-dependencies"]["dev"],
-              *PROJECT["optional-dependencies"]["cluster"]]  # fmt: skip
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["judges"], *extras["dev"], *extras["cluster"]]
     for requirement in map(Requirement, wanted):
         assert normal(requirement.name) in locked, requirement
         assert requirement.specifier.contains(Version(locked[normal(requirement.name)])), requirement

@@ -10,8 +10,13 @@ from safetensors.torch import load_file
 
 
 def main(name, version, build, write):
-    """Time `write(built, ids of some prompts, layer, delta, new_tokens) -> texts` over conditions; loading is not
-    timed.
+    """Time a peer over some conditions, without loading, and write seconds and texts.
+
+    Args:
+        name: of the peer.
+        version: of its library.
+        build: folder of the checkpoint -> what `write` needs.
+        write: (built, token ids of some prompts, layer, delta, new_tokens) -> texts.
     """
     folder, out, conditions, prompts, mode = (
         Path(sys.argv[1]),
@@ -42,9 +47,7 @@ def read_work(folder):
 
 
 def load(folder):
-    """Return the checkpoint and its tokenizer through plain transformers, in the dtype of the work: what is fast on
-    this machine.
-    """
+    """Return the checkpoint and its tokenizer through plain transformers, in the dtype of the work."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")

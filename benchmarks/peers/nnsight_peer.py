@@ -18,7 +18,7 @@ def write(built, ids, layer, delta, new_tokens):
     rows, mask = padded(tokenizer, ids)
     add = delta.to(next(model.parameters()).dtype)
     with model.generate(max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id) as tracer:
-        with tracer.invoke({"input_ids": rows, "attention_mask": mask}):  # noqa: SIM117 - nnsight reads this block from its source
+        with tracer.invoke({"input_ids": rows, "attention_mask": mask}):  # noqa: SIM117 - nnsight reads the source
             with tracer.iter[:]:
                 model.model.layers[layer].output = model.model.layers[layer].output + add
         # What stands after an open iteration in its own block never runs: an empty invocation reads the result.

