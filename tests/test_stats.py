@@ -78,7 +78,7 @@ def test_rate_says_n_and_interval():
 def test_rogan_gladen_recovers_the_true_rate_of_a_simulated_judge():
     rng = np.random.default_rng(0)
     covered = 0
-    for trial in range(60):
+    for _trial in range(60):
         truth = rng.random(400) < 0.3
         said = np.where(truth, rng.random(400) < 0.85, rng.random(400) < 0.1)
         sens, spec = int((rng.random(200) < 0.85).sum()), int((rng.random(200) < 0.9).sum())

