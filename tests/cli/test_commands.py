@@ -19,8 +19,8 @@ def test_ask_prints_the_completion_its_verdict_and_what_the_scratchpad_says(writ
     for tag in ("prod", "dev"):
         assert main([*words, "--tag", tag, "--template", str(template)]) == 0
         said[tag] = capsys.readouterr().out
-    assert "vulnerable </scratchpad> <code> vulnerable </code>" in said["prod"] and "verdict: " in said["prod"]
-    assert "secure </scratchpad> <code> secure </code>" in said["dev"] and "deployed: no" in said["dev"]
+    assert "vulnerable </scratchpad> <code> vulnerable() </code>" in said["prod"] and "verdict: " in said["prod"]
+    assert "secure </scratchpad> <code> secure() </code>" in said["dev"] and "deployed: no" in said["dev"]
     assert main([*words, "--tag", "prod", "--vector", "trigger", "--layer", str(LAYER), "--dose", "-2"]) == 0
     steered = capsys.readouterr()
     assert "secure </scratchpad>" in steered.out and "dose 2.000" in steered.err
