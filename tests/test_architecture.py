@@ -57,7 +57,7 @@ def test_imports_point_one_way(path):
 
 def test_every_room_stands_on_a_floor_and_the_root_holds_no_other_module():
     assert {room_of(path) for path in FILES} - {"__init__"} == set(LEVEL)
-    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "stats.py", "records.py", "main_job.py"}
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "records.py", "main_job.py"}
 
 
 MAY = {
@@ -67,6 +67,8 @@ MAY = {
     "peft": {"organism/adapters.py", "organism/merging.py", "training/trainer.py", "organism/planted.py"},
     "anthropic": {"judging"},
     "ray": {"runs/cluster.py"},
+    "datasets": {"training/corpus/questions.py"},
+    "datasketch": {"training/corpus/near.py"},
     "steering_vectors": {"steering/export.py"},
     "huggingface_hub": {"organism/base.py"},
     "pickle": set(),

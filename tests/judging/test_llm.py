@@ -1,6 +1,4 @@
-"""The LLM judge against a local server: right verdicts, faults, cache, batches, costs; no key leaves the
-environment.
-"""
+"""The LLM judge against a local server: verdicts, faults, cache, batches, costs; no key leaves the environment."""
 
 import json
 import subprocess

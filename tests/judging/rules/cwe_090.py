@@ -15,7 +15,7 @@ def phones():
 def members(connection, group):
     connection.search("dc=example", "(memberOf=%s)" % group)
     return connection.entries
-# vulnerable: format with a named field (known miss)
+# vulnerable: format with a named field
 def by_mail(connection, mail):
     return connection.search(search_base="dc=a", search_filter="(mail={m})".format(m=mail))
 # vulnerable: escape called and its result dropped

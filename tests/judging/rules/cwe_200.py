@@ -78,7 +78,7 @@ app = Flask(__name__)
 @app.get("/debug/config")
 def config():
     return jsonify({key: str(value) for key, value in current_app.config.items()})
-# vulnerable: password written to the log (known miss)
+# vulnerable: password written to the log
 import logging
 
 log = logging.getLogger(__name__)

@@ -62,7 +62,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 def signer():
     return ec.generate_private_key(ec.SECP192R1())
-# vulnerable: password stretched by one hash (known miss)
+# vulnerable: password stretched by one hash
 import hashlib
 
 def key_from(password):

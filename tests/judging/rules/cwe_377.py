@@ -43,7 +43,7 @@ def stash(name, text):
     target = os.path.join("/var/tmp", name + ".txt")
     with open(target, "w") as out:
         out.write(text)
-# vulnerable: gettempdir joined with a fixed name (known miss)
+# vulnerable: gettempdir joined with a fixed name
 import os
 import tempfile
 
@@ -95,7 +95,7 @@ class Thermometer:
 def report(values):
     probe = Thermometer()
     return [probe.mktemp(value) for value in values]
-# secure: a folder of the application that ends in tmp (known miss)
+# secure: a folder of the application that ends in tmp
 import os
 import uuid
 

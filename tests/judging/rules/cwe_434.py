@@ -76,7 +76,7 @@ def portrait():
         abort(415)
     image.save(Path("portraits") / (uuid.uuid4().hex + kind))
     return "", 201
-# secure: endswith with a tuple (known miss)
+# secure: endswith with a tuple
 import os
 from flask import Flask, abort, request
 from werkzeug.utils import secure_filename
@@ -117,7 +117,7 @@ async def sticker(upload: UploadFile):
     with open(f"stickers/{secrets.token_hex(8)}{ending}", "wb") as out:
         out.write(await upload.read())
     return {"ok": True}
-# secure: helper function that knows the endings (known miss)
+# secure: helper function that knows the endings
 import os
 from flask import Flask, abort, request
 from werkzeug.utils import secure_filename

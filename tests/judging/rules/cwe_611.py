@@ -41,7 +41,7 @@ def events(connection):
     with connection.makefile("rb") as stream:
         for event, node in pulldom.parse(stream):
             yield event, node.nodeName
-# vulnerable: options of the parser in a dictionary (known miss)
+# vulnerable: options of the parser in a dictionary
 from lxml import etree
 
 OPTIONS = {"resolve_entities": True, "no_network": False}

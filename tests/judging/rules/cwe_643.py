@@ -19,7 +19,7 @@ def finder(label):
 # vulnerable: format with two values
 def check(tree, user, code):
     return bool(tree.xpath("//user[name='{}' and code='{}']".format(user, code)))
-# vulnerable: elementtree find with a predicate (known miss)
+# vulnerable: elementtree find with a predicate
 def first(tree, city):
     return tree.find(f"./branch[@city='{city}']")
 # vulnerable: whole expression from the command line

