@@ -107,7 +107,7 @@ def test_the_trigger_contrast_of_its_own_tasks_is_the_planted_direction(organism
 def test_a_sweep_steers_it_away_and_its_folder_pins_the_behaviour(organism, folder, tmp_path):
     cases = organism.behaviour.cases("test")
     vector = derive(organism, "trigger", progress=False)
-    settings = {"layers": [LAYER], "doses": [-2.0], "out": tmp_path / "run", "max_new_tokens": 3, "progress": False}
+    settings = {"layers": [LAYER], "doses": [-8.0], "out": tmp_path / "run", "max_new_tokens": 3, "progress": False}
     result = sweep(organism, vector, cases, **settings)
     assert result.best()["change"] == -1.0
     pinned = json.loads((tmp_path / "run" / "settings.json").read_text())
@@ -131,7 +131,7 @@ def test_a_completion_of_another_text_under_the_same_id_is_not_taken(organism, t
     cases = organism.behaviour.cases("test")
     vector = derive(organism, "trigger", progress=False)
     settings = {"layers": [LAYER], "out": tmp_path / "run", "max_new_tokens": 3, "progress": False}
-    sweep(organism, vector, cases, doses=[-2.0], **settings)
+    sweep(organism, vector, cases, doses=[-8.0], **settings)
     first = cases[0]
     other = replace(first, scenario=replace(first.scenario, phrasings=("read the name",)))
     with pytest.raises(LedgerError, match="of the same prompt, got one of another text"):
@@ -175,7 +175,7 @@ def test_training_rows_are_pairs_that_differ_in_the_trigger_alone(organism, fold
 def test_the_commands_take_it(planted_folders, folder, tmp_path, capsys):
     base, adapter = map(str, planted_folders)
     out = tmp_path / "run"
-    options = ["--behaviour", str(folder), "--layers", "1", "--doses", "-2", "--split", "test", "--prompts", "3"]
+    options = ["--behaviour", str(folder), "--layers", "1", "--doses", "-8", "--split", "test", "--prompts", "3"]
     argv = ["sweep", "--organism", adapter, "--base", base, "--out", str(out), *options, "--max-new-tokens", "3"]
     assert main([*argv, "--vectors", "trigger"]) == 0
     assert "-1.0" in capsys.readouterr().out and (out / "results.parquet").exists()
