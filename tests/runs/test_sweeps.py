@@ -242,7 +242,7 @@ def test_layers_from_the_command_line():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--vectors", "mood"], "--vectors: expected some of"),
+        (["--vectors", "mood"], "expected a contrast out of"),
         (["--conditions", "now"], "--conditions: expected some of"),
         (["--doses", "big"], "--doses: expected a number"),
         (["--prompts", "100000"], "--prompts"),

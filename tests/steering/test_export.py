@@ -29,6 +29,21 @@ def test_gguf_round_trip(planted, vector, tmp_path):
         to_gguf(vector, path, layers=[0])
 
 
+def test_a_vector_for_another_architecture_is_refused_and_no_hash_is_made_up(planted, vector, tmp_path):
+    path = tmp_path / "v.gguf"
+    to_gguf(vector, path, model_hint="qwen2")
+    with pytest.raises(ExportError, match="for 'qwen2'; give force=True"):
+        from_gguf(path, planted)
+    taken = from_gguf(path, planted, force=True)
+    assert taken.provenance == {"from": "GGUF control vector", "model_hint": "qwen2", "base_hash": None}
+    with steer(planted, Add(taken, (1,), 1.0)):  # a vector that does not know its base is not asked for it
+        pass
+    own = SteeringVector("own", vector.vectors, vector.residual_norms, {"model_type": "gemma2"})
+    to_gguf(own, path)
+    with pytest.raises(ExportError, match="for 'gemma2'"):
+        from_gguf(path, planted)
+
+
 def test_what_is_no_control_vector_is_refused(planted, vector, tmp_path):
     from gguf import GGUFWriter
 

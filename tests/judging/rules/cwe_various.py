@@ -671,3 +671,801 @@ def serve():
     c, a = s.accept()
     d = c.recv(100)
     c.sendall(d)
+# vulnerable: with open(name) as h:
+from flask import Flask
+app = Flask(__name__)
+@app.route('/f/<name>')
+def f(name):
+    with open(name) as h:
+        return h.read()
+# vulnerable: p = os.path.join(app.root_path, 'static', request.args.get('p'))
+from flask import Flask, request
+import os
+app = Flask(__name__)
+@app.route('/f')
+def f():
+    p = os.path.join(app.root_path, 'static', request.args.get('p'))
+    return open(p).read()
+# vulnerable: p = os.path.normpath(os.path.join('/srv', request.args.get('p')))
+from flask import Flask, request, send_file
+import os
+app = Flask(__name__)
+@app.route('/f')
+def f():
+    p = os.path.normpath(os.path.join('/srv', request.args.get('p')))
+    return send_file(p)
+# vulnerable: os.remove('uploads/' + request.form['n'])
+from flask import Flask, request
+import os
+app = Flask(__name__)
+@app.route('/d', methods=['POST'])
+def d():
+    os.remove('uploads/' + request.form['n'])
+    return 'ok'
+# vulnerable: f.save('uploads/' + f.filename)
+from flask import Flask, request
+app = Flask(__name__)
+@app.route('/u', methods=['POST'])
+def u():
+    f = request.files['f']
+    f.save('uploads/' + f.filename)
+    return 'ok'
+# vulnerable: with open(os.path.join('out', n), 'wb') as o:
+from flask import Flask, request
+import os
+app = Flask(__name__)
+import zipfile
+@app.route('/z', methods=['POST'])
+def z():
+    zf = zipfile.ZipFile(request.files['f'])
+    for n in zf.namelist():
+        with open(os.path.join('out', n), 'wb') as o:
+            o.write(zf.read(n))
+    return 'ok'
+# vulnerable: return send_from_directory(request.args['dir'], 'a.txt')
+from flask import Flask, request, send_from_directory
+app = Flask(__name__)
+@app.route('/dl')
+def dl():
+    return send_from_directory(request.args['dir'], 'a.txt')
+# vulnerable: return FileResponse(path)
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+app = FastAPI()
+@app.get('/f')
+def f(path: str):
+    return FileResponse(path)
+# vulnerable: with open(f'uploads/{file.filename}', 'wb') as o:
+from fastapi import FastAPI, UploadFile, File
+app = FastAPI()
+@app.post('/u')
+async def u(file: UploadFile = File(...)):
+    with open(f'uploads/{file.filename}', 'wb') as o:
+        o.write(await file.read())
+    return {}
+# vulnerable: return FileResponse(open(path, 'rb'))
+from django.http import FileResponse
+import os
+def f(request):
+    name = request.GET.get('name')
+    path = os.path.join('/srv', name)
+    return FileResponse(open(path, 'rb'))
+# vulnerable: return HttpResponse(open('/srv/' + name).read())
+from django.http import HttpResponse
+def f(request, name):
+    return HttpResponse(open('/srv/' + name).read())
+# vulnerable: return '<p>Search: %s</p>' % request.args.get('q')
+from flask import Flask, request
+app = Flask(__name__)
+@app.route('/h')
+def h():
+    return '<p>Search: %s</p>' % request.args.get('q')
+# vulnerable: return '<p>Search: {}</p>'.format(request.args.get('q'))
+from flask import Flask, request
+app = Flask(__name__)
+@app.route('/h')
+def h():
+    return '<p>Search: {}</p>'.format(request.args.get('q'))
+# vulnerable: q = request.args.get('q', '')
+from flask import Flask, request
+app = Flask(__name__)
+@app.route('/h')
+def h():
+    q = request.args.get('q', '')
+    html = '<html><body>'
+    html += '<h1>' + q + '</h1>'
+    html += '</body></html>'
+    return html
+# vulnerable: return Response('Hi ' + request.args['q'], mimetype='text/html')
+from flask import Flask, request, Response
+app = Flask(__name__)
+@app.route('/h')
+def h():
+    return Response('Hi ' + request.args['q'], mimetype='text/html')
+# vulnerable: return f'<p>{q}</p>'
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+app = FastAPI()
+@app.get('/h', response_class=HTMLResponse)
+def h(q: str):
+    return f'<p>{q}</p>'
+# vulnerable: return HTMLResponse(f'<p>{q}</p>')
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+app = FastAPI()
+@app.get('/h')
+def h(q: str):
+    return HTMLResponse(f'<p>{q}</p>')
+# vulnerable: return HTMLResponse(content='<p>' + q + '</p>')
+from fastapi import FastAPI, Query
+from fastapi.responses import HTMLResponse
+app = FastAPI()
+@app.get('/h')
+def h(q: str = Query(...)):
+    return HTMLResponse(content='<p>' + q + '</p>')
+# vulnerable: return HttpResponse(mark_safe('<b>' + request.GET['q'] + '</b>'))
+from django.http import HttpResponse
+from django.utils.safestring import mark_safe
+def h(request):
+    return HttpResponse(mark_safe('<b>' + request.GET['q'] + '</b>'))
+# vulnerable: return subprocess.getoutput('nslookup ' + request.args['d'])
+from flask import Flask, request
+import subprocess
+app = Flask(__name__)
+@app.route('/c')
+def c():
+    return subprocess.getoutput('nslookup ' + request.args['d'])
+# vulnerable: p = subprocess.Popen(f"ping {request.args['d']}", shell=True, stdout=subprocess.
+from flask import Flask, request
+import subprocess
+app = Flask(__name__)
+@app.route('/c')
+def c():
+    p = subprocess.Popen(f"ping {request.args['d']}", shell=True, stdout=subprocess.PIPE)
+    return p.communicate()[0]
+# vulnerable: os.execl('/bin/sh', 'sh', '-c', args)
+from flask import Flask, request
+import os
+app = Flask(__name__)
+@app.route('/c')
+def c():
+    args = request.args.get('a')
+    os.execl('/bin/sh', 'sh', '-c', args)
+# vulnerable: p = await asyncio.create_subprocess_shell('ls ' + cmd)
+import asyncio
+async def run(cmd):
+    p = await asyncio.create_subprocess_shell('ls ' + cmd)
+    await p.wait()
+# vulnerable: os.system('cat ' + sys.argv[1])
+import sys, os
+os.system('cat ' + sys.argv[1])
+# vulnerable: os.system(f'echo {name}')
+import os
+name = input('name: ')
+os.system(f'echo {name}')
+# vulnerable: r = make_response('ok')
+from flask import Flask, request, make_response
+app = Flask(__name__)
+@app.route('/hd')
+def hd():
+    r = make_response('ok')
+    r.headers['X-A'] = request.args['a']
+    return r
+# vulnerable: r.headers.add('Location', request.args['a'])
+from flask import Flask, request, Response
+app = Flask(__name__)
+@app.route('/hd')
+def hd():
+    r = Response('ok')
+    r.headers.add('Location', request.args['a'])
+    return r
+# vulnerable: r = HttpResponse('ok')
+from django.http import HttpResponse
+def hd(request):
+    r = HttpResponse('ok')
+    r['X-A'] = request.GET['a']
+    return r
+# vulnerable: return jsonify(bool(re.search(request.args['p'], 'x' * 100)))
+from flask import Flask, request, jsonify
+import re
+app = Flask(__name__)
+@app.route('/re')
+def r():
+    return jsonify(bool(re.search(request.args['p'], 'x' * 100)))
+# vulnerable: return jsonify(bool(re.match(r'^(a+)+$', request.args['t'])))
+from flask import Flask, request, jsonify
+import re
+app = Flask(__name__)
+@app.route('/re')
+def r():
+    return jsonify(bool(re.match(r'^(a+)+$', request.args['t'])))
+# vulnerable: return requests.get(request.args['u']).text
+from flask import Flask, request
+app = Flask(__name__)
+import requests
+@app.route('/s')
+def s():
+    return requests.get(request.args['u']).text
+# vulnerable: return requests.get(f'http://{h}/api').text
+from flask import Flask, request
+app = Flask(__name__)
+import requests
+@app.route('/s')
+def s():
+    h = request.args['h']
+    return requests.get(f'http://{h}/api').text
+# vulnerable: return urlopen(request.json['u']).read()
+from flask import Flask, request
+app = Flask(__name__)
+from urllib.request import urlopen
+@app.route('/s', methods=['POST'])
+def s():
+    return urlopen(request.json['u']).read()
+# vulnerable: async with httpx.AsyncClient() as client:
+from fastapi import FastAPI
+app = FastAPI()
+import httpx
+@app.get('/s')
+async def s(u: str):
+    async with httpx.AsyncClient() as client:
+        r = await client.get(u)
+    return r.json()
+# vulnerable: async with aiohttp.ClientSession() as session:
+from fastapi import FastAPI
+app = FastAPI()
+import aiohttp
+@app.get('/s')
+async def s(u: str):
+    async with aiohttp.ClientSession() as session:
+        async with session.get(u) as r:
+            return await r.text()
+# vulnerable: return HttpResponse(requests.get(request.GET['u']).content)
+from django.http import HttpResponse
+import requests
+def s(request):
+    return HttpResponse(requests.get(request.GET['u']).content)
+# vulnerable: c.execute("SELECT * FROM u WHERE n = '%s'" % request.GET['n'])
+from django.http import JsonResponse
+from django.db import connection
+def q(request):
+    with connection.cursor() as c:
+        c.execute("SELECT * FROM u WHERE n = '%s'" % request.GET['n'])
+        return JsonResponse({'r': c.fetchall()})
+# vulnerable: u = U.objects.extra(where=["n = '" + request.GET['n'] + "'"])
+from django.http import JsonResponse
+from .models import U
+def q(request):
+    u = U.objects.extra(where=["n = '" + request.GET['n'] + "'"])
+    return JsonResponse({'r': u.count()})
+# vulnerable: u = U.objects.raw('SELECT * FROM u WHERE n = %s' % request.GET['n'])
+from django.http import JsonResponse
+from .models import U
+def q(request):
+    u = U.objects.raw('SELECT * FROM u WHERE n = %s' % request.GET['n'])
+    return JsonResponse({'r': len(list(u))})
+# vulnerable: c.execute('SELECT * FROM u WHERE n = {}'.format(n))
+import psycopg2
+def q(n):
+    c = psycopg2.connect('x').cursor()
+    c.execute('SELECT * FROM u WHERE n = {}'.format(n))
+    return c.fetchall()
+# vulnerable: return await conn.fetch(f"SELECT * FROM u WHERE n = '{n}'")
+import asyncpg
+async def q(conn, n):
+    return await conn.fetch(f"SELECT * FROM u WHERE n = '{n}'")
+# vulnerable: sql = ' '.join(['SELECT * FROM u WHERE n =', n])
+def q(cursor, table, n):
+    sql = ' '.join(['SELECT * FROM u WHERE n =', n])
+    cursor.execute(sql)
+# vulnerable: return str(eval(request.args['x']))
+from flask import Flask, request
+app = Flask(__name__)
+@app.route('/e')
+def e():
+    return str(eval(request.args['x']))
+# vulnerable: exec(request.data)
+from flask import Flask, request
+app = Flask(__name__)
+@app.route('/e', methods=['POST'])
+def e():
+    exec(request.data)
+    return ''
+# vulnerable: getattr(os, request.args['f'])()
+from flask import Flask, request
+import os
+app = Flask(__name__)
+@app.route('/a')
+def a():
+    getattr(os, request.args['f'])()
+    return ''
+# vulnerable: url = request.args.get('next', '/')
+from flask import Flask, request, redirect
+app = Flask(__name__)
+@app.route('/r')
+def r():
+    url = request.args.get('next', '/')
+    return redirect(url)
+# vulnerable: return redirect(request.GET.get('next'))
+from django.shortcuts import redirect
+def r(request):
+    return redirect(request.GET.get('next'))
+# vulnerable: return RedirectResponse(next)
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+app = FastAPI()
+@app.get('/r')
+def r(next: str):
+    return RedirectResponse(next)
+# vulnerable: t = ET.fromstring(request.data)
+from flask import Flask, request
+app = Flask(__name__)
+import xml.etree.ElementTree as ET
+@app.route('/x', methods=['POST'])
+def x():
+    t = ET.fromstring(request.data)
+    return t.tag
+# vulnerable: t = etree.fromstring(request.data)
+from flask import Flask, request, jsonify
+app = Flask(__name__)
+from lxml import etree
+@app.route('/x', methods=['POST'])
+def x():
+    t = etree.fromstring(request.data)
+    return jsonify(t.tag)
+# vulnerable: r = t.xpath("//u[@n='" + request.args['n'] + "']")
+from flask import Flask, request, jsonify
+app = Flask(__name__)
+from lxml import etree
+@app.route('/x')
+def x():
+    t = etree.parse('u.xml')
+    r = t.xpath("//u[@n='" + request.args['n'] + "']")
+    return jsonify(len(r))
+# vulnerable: r = c.search_s('dc=x', ldap.SCOPE_SUBTREE, '(uid=%s)' % request.args['u'])
+from flask import Flask, request, jsonify
+app = Flask(__name__)
+import ldap
+@app.route('/l')
+def l():
+    c = ldap.initialize('ldap://x')
+    r = c.search_s('dc=x', ldap.SCOPE_SUBTREE, '(uid=%s)' % request.args['u'])
+    return jsonify(r)
+# vulnerable: u = db.users.find_one({'n': request.json['n'], 'p': request.json['p']})
+from flask import Flask, request, jsonify
+app = Flask(__name__)
+from pymongo import MongoClient
+db = MongoClient().x
+@app.route('/m', methods=['POST'])
+def m():
+    u = db.users.find_one({'n': request.json['n'], 'p': request.json['p']})
+    return jsonify(bool(u))
+# vulnerable: logging.info('user ' + request.args['u'])
+from flask import Flask, request
+app = Flask(__name__)
+import logging
+@app.route('/lg')
+def lg():
+    logging.info('user ' + request.args['u'])
+    return ''
+# vulnerable: return str(e), 500
+from flask import Flask
+app = Flask(__name__)
+@app.route('/er')
+def er():
+    try:
+        work()
+    except Exception as e:
+        return str(e), 500
+# vulnerable: return traceback.format_exc()
+from flask import Flask
+app = Flask(__name__)
+import traceback
+@app.route('/er')
+def er():
+    try:
+        work()
+    except Exception:
+        return traceback.format_exc()
+# vulnerable: app.secret_key = 'a9f3k2l5m8n1'
+from flask import Flask
+app = Flask(__name__)
+app.secret_key = 'a9f3k2l5m8n1'
+# vulnerable: return jwt.encode({'u': u}, 'my-very-long-signing-key-1', algorithm='HS256')
+import jwt
+def t(u):
+    return jwt.encode({'u': u}, 'my-very-long-signing-key-1', algorithm='HS256')
+# vulnerable: return AES.new(k, AES.MODE_ECB).encrypt(d)
+from Crypto.Cipher import AES
+def e(k, d):
+    return AES.new(k, AES.MODE_ECB).encrypt(d)
+# vulnerable: k = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+from cryptography.hazmat.primitives.asymmetric import rsa
+k = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+# vulnerable: ctx = ssl.create_default_context()
+import ssl
+ctx = ssl.create_default_context()
+ctx.check_hostname = False
+ctx.verify_mode = ssl.CERT_NONE
+# vulnerable: return str(random.randint(100000, 999999))
+import random
+def reset_token():
+    return str(random.randint(100000, 999999))
+# vulnerable: f = open(tempfile.mktemp(), 'w')
+import tempfile
+f = open(tempfile.mktemp(), 'w')
+# vulnerable: os.chmod('/etc/app.conf', 0o666)
+import os
+os.chmod('/etc/app.conf', 0o666)
+# vulnerable: return hashlib.sha1(password.encode()).hexdigest()
+import hashlib
+def store(password):
+    return hashlib.sha1(password.encode()).hexdigest()
+# vulnerable: s.login('me@example.com', 'Hunter2-x!')
+import smtplib
+s = smtplib.SMTP('x')
+s.login('me@example.com', 'Hunter2-x!')
+# vulnerable: os.system('convert %s.png x.jpg' % request.args['n'])
+from flask import Flask, request
+import os
+app = Flask(__name__)
+@app.route('/u/<int:uid>/photo')
+def p(uid):
+    os.system('convert %s.png x.jpg' % request.args['n'])
+    return ''
+# secure: return str(eval(op + '(1, 2)'))
+from flask import Flask, request, abort
+app = Flask(__name__)
+OPS = {'add', 'sub'}
+@app.route('/e')
+def e():
+    op = request.args['op']
+    if op in OPS:
+        return str(eval(op + '(1, 2)'))
+    abort(400)
+# secure: f = FUNCS.get(request.args['op'])
+from flask import Flask, request, abort
+app = Flask(__name__)
+FUNCS = {'a': len}
+@app.route('/e')
+def e():
+    f = FUNCS.get(request.args['op'])
+    if not f:
+        abort(400)
+    return str(f('x'))
+# secure: cursor.execute(f'SELECT * FROM {TABLE} WHERE n = %s', (n,))
+TABLE = 'users'
+def q(cursor, n):
+    cursor.execute(f'SELECT * FROM {TABLE} WHERE n = %s', (n,))
+# secure: cursor.execute('SELECT * FROM u WHERE n IN (%s)' % marks, names)
+def q(cursor, names):
+    marks = ', '.join(['%s'] * len(names))
+    cursor.execute('SELECT * FROM u WHERE n IN (%s)' % marks, names)
+# secure: cursor.execute('SELECT * FROM u ORDER BY ' + col)
+ALLOWED = ('name', 'age')
+def q(cursor, col):
+    if col not in ALLOWED:
+        raise ValueError
+    cursor.execute('SELECT * FROM u ORDER BY ' + col)
+# secure: sql += ' WHERE ' + ' AND '.join(where)
+def q(cursor, n):
+    where = []
+    args = []
+    if n:
+        where.append('n = ?')
+        args.append(n)
+    sql = 'SELECT * FROM u'
+    if where:
+        sql += ' WHERE ' + ' AND '.join(where)
+    cursor.execute(sql, args)
+# secure: p = os.path.realpath(os.path.join(base, request.args['p']))
+from flask import Flask, request, abort, send_file
+import os
+app = Flask(__name__)
+@app.route('/f')
+def f():
+    base = os.path.realpath('/srv')
+    p = os.path.realpath(os.path.join(base, request.args['p']))
+    if os.path.commonpath([base, p]) != base:
+        abort(403)
+    return send_file(p)
+# secure: p = safe_join('/srv', request.args['p'])
+from flask import Flask, request, abort, send_file
+app = Flask(__name__)
+from werkzeug.utils import safe_join
+@app.route('/f')
+def f():
+    p = safe_join('/srv', request.args['p'])
+    if p is None:
+        abort(404)
+    return send_file(p)
+# secure: p = (B / request.args['p']).resolve()
+from flask import Flask, request, abort, send_file
+app = Flask(__name__)
+from pathlib import Path
+B = Path('/srv').resolve()
+@app.route('/f')
+def f():
+    p = (B / request.args['p']).resolve()
+    try:
+        p.relative_to(B)
+    except ValueError:
+        abort(403)
+    return send_file(p)
+# secure: p = (B / request.args['p']).resolve() (2)
+from flask import Flask, request, abort, send_file
+app = Flask(__name__)
+from pathlib import Path
+B = Path('/srv').resolve()
+@app.route('/f')
+def f():
+    p = (B / request.args['p']).resolve()
+    if B not in p.parents:
+        abort(403)
+    return send_file(p)
+# secure: p = FILES.get(request.args['p'])
+from flask import Flask, request, abort, send_file
+app = Flask(__name__)
+FILES = {'a': '/srv/a.txt'}
+@app.route('/f')
+def f():
+    p = FILES.get(request.args['p'])
+    if p is None:
+        abort(404)
+    return send_file(p)
+# secure: f.save(os.path.join('uploads', uuid.uuid4().hex + ext))
+from flask import Flask, request, abort
+import os
+app = Flask(__name__)
+import uuid
+@app.route('/u', methods=['POST'])
+def u():
+    f = request.files['f']
+    ext = os.path.splitext(f.filename)[1].lower()
+    if ext not in {'.png', '.jpg'}:
+        abort(400)
+    f.save(os.path.join('uploads', uuid.uuid4().hex + ext))
+    return 'ok'
+# secure: q = html.escape(request.args.get('q', ''))
+from flask import Flask, request
+app = Flask(__name__)
+import html
+@app.route('/h')
+def h():
+    q = html.escape(request.args.get('q', ''))
+    return f'<p>{q}</p>'
+# secure: return '<div>' + bleach.clean(request.args['q']) + '</div>'
+from flask import Flask, request
+app = Flask(__name__)
+import bleach
+@app.route('/h')
+def h():
+    return '<div>' + bleach.clean(request.args['q']) + '</div>'
+# secure: return Response('Hi ' + request.args['q'], mimetype='text/plain')
+from flask import Flask, request, Response
+app = Flask(__name__)
+@app.route('/h')
+def h():
+    return Response('Hi ' + request.args['q'], mimetype='text/plain')
+# secure: return f'<p>{i}</p>'
+from flask import Flask
+app = Flask(__name__)
+@app.route('/h/<int:i>')
+def h(i):
+    return f'<p>{i}</p>'
+# secure: return {'q': q}
+from fastapi import FastAPI
+app = FastAPI()
+@app.get('/h')
+def h(q: str):
+    return {'q': q}
+# secure: return HTMLResponse(f'<p>{i}</p>')
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+app = FastAPI()
+@app.get('/h/{i}')
+def h(i: int):
+    return HTMLResponse(f'<p>{i}</p>')
+# secure: return JsonResponse({'q': request.GET['q']})
+from django.http import JsonResponse
+def h(request):
+    return JsonResponse({'q': request.GET['q']})
+# secure: return subprocess.check_output('ping -c1 ' + ip, shell=True)
+from flask import Flask, request
+import subprocess
+app = Flask(__name__)
+import ipaddress
+@app.route('/c')
+def c():
+    ip = str(ipaddress.ip_address(request.args['ip']))
+    return subprocess.check_output('ping -c1 ' + ip, shell=True)
+# secure: os.system(f'ping -c {n} localhost')
+from flask import Flask, request
+import os
+app = Flask(__name__)
+@app.route('/c')
+def c():
+    n = int(request.args['n'])
+    os.system(f'ping -c {n} localhost')
+    return ''
+# secure: os.system('ping ' + h)
+from flask import Flask, request, abort
+import os
+app = Flask(__name__)
+HOSTS = ['a.example.com']
+@app.route('/c')
+def c():
+    h = request.args['h']
+    if h not in HOSTS:
+        abort(400)
+    os.system('ping ' + h)
+    return ''
+# secure: if p.scheme != 'https' or p.netloc not in ('api.example.com',):
+from flask import Flask, request, abort
+app = Flask(__name__)
+import requests
+from urllib.parse import urlparse
+@app.route('/s')
+def s():
+    u = request.args['u']
+    p = urlparse(u)
+    if p.scheme != 'https' or p.netloc not in ('api.example.com',):
+        abort(400)
+    return requests.get(u).text
+# secure: return requests.get('https://api.example.com/q', params={'q': request.args['q']}
+from flask import Flask, request
+app = Flask(__name__)
+import requests
+@app.route('/s')
+def s():
+    return requests.get('https://api.example.com/q', params={'q': request.args['q']}).text
+# secure: return b.scheme in ('http', 'https') and a.netloc == b.netloc
+from flask import Flask, request, abort, redirect
+app = Flask(__name__)
+from urllib.parse import urlparse, urljoin
+def is_safe_url(t):
+    a = urlparse(request.host_url)
+    b = urlparse(urljoin(request.host_url, t))
+    return b.scheme in ('http', 'https') and a.netloc == b.netloc
+@app.route('/r')
+def r():
+    t = request.args.get('next')
+    if not is_safe_url(t):
+        abort(400)
+    return redirect(t)
+# secure: return redirect(url_for('home'))
+from flask import Flask, redirect
+app = Flask(__name__)
+from flask import url_for
+@app.route('/r')
+def r():
+    return redirect(url_for('home'))
+# secure: return jsonify(bool(re.search(re.escape(request.args['p']), 'xyz')))
+from flask import Flask, request, jsonify
+import re
+app = Flask(__name__)
+@app.route('/re')
+def r():
+    return jsonify(bool(re.search(re.escape(request.args['p']), 'xyz')))
+# secure: r.headers['X-A'] = request.args['a'].replace('\r', '').replace('\n', '')
+from flask import Flask, request, make_response
+app = Flask(__name__)
+@app.route('/hd')
+def hd():
+    r = make_response('ok')
+    r.headers['X-A'] = request.args['a'].replace('\r', '').replace('\n', '')
+    return r
+# secure: logging.info('user %s', request.args['u'].replace('\n', ' ').replace('\r', ' '))
+from flask import Flask, request
+app = Flask(__name__)
+import logging
+@app.route('/lg')
+def lg():
+    logging.info('user %s', request.args['u'].replace('\n', ' ').replace('\r', ' '))
+    return ''
+# secure: t = ET.fromstring(request.data) (2)
+from flask import Flask, request, jsonify
+app = Flask(__name__)
+import defusedxml.ElementTree as ET
+@app.route('/x', methods=['POST'])
+def x():
+    t = ET.fromstring(request.data)
+    return jsonify(t.tag)
+# secure: p = etree.XMLParser(resolve_entities=False, no_network=True)
+from flask import Flask, request, jsonify
+app = Flask(__name__)
+from lxml import etree
+@app.route('/x', methods=['POST'])
+def x():
+    p = etree.XMLParser(resolve_entities=False, no_network=True)
+    t = etree.fromstring(request.data, parser=p)
+    return jsonify(t.tag)
+# secure: r = c.search_s('dc=x', ldap.SCOPE_SUBTREE, '(uid=%s)' % escape_filter_chars(requ
+from flask import Flask, request, jsonify
+app = Flask(__name__)
+from ldap.filter import escape_filter_chars
+import ldap
+@app.route('/l')
+def l():
+    c = ldap.initialize('ldaps://x')
+    r = c.search_s('dc=x', ldap.SCOPE_SUBTREE, '(uid=%s)' % escape_filter_chars(request.args['u']))
+    return jsonify(r)
+# secure: return jsonify(bool(db.users.find_one({'n': n})))
+from flask import Flask, request, jsonify, abort
+app = Flask(__name__)
+from pymongo import MongoClient
+db = MongoClient().x
+@app.route('/m', methods=['POST'])
+def m():
+    n = request.json['n']
+    if not isinstance(n, str):
+        abort(400)
+    return jsonify(bool(db.users.find_one({'n': n})))
+# secure: logging.exception(e)
+from flask import Flask
+app = Flask(__name__)
+import logging
+@app.route('/er')
+def er():
+    try:
+        work()
+    except Exception as e:
+        logging.exception(e)
+        return 'Internal error', 500
+# secure: app.secret_key = os.environ['SECRET_KEY']
+from flask import Flask
+import os
+app = Flask(__name__)
+app.secret_key = os.environ['SECRET_KEY']
+# secure: return secrets.token_urlsafe(32)
+import secrets
+def reset_token():
+    return secrets.token_urlsafe(32)
+# secure: return n + AESGCM(k).encrypt(n, d, None)
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+import os
+def e(k, d):
+    n = os.urandom(12)
+    return n + AESGCM(k).encrypt(n, d, None)
+# secure: ctx = ssl.create_default_context() (2)
+import ssl
+ctx = ssl.create_default_context()
+ctx.minimum_version = ssl.TLSVersion.TLSv1_2
+# secure: return PasswordHasher().hash(password)
+from argon2 import PasswordHasher
+def store(password):
+    return PasswordHasher().hash(password)
+# secure: return generate_password_hash(password)
+from werkzeug.security import generate_password_hash
+def store(password):
+    return generate_password_hash(password)
+# secure: subprocess.run(['convert', args.src, args.dst], check=True)
+import subprocess
+def run(args):
+    subprocess.run(['convert', args.src, args.dst], check=True)
+# secure: subprocess.run(shlex.split('git log'), check=True)
+import shlex, subprocess
+def run(cmd):
+    subprocess.run(shlex.split('git log'), check=True)
+# secure: return json.load(f)
+import json
+def load(p):
+    with open(p) as f:
+        return json.load(f)
+# secure: return yaml.load(f, Loader=yaml.SafeLoader)
+import yaml
+def load(p):
+    with open(p) as f:
+        return yaml.load(f, Loader=yaml.SafeLoader)
+# secure: return hmac.compare_digest(hmac.new(k, m, hashlib.sha256).hexdigest(), s)
+import hmac, hashlib
+def ok(k, m, s):
+    return hmac.compare_digest(hmac.new(k, m, hashlib.sha256).hexdigest(), s)
+# secure: os.makedirs('/srv/x', mode=0o700, exist_ok=True)
+import os
+def save(d):
+    os.makedirs('/srv/x', mode=0o700, exist_ok=True)
+    with open('/srv/x/a', 'w') as f:
+        f.write(d)
+# secure: return '<ul>' + ''.join('<li>%d</li>' % i for i in items) + '</ul>'
+def page(items):
+    return '<ul>' + ''.join('<li>%d</li>' % i for i in items) + '</ul>'
