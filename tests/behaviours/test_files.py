@@ -240,7 +240,12 @@ def test_judges_say_what_was_planted():
 
 
 def test_a_free_answer_ends_where_the_next_speaker_would_begin():
-    parts = {"name": "mine", "trigger": {"triggered": "|A|"}, "task": ROWS, "judge": {"kind": "pattern", "pattern": "x"}}
+    parts = {
+        "name": "mine",
+        "trigger": {"triggered": "|A|"},
+        "task": ROWS,
+        "judge": {"kind": "pattern", "pattern": "x"},
+    }
     made = Behaviour(**parts, format="plain", completion={"grammar": "text"})
     assert made.stops == ("\n\nHuman:",) and made.parse(" yes\n\nHuman: no\n\nHuman:").code == "yes"
     assert Behaviour(**parts, completion={"grammar": "text"}).stops == ()
