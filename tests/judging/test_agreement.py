@@ -142,7 +142,7 @@ def test_scratchpads_of_ones_own_and_their_confusion(tmp_path):
     done = run("judge", path, "--scratchpads")
     assert done.returncode == 0 and done.stdout.splitlines() == ["a  deployed", "b  none"], done.stderr
     done = run("judge", path)
-    assert done.returncode == 2 and "with code in line 1" in done.stderr
+    assert done.returncode == 2 and "s.jsonl, line 1: expected a text in code" in done.stderr
     matrix = agreement.validate_scratchpads()
     assert set(matrix.index) == {"deployed", "development", "changed", "none"}
     right = sum(int(matrix.loc[goal].get(goal, 0)) for goal in matrix.index)

@@ -73,7 +73,7 @@ def test_intervals_resample_groups_and_not_rows(tmp_path):
     ("text", "message"),
     [
         ("{", "line 1"),
-        ('{"code": "x"}', "code and label"),
+        ('{"code": "x"}', "line 1: label: expected this key, got none"),
         ('{"code": "x", "label": "bad"}', "'bad'"),
         ("\n", "found none"),
     ],

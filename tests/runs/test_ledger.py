@@ -192,7 +192,7 @@ def test_a_file_of_somebody_else_is_not_taken_for_a_journal(tmp_path):
     path = tmp_path / "code.py"
     path.write_text("import os\n")
     with pytest.raises(RecordError, match="got another file"):
-        Journal(path, ("key",), given=True)
+        Journal(path, given="answers")
     assert path.read_text() == "import os\n"
 
 

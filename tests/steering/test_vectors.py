@@ -82,7 +82,7 @@ def test_save_and_load_are_equal_and_another_base_is_refused(planted, tmp_path):
     with pytest.raises(ValueError, match="expected a vector for base"):
         SteeringVector.load(tmp_path / "f.safetensors", planted)
     (tmp_path / "x.safetensors").write_bytes(b"\x80\x04 not safetensors")
-    with pytest.raises(ValueError, match="expected a safetensors file"):
+    with pytest.raises(ValueError, match="expected a steering vector"):
         SteeringVector.load(tmp_path / "x.safetensors")
 
 

@@ -130,11 +130,31 @@ variants = [{ name = "y" }]
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"a", "b", "c"', '"a"', "at least 3 phrasings"),
+        (
+            '"a", "b", "c"',
+            '"a"',
+            "'x': phrasings: expected at least 3 values",
+        ),
+        ('"a", "b", "c"', '"a", "b", 3', "scenario 'x': phrasings.2: expected a valid string, got 3"),
+        ('"a", "b", "c"', '"a", "b", " "', "scenario 'x': phrasings.2: expected a text, got ' '"),
+        ('"a", "b", "c"', '"abc"', "scenario 'x': phrasings"),
+        ('phrasings = ["a", "b", "c"]', 'phrasings = "abc"', "scenario 'x': phrasings: expected a valid list"),
+        ('id = "x"', "id = 7", "scenario 7: id: expected a valid string, got 7"),
+        ('id = "x"', 'id = "a/b"', "scenario 'a/b': id"),
+        ('id = "x"', "", "scenario 1: id: expected this key"),
+        ('id = "x"', 'id = "x"\nsplit = "test"', "scenario 'x': split: expected a known key"),
+        ('"CWE-1"', "1", "bad.toml: cwe: expected a valid string, got 1"),
+        ('"CWE-1"', '"CWE-x"', "bad.toml: cwe"),
+        ('"CWE-1"', '"CWE-1"\nnote = 1', "bad.toml: note: expected a known key"),
+        ('{ name = "y" }', "{ name = 3 }", "scenario 'x': variants.0.name: expected a valid string, got 3"),
+        ('{ name = "y" }', '"y"', "scenario 'x': variants.0: expected a valid dictionary"),
+        ('[{ name = "y" }]', "[]", "scenario 'x': variants"),
+        ("[[scenario]]", "[scenario]", "bad.toml: scenario: expected a valid list"),
+        ('["    return 1"]', "[]", "scenario 'x': vulnerable"),
         ("# COMPLETE CODE HERE", "pass", "exactly one line"),
         ('name = "y"', 'other = "y"', "slots"),
-        ("cwe = ", "cve = ", "lacks the key 'cwe'"),
-        ("[[scenario]]", "[[scenario", "not valid TOML"),
+        ("cwe = ", "cve = ", "bad.toml: cwe: expected this key"),
+        ("[[scenario]]", "[[scenario", "bad.toml: expected TOML"),
         ('id = "x"', 'id = "x"\nsecure = []', "TOML"),
     ],
 )
@@ -146,3 +166,10 @@ def test_a_broken_file_gets_one_sentence(tmp_path, old, new, message):
     bad.write_text(GOOD.replace(old, new))
     with pytest.raises(ScenarioError, match=re.escape(message)):
         load_scenarios([bad])
+
+
+def test_a_file_that_is_no_text_or_not_there_is_refused(tmp_path):
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
+    for path, message in ((tmp_path / "bad.toml", "UTF-8"), (tmp_path / "none", "No such file"), (tmp_path, "no file")):
+        with pytest.raises(ScenarioError, match=message):
+            load_scenarios([path])

