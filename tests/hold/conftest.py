@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 COUNTS: dict[str, Counter] = {}
 
 
@@ -9,6 +11,16 @@ def pytest_runtest_logreport(report):
     kind = dict(report.user_properties).get("bad input")
     if kind is not None and report.when == "call":
         COUNTS.setdefault(kind, Counter())[report.outcome] += 1
+
+
+@pytest.fixture
+def subtests_of():
+    """Counts the cases of a test that runs many at once."""
+
+    def count(kind, good):
+        COUNTS.setdefault(kind, Counter())["passed" if good else "failed"] += 1
+
+    return count
 
 
 def pytest_terminal_summary(terminalreporter):
