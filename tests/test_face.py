@@ -112,7 +112,7 @@ def test_a_saved_figure_has_the_width_of_a_column_and_eight_point_text(tmp_path)
         (lambda o, v, c: sl.read_activations(o, "x", "blocks.1.hook_resid_post"), "write \\('resid_post', 1\\)"),
         (lambda o, v, c: sl.read_activations(o, "x", [("resid_post", 9)]), "at layers 0 to 2"),
         (lambda o, v, c: sl.sample_cases(sl.load_scenarios(), "holdout", 2), "expected a split out of"),
-        (lambda o, v, c: sl.sample_cases(sl.load_scenarios(), "test", 0), "at least one case"),
+        (lambda o, v, c: sl.sample_cases(sl.load_scenarios(), "test", 0), "n as a whole number of at least 1"),
         (lambda o, v, c: sl.derive(o, "mood"), "expected a contrast out of"),
     ],
 )

