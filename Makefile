@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup reproduce quick test lint lab figures bench lock
+.PHONY: setup reproduce quick test test-fast lint lab figures bench lock
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,10 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Under ten minutes on two plain cores.
+test-fast: lint
+	$(BIN)/python -m pytest -m "not notebooks and not slow and not families"
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

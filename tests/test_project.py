@@ -44,6 +44,10 @@ def test_environment_yml_takes_the_lock_and_the_same_python():
     assert "cxx-compiler" in text  # of the native kernels
 
 
+def test_the_citation_is_of_this_version():
+    assert f"version: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_the_makefile_has_the_targets_the_readme_names():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"setup", "reproduce", "test", "lab", "figures", "bench"} <= targets

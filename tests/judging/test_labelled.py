@@ -50,7 +50,9 @@ def test_counts_groups_and_sets(tmp_path):
     assert first.balanced.startswith("75.0 [")
     assert list(result[result["set"] == "a"].cwe) == ["all", "CWE-1"]  # a CWE of four rows has no line
     last = result[result["set"] == "b"].iloc[0]
-    assert last.groups == 2 and last.sensitivity == "no data" and last.specificity == "100.0 [100.0, 100.0]"
+    assert last.groups == 2 and last.sensitivity == "no data" and last.specificity.endswith("100.0]")
+    low = float(last.specificity.split("[")[1].split(",")[0])
+    assert 0 < low < 80  # two groups, all right: an interval, not a point
 
 
 def test_intervals_resample_groups_and_not_rows(tmp_path):
@@ -67,10 +69,20 @@ def test_intervals_resample_groups_and_not_rows(tmp_path):
     assert width(10) > 3 * width(200)  # the same 400 rows
 
 
-@pytest.mark.parametrize("text", ["{", '{"code": "x"}', '{"code": "x", "label": "bad"}', "\n"])
-def test_a_bad_file_is_a_sentence(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "line 1"),
+        ('{"code": "x"}', "line 1: label: expected this key, got none"),
+        ('{"code": "x", "label": "bad"}', "'bad'"),
+        ("\n", "found none"),
+    ],
+)
+def test_labelled_files_are_checked_line_by_line(tmp_path, text, message):
     (tmp_path / "l.jsonl").write_text(text)
-    with pytest.raises(CalibrationError, match="expected"):
+    with pytest.raises(CalibrationError, match="JSONL file"):
+        read_sets([tmp_path / "none"])
+    with pytest.raises(CalibrationError, match=message):
         read_sets([tmp_path / "l.jsonl"])
 
 

