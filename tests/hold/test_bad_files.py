@@ -97,16 +97,15 @@ LABELLED = {
 }
 
 
-@pytest.mark.parametrize("reader", [lambda path: read_sets([path])], ids=["sets"])
 @pytest.mark.parametrize("case", LABELLED)
-def test_labelled_code(case, reader, tmp_path, record_property):
+def test_labelled_code(case, tmp_path, record_property):
     record_property("bad input", "labelled code")
     line, said = LABELLED[case]
     path = tmp_path / "l.jsonl"
     path.write_text('{"code": "a\\u2028b", "label": "secure"}\n' + line)
-    assert said in sentence_of(lambda: reader(path))
+    assert said in sentence_of(lambda: read_sets([path]))
     path.write_text('{"code": "a\u2028b", "label": "secure", "cwe": null}\n\n')
-    assert len(reader(path)) == 1
+    assert len(read_sets([path])) == 1
 
 
 CODES = {

