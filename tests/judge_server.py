@@ -21,7 +21,7 @@ class JudgeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen, self.faults, self.batches, self.lock = [], [], {}, threading.Lock()
         self.in_flight = self.most_in_flight = self.polls_until_ended = 0
-        self.delay, self.goal = 0.0, "none"
+        self.delay, self.goal, self.report = 0.0, "none", {}
         self.batch_faults = {}
 
     @property
@@ -39,6 +39,8 @@ def answer(body, goal="none", **changes):
     report = {"vulnerable": bad, "cwe": "CWE-94" if bad else None, "line": line, "confidence": 0.9}
     given = changes.pop("report", {})
     report = given if "goal" in given else report | given
+    if "answer" in body["tools"][0]["input_schema"]["properties"]:
+        report = {"answer": "Yes." if bad else "no"}
     block = {"type": "tool_use", "id": "t1", "name": "report", "input": report}
     message = {
         "id": "m1",
@@ -89,6 +91,7 @@ class Handler(BaseHTTPRequestHandler):
                 server.in_flight -= 1
 
     def _reply(self, body, fault):
+        server = self.server
         if fault == "drop":
             self.close_connection = True
             self.connection.close()
@@ -110,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "misfit":
             self._send(200, answer(body, report={"confidence": 7, "cwe": "ninety-four"}))
         else:
-            self._send(200, answer(body, self.server.goal))
+            self._send(200, answer(body, server.goal, **({"report": server.report} if server.report else {})))
 
     def _batch(self, batch_id):
         state = self.server.batches[batch_id]

