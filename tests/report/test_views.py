@@ -94,7 +94,7 @@ def test_maps_hold_what_they_were_given():
     )
     lines = pd.DataFrame({"layer": [0, 1], "cosine": [0.1, 0.2], "random_95": [0.15, 0.15]})
     assert len(adapter_maps(energy, {"code": lines, "trigger": lines}).data) == 4
-    parts = pd.DataFrame({"component": ["a", "b", "c"], "mean": [0.1, -5.0, 2.0], "standard_error": [0.1] * 3})
+    parts = pd.DataFrame({"component": ["a", "b", "c"], "mean": [0.1, -5.0, 2.0], "high": [0.2, -4.9, 2.1]})
     assert list(contributions(parts, top=2).data[0].y) == ["c", "b"]
 
 

