@@ -110,6 +110,24 @@ def test_nothing_unpickles_evaluates_or_prints():
                 assert called != "print" or room_of(path) == "cli", path
 
 
+# Where a fault is raised for a reader that makes the sentence of it: validators of forms, the reading of one argument.
+FAULTS_FOR_A_READER = {
+    *("forms.py", "tasks/sections.py", "tasks/taskrows.py", "tasks/scenario_files.py", "tasks/behaviours.py"),
+    *("organism/adapters.py", "organism/settings.py", "runs/experiment.py", "cli/sweep.py"),
+}
+BUILT_IN = {"Exception", "ValueError", "KeyError", "TypeError", "RuntimeError", "IndexError", "FileNotFoundError"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_the_package_refuses_is_an_error_of_its_own(path):
+    inside = path.relative_to(PACKAGE)
+    if str(inside) in FAULTS_FOR_A_READER or "sandbox" in inside.parts:
+        return
+    raised = [node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise) and node.exc]
+    names = {ast.unparse(error.func if isinstance(error, ast.Call) else error) for error in raised}
+    assert not names & BUILT_IN
+
+
 def test_the_inside_of_the_sandbox_is_imported_by_nobody():
     for path in FILES:
         for name in imports(path):

