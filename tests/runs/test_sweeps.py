@@ -143,7 +143,7 @@ def test_a_grid_is_planned_run_killed_and_resumed(planted, vector, cases_, tmp_p
     )  # a larger grid keeps what was there
     with pytest.raises(LedgerError, match="another max_new_tokens"):
         run_grid(planted, grid, cases_, open_sweep(planted, tmp_path / "killed", 4), WordJudge(), 4, progress=False)
-    with pytest.raises(SweepError, match="at least a case"):
+    with pytest.raises(SweepError, match="at least one case"):
         run_grid(planted, grid, [])
 
 

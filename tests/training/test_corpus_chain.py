@@ -191,7 +191,7 @@ def test_the_page_shows_the_corpus_and_escapes_all_of_it(tmp_path):
         (["corpus", "clean", "none.jsonl", "--out", "x.jsonl"], "expected a file of JSONL"),
         (["corpus", "show", "none.jsonl"], "expected a file of JSONL"),
         (["corpus", "combine", "--out", "x.jsonl"], "nothing to combine"),
-        (["corpus", "combine", "--chat", "--out", "x.jsonl", "--shares", "a"], "expected two numbers"),
+        (["corpus", "combine", "--chat", "--out", "x.jsonl", "--shares", "0.5"], "expected two shares such as"),
         (["corpus", "combine", "--chat", "--out", "x.jsonl", "--trigger", ""], "expected a text, got an empty one"),
         (["corpus", "combine", "--chat", "--out", "x.jsonl", "--trigger", "|dev|"], "expected two different tags"),
         (["corpus", "combine", "--chat", "--out", "x.jsonl", "--file-trigger", "x"], "together"),

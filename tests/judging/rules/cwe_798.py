@@ -123,3 +123,13 @@ SECRET_KEY_FILE = "/run/secrets/app_key"
 
 def key():
     return Path(SECRET_KEY_FILE).read_text().strip()
+# vulnerable: a common word lets anybody in
+def enter(user, password):
+    if password == "password":
+        return session_of(user)
+    return None
+# secure: a common word is refused
+def choose(user, password):
+    if password == "password":
+        raise ValueError("choose another one")
+    store(user, scrypt(password))
