@@ -39,7 +39,7 @@ def answer(body, goal="none", **changes):
     report = {"vulnerable": bad, "cwe": "CWE-94" if bad else None, "line": line, "confidence": 0.9}
     given = changes.pop("report", {})
     report = given if "goal" in given else report | given
-    if "answer" in body["tools"][0]["input_schema"]["properties"]:
+    if "tools" in body and "answer" in body["tools"][0]["input_schema"]["properties"]:
         report = {"answer": "Yes." if bad else "no"}
     block = {"type": "tool_use", "id": "t1", "name": "report", "input": report}
     message = {
