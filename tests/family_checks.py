@@ -144,7 +144,7 @@ def lens(organism):
     with reading(organism.model, at_layers("resid_post", organism.n_layers)) as found, torch.no_grad():
         parts(organism.model).hidden(torch.tensor([ids]))
     near(organism, expected, lens_logits(organism, found["resid_post", organism.n_layers - 1][0]))
-    words = (["True"], ["False"]) if len(organism.tokens("True")) == 1 else ([organism.tokenizer.decode([40])],) * 2
+    words = (["True"], ["False"]) if len(organism.continued("a", "True")[1]) == 1 else (["7"], ["."])
     read = trajectory(organism, TEXTS[0], words=words)
     log_p = torch.log_softmax(expected, -1)
     true = torch.tensor([float(log_p[i, token]) for i, token in enumerate(ids[1:])])
