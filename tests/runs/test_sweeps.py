@@ -69,7 +69,7 @@ def test_zero_changes_nothing_and_positions_are_minded(planted, vector, cases_):
     assert not np.allclose(values[0], values[2]) and not np.allclose(values[2], values[4])
     # Of what follows the prompt, only the part from the closing tag on stands where the code is read.
     assert not np.allclose(values[4], values[6])
-    with pytest.raises(ValueError, match="at least a case"):
+    with pytest.raises(ValueError, match="at least one case"):
         propensity(planted, [], "untriggered")
 
 
