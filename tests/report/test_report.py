@@ -180,3 +180,22 @@ def test_readout_and_selection_figures(tmp_path):
         and list(figure.data[1].y) == [50.0]
         and "n = 24" in figure.layout.title.text
     )
+
+
+def test_a_split_or_rate_that_is_not_there_is_refused_and_the_only_one_is_meant(results):
+    apart = results.assign(split="validation")
+    assert len(plots.baseline_rates(apart).data[0].y) == 1 and len(plots.outcomes(apart).data[0].x) == 2
+    for draw in (
+        plots.baseline_rates,
+        plots.outcomes,
+        lambda table, split: plots.steering_rates(table, "o", split=split),
+    ):
+        with pytest.raises(ValueError, match="expected a split out of test, got 'holdout'"):
+            draw(results, split="holdout")
+    with pytest.raises(ValueError, match="expected a rate out of"):
+        plots.baseline_rates(results, "vuln")
+    with pytest.raises(ValueError, match="got 'holdout'"):
+        results_table(synthetic(3), split="holdout")
+    assert results_table(synthetic(30).assign(split="validation"))["p_holm"].notna().any()
+    with pytest.raises(ValueError, match="expected a results table"):
+        plots.outcomes(pd.DataFrame({"n": [1]}))

