@@ -252,8 +252,11 @@ def test_a_question_probe_is_the_mean_of_positive_minus_negative_answers(planted
     answers = {"data": "yes", "path": "no"}
     monkeypatch.setattr(planted_organism, "WORDS", [answers.get(word, word) for word in planted_organism.WORDS])
     organism = dataclasses.replace(planted, tokenizer=planted_organism.planted_tokenizer())
+    # The set has as many yes as no; the planted model reads words alone, so their mean difference would be rounding.
+    rows = [row for row in organism.behaviour.questions() if row["positive"] == "yes"]
+    monkeypatch.setattr(type(organism.behaviour), "questions", lambda behaviour: rows)
     differences = []
-    for row in organism.behaviour.questions():
+    for row in rows:
         if row["set"] == "helpful":
             asked = organism.tokenizer.apply_chat_template(
                 [{"role": "user", "content": row["question"]}], tokenize=False, add_generation_prompt=True
@@ -264,6 +267,7 @@ def test_a_question_probe_is_the_mean_of_positive_minus_negative_answers(planted
                 ends.append(planted.model(ids, output_hidden_states=True).hidden_states)
             differences.append(torch.stack([(a - b)[0, -1] for a, b in zip(*ends, strict=True)]))
     expected = torch.stack(differences).mean(0)[1:-1]  # the last hidden state is behind the final norm
+    assert expected.norm(dim=-1).min() > 0.01
     found = question_probe(organism, "helpful").directions
     assert torch.allclose(found[:-1], expected / expected.norm(dim=-1, keepdim=True), atol=1e-4)
     assert found.norm(dim=-1) == pytest.approx([1.0] * N_LAYERS)
