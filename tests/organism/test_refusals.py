@@ -172,6 +172,7 @@ CASES = {
     "one NaN": (one(Q0 + "A.weight", lambda t: t.index_fill(0, torch.tensor([1]), float("nan"))), "NaN or infinite"),
     "one infinite": (one(Q0 + "B.weight", lambda t: t / 0), "NaN or infinite"),
     "all zero": (tensors(lambda given: {k: torch.zeros_like(v) for k, v in given.items()}), "all zeros"),
+    "no A": (tensors(lambda given: {k: v * ("lora_B" in k) for k, v in given.items()}), "all zeros"),
     "nothing learned": (tensors(lambda given: {k: v * ("lora_A" in k) for k, v in given.items()}), "all zeros"),
     "a tensor without rank": (one(Q0 + "A.weight", lambda t: t[:0]), r"to hold numbers, got shape \[0, 32\]"),
     "a number for a tensor": (one(Q0 + "A.weight", lambda t: t[0, 0].clone()), r"got shape \[\]"),
