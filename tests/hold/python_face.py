@@ -49,6 +49,10 @@ def calls(organism, base):
         f"number: seed {s!r}": lambda s=s: generate(organism, [Request(text, seed=s)], 2)
         for s in (-1, 0.5, 10**30, "1")
     }
+    found |= {
+        f"number: confidence {c!r}": lambda c=c: sl.rate([True, False], confidence=c)
+        for c in (2, 0, 1, -0.5, math.nan, True, "1")
+    }
     found |= {f"number: reading batch {n!r}": lambda n=n: sl.read_activations(organism, [text], batch=n) for n in odd}
     found |= {f"number: cases {n!r}": lambda n=n: sample_cases(sl.load_scenarios(), "test", n) for n in odd}
     found |= {
