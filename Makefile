@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup reproduce quick test test-fast lint lab figures bench lock
+.PHONY: setup reproduce quick test test-fast lint lab figures docs bench lock
 
 setup: $(VENV)/.ready
 
@@ -28,7 +28,7 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest
 
-# Under ten minutes on two plain cores.
+# Without notebooks, the table of families and what is marked slow: 14 minutes on two busy cores without bfloat16 tiles.
 test-fast: lint
 	$(BIN)/python -m pytest -m "not notebooks and not slow and not families"
 
@@ -38,6 +38,9 @@ lab: setup
 figures: reproduce
 	cp runs/main/figures/*.json figures/
 	cp runs/main/figures/*.svg runs/main/figures/*.png figures/ 2>/dev/null || true
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 bench: setup
 	$(BIN)/python benchmarks/reading.py

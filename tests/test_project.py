@@ -24,7 +24,7 @@ def normal(name):
 def test_the_lock_satisfies_pyproject():
     locked = {normal(name): version for name, version in LOCK.items()}
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["judges"], *extras["dev"], *extras["cluster"]]
+    wanted = [*PROJECT["dependencies"], *extras["judges"], *extras["dev"], *extras["cluster"], *extras["docs"]]
     for requirement in map(Requirement, wanted):
         assert normal(requirement.name) in locked, requirement
         assert requirement.specifier.contains(Version(locked[normal(requirement.name)])), requirement
