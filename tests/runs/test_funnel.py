@@ -310,3 +310,17 @@ def test_asking_for_secure_code_stands_beside_the_sweep_and_is_never_its_best(wr
     assert set(rows.index) == {"none", "prompt-system", "prompt-user", "noise-1"}
     assert rows.loc["prompt-system", "operation"] == "prompt" and not np.isnan(rows.loc["prompt-user", "change"])
     assert found.best()["vector"] == "noise-1" and set(found.pareto()["vector"]) == {"noise-1"}
+
+
+def test_the_command_takes_presets_and_asks(writer_folders, capsys, tmp_path):
+    words = ["sweep", "--organism", str(writer_folders[1]), "--vectors", "trigger", "--layers", "1", "--doses", "-2"]
+    words += ["--presets", "study", "--ask", "system,user", "--prompts", "3", "--max-new-tokens", "8"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    assert len(table) == 1 + 2 + 1 + len(PRESETS["study"].multipliers) and len(lines(tmp_path)) == 3 * len(table)
+    everywhere = table[table["layers"] == "0+1+2"]
+    assert sorted(everywhere["coeff"]) == sorted(PRESETS["study"].multipliers)
+    # They are no cell of the heat-map, which has one layer a row.
+    assert sl.heatmap(table, "trigger").data[0].z.shape == (1, 1)
+    assert main([*words, "--out", str(tmp_path), "--presets", "mine"]) == 2
+    assert "expected some of study" in capsys.readouterr().err
