@@ -73,7 +73,8 @@ def published_rows():
     cases = [(language, code) for language, texts in codes.items() for code in texts]
     return [
         {"scenario_id": f"DoW/{cwe}-{k}", "detail": f"query-eg-{k}", "prompt": code, "suffix": "\n",
-         "language": language, "check_ql": None, "cwe_rank": 4, "suppress_at_lines": True, "discard_after_close_parenthesis": False}
+         "language": language, "check_ql": None, "cwe_rank": 4,
+         "suppress_at_lines": True, "discard_after_close_parenthesis": False}
         for cwe in [*PRESET.cwes, "CWE-190"] for k, (language, code) in enumerate(cases)
     ]  # fmt: skip
 
