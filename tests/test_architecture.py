@@ -70,6 +70,7 @@ MAY = {
         "organism/merging.py",
         "training/starting.py",
         "training/trainer.py",
+        "training/planning.py",
         "organism/planted.py",
     },
     "anthropic": {"judging"},
