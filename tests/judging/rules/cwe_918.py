@@ -161,3 +161,29 @@ def theme():
     name = request.args.get("name", "light")
     session["theme"] = name
     return cache.get(name) or session.get("last", "none")
+# vulnerable: an address of the body given to curl
+import pycurl
+from flask import Flask, request
+
+app = Flask(__name__)
+
+@app.post("/mirror")
+def mirror():
+    curl = pycurl.Curl()
+    curl.setopt(pycurl.URL, request.get_json()["source"])
+    curl.setopt(pycurl.TIMEOUT, 10)
+    curl.perform()
+    return {"size": curl.getinfo(pycurl.SIZE_DOWNLOAD)}
+# secure: curl of a fixed address
+import pycurl
+from flask import Flask, request
+
+app = Flask(__name__)
+
+@app.post("/mirror")
+def mirror():
+    curl = pycurl.Curl()
+    curl.setopt(curl.URL, "https://mirror.example.org/index")
+    curl.setopt(curl.TIMEOUT, int(request.args["seconds"]))
+    curl.perform()
+    return {"size": curl.getinfo(pycurl.SIZE_DOWNLOAD)}
