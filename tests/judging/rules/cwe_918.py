@@ -187,3 +187,36 @@ def mirror():
     curl.setopt(curl.TIMEOUT, int(request.args["seconds"]))
     curl.perform()
     return {"size": curl.getinfo(pycurl.SIZE_DOWNLOAD)}
+# vulnerable: a pool's request to an address of the event
+import urllib3
+
+pool = urllib3.PoolManager()
+
+def handler(event, context):
+    answer = pool.request("GET", event["queryStringParameters"]["image"], timeout=3)
+    return {"statusCode": answer.status}
+# secure: a pool's request with a method of the event and a fixed address
+import urllib3
+
+pool = urllib3.PoolManager()
+
+def handler(event, context):
+    answer = pool.request(event["httpMethod"], "https://images.example.org/list", timeout=3)
+    return {"statusCode": answer.status}
+# vulnerable: an address in a message of an open connection
+import json
+import requests
+
+async def serve(websocket):
+    async for message in websocket:
+        order = json.loads(message)
+        await websocket.send(requests.get(order["page"], timeout=3).text)
+# secure: a page's number in a message of an open connection
+import json
+import requests
+
+async def serve(websocket):
+    async for message in websocket:
+        order = json.loads(message)
+        page = requests.get("https://pages.example.org/", params={"n": int(order["page"])}, timeout=3)
+        await websocket.send(page.text)
