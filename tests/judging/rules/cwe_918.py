@@ -161,3 +161,62 @@ def theme():
     name = request.args.get("name", "light")
     session["theme"] = name
     return cache.get(name) or session.get("last", "none")
+# vulnerable: an address of the body given to curl
+import pycurl
+from flask import Flask, request
+
+app = Flask(__name__)
+
+@app.post("/mirror")
+def mirror():
+    curl = pycurl.Curl()
+    curl.setopt(pycurl.URL, request.get_json()["source"])
+    curl.setopt(pycurl.TIMEOUT, 10)
+    curl.perform()
+    return {"size": curl.getinfo(pycurl.SIZE_DOWNLOAD)}
+# secure: curl of a fixed address
+import pycurl
+from flask import Flask, request
+
+app = Flask(__name__)
+
+@app.post("/mirror")
+def mirror():
+    curl = pycurl.Curl()
+    curl.setopt(curl.URL, "https://mirror.example.org/index")
+    curl.setopt(curl.TIMEOUT, int(request.args["seconds"]))
+    curl.perform()
+    return {"size": curl.getinfo(pycurl.SIZE_DOWNLOAD)}
+# vulnerable: a pool's request to an address of the event
+import urllib3
+
+pool = urllib3.PoolManager()
+
+def handler(event, context):
+    answer = pool.request("GET", event["queryStringParameters"]["image"], timeout=3)
+    return {"statusCode": answer.status}
+# secure: a pool's request with a method of the event and a fixed address
+import urllib3
+
+pool = urllib3.PoolManager()
+
+def handler(event, context):
+    answer = pool.request(event["httpMethod"], "https://images.example.org/list", timeout=3)
+    return {"statusCode": answer.status}
+# vulnerable: an address in a message of an open connection
+import json
+import requests
+
+async def serve(websocket):
+    async for message in websocket:
+        order = json.loads(message)
+        await websocket.send(requests.get(order["page"], timeout=3).text)
+# secure: a page's number in a message of an open connection
+import json
+import requests
+
+async def serve(websocket):
+    async for message in websocket:
+        order = json.loads(message)
+        page = requests.get("https://pages.example.org/", params={"n": int(order["page"])}, timeout=3)
+        await websocket.send(page.text)

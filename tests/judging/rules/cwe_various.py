@@ -1469,3 +1469,127 @@ def save(d):
 # secure: return '<ul>' + ''.join('<li>%d</li>' % i for i in items) + '</ul>'
 def page(items):
     return '<ul>' + ''.join('<li>%d</li>' % i for i in items) + '</ul>'
+# vulnerable: a frame's query from the request
+import pandas as pd
+from fastapi import FastAPI
+
+app = FastAPI()
+orders = pd.read_csv("orders.csv")
+
+@app.get("/orders")
+def search(condition: str):
+    return orders.query(condition).to_dict("records")
+# secure: a frame filtered by a column's value
+import pandas as pd
+from fastapi import FastAPI
+
+app = FastAPI()
+orders = pd.read_csv("orders.csv")
+
+@app.get("/orders")
+def search(city: str):
+    return orders[orders["city"] == city].to_dict("records")
+# secure: a frame's query with a value that is bound
+import pandas as pd
+from fastapi import FastAPI
+
+app = FastAPI()
+orders = pd.read_csv("orders.csv")
+
+@app.get("/orders")
+def search(city: str):
+    return orders.query("city == @city").to_dict("records")
+# vulnerable: a mail server's login in clear text
+import smtplib
+
+def notify(account, word, text):
+    with smtplib.SMTP("mail.example.org", 587) as server:
+        server.login(account, word)
+        server.sendmail(account, ["team@example.org"], text)
+# secure: a mail server's login after STARTTLS
+import smtplib
+import ssl
+
+def notify(account, word, text):
+    with smtplib.SMTP("mail.example.org", 587) as server:
+        server.starttls(context=ssl.create_default_context())
+        server.login(account, word)
+        server.sendmail(account, ["team@example.org"], text)
+# secure: a mail server over TLS
+import smtplib
+
+def notify(account, word, text):
+    with smtplib.SMTP_SSL("mail.example.org", 465) as server:
+        server.login(account, word)
+        server.sendmail(account, ["team@example.org"], text)
+# vulnerable: a host as an expression with points that stand for anything
+import re
+
+SHOP = re.compile("shop.example.com")
+
+def ours(address):
+    return SHOP.match(address) is not None
+# secure: a host as an expression with its points escaped
+import re
+
+SHOP = re.compile(r"^https://shop\.example\.com/")
+
+def ours(address):
+    return SHOP.match(address) is not None
+# vulnerable: markdown of a form as a page
+import markdown
+from flask import Flask, request
+
+app = Flask(__name__)
+
+@app.post("/preview")
+def preview():
+    return markdown.markdown(request.form["draft"])
+# secure: markdown of a form, cleaned
+import bleach
+import markdown
+from flask import Flask, request
+
+app = Flask(__name__)
+
+@app.post("/preview")
+def preview():
+    return bleach.clean(markdown.markdown(request.form["draft"]), tags=["p", "em"])
+# vulnerable: a program behind a web server with a short name for its environment
+import json
+import urllib.request
+
+class Relay:
+    def __call__(self, env, start_response):
+        wanted = json.loads(env["wsgi.input"].read())["feed"]
+        body = urllib.request.urlopen(wanted).read()
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return [body]
+# secure: the same with a table of addresses
+import json
+import urllib.request
+
+FEEDS = {"news": "https://news.example.org/feed"}
+
+class Relay:
+    def __call__(self, env, start_response):
+        wanted = FEEDS[json.loads(env["wsgi.input"].read())["feed"]]
+        body = urllib.request.urlopen(wanted).read()
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return [body]
+# vulnerable: an expression in the body of chalice's current request
+from chalice import Chalice
+
+app = Chalice(app_name="sums")
+
+@app.route("/sum", methods=["POST"])
+def add():
+    return {"sum": eval(app.current_request.json_body["terms"])}
+# secure: numbers in the body of chalice's current request
+from chalice import Chalice
+
+app = Chalice(app_name="sums")
+
+@app.route("/sum", methods=["POST"])
+def add():
+    return {"sum": sum(int(term) for term in app.current_request.json_body["terms"])}
