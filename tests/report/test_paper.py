@@ -61,6 +61,19 @@ def test_what_is_no_finished_run_is_refused(folder, capsys):
     with pytest.raises(RecordError, match="cannot be read"):
         write_paper(folder)
     results_table(synthetic(30)).to_parquet(folder / "results.parquet")
+    write_json(folder / "manifest.json", manifest("run", experiment={"name": "a"}))
+    with pytest.raises(RecordError, match="the settings of a run"):
+        write_paper(folder)
     write_json(folder / "manifest.json", manifest("sweep"))
     with pytest.raises(RecordError, match="a sweep has no write-up"):
         write_paper(folder)
+
+
+@pytest.mark.skipif(pictures.chrome() is None, reason="no Chrome draws the pictures")
+def test_pictures_too_are_the_same_twice(folder, monkeypatch):
+    monkeypatch.undo()
+    pictures_of = lambda: {p.name: p.read_bytes() for p in (folder / "paper" / "figures").glob("*.*")}  # noqa: E731
+    write_paper(folder)
+    before = pictures_of()
+    write_paper(folder)
+    assert {"rates.pdf", "rates.svg", "rates.png"} <= set(before) and pictures_of() == before
