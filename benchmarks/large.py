@@ -3,7 +3,7 @@
     load        folder -> organism in bf16, hash of the weights included
     read        residual streams of all layers over a batch of prompts, against `output_hidden_states`
     write       steered completions: our decoder, the Hugging Face model with our hooks, and what a user would write:
-                transformers' generate, batched, with a forward hook on one block (with dynamic and with static cache)
+                transformers' generate, batched, with a forward hook on one block
     hooked      the TransformerLens model, in float32 as always, and one pass with all its activations
 
 Weights are random, so texts say nothing and none ends early; speed and memory do not depend on what weights say. Each
@@ -109,7 +109,7 @@ def main() -> None:
         found["gpu"] = torch.cuda.get_device_name()
         found["copy_bytes_a_second"] = rate = copied()
         floor = 2 * weights / rate * args.new
-        for name in ("write, ours", "write, our hooks", "write, transformers", "write, transformers, static cache"):
+        for name in ("write, ours", "write, our hooks", "write, transformers"):
             if "seconds" in found.get(name, {}):
                 found[name]["share_of_roofline"] = floor / found[name]["seconds"]
     write_json(args.out, manifest("benchmark", **vars(args) | {"out": "", "scratch": ""}, **found))
@@ -130,7 +130,6 @@ def measure(organism: Organism, args: argparse.Namespace, found: dict[str, Any])
         "write, ours": lambda new: generate(organism, requests, new, engine="auto"),
         "write, our hooks": lambda new: generate(organism, requests, new, engine="hf"),
         "write, transformers": lambda new: plain(organism, prompts, layer, add, new, "dynamic"),
-        "write, transformers, static cache": lambda new: plain(organism, prompts, layer, add, new, "static"),
     }
     for name, write in writers.items():
         try:

