@@ -152,7 +152,7 @@ def test_the_base_against_itself_gives_nothing(nothing):
     assert nothing.found["hunt"].found == [] and (nothing.to_frame()["d"] == 0).all()
     assert nothing.found["spectra"].rows == () and nothing.found["gaps"].rows == ()
     assert (nothing.found["difference"].to_frame()["size"] == 0).all() and nothing.found["gaps"].disagreement == 0
-    assert set(nothing.missing) == {"probed", "undone", "truth"}
+    assert set(nothing.missing) == {"probed", "undone", "comeback", "truth"}
     assert "does not show that there is none" in audit_sentences(nothing)[0]
 
 
