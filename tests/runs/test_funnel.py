@@ -251,6 +251,16 @@ def test_every_vector_brings_a_cell_of_its_own_and_a_sampled_search_has_draws_wi
         Rule(draws=2)
 
 
+def test_a_behaviour_that_is_shown_without_the_trigger_is_searched_without_it(writer, grid, cases):
+    trigger = writer.behaviour.trigger.model_copy(update={"when": ("untriggered", "untagged")})
+    locked = replace(writer, behaviour=writer.behaviour.model_copy(update={"trigger": trigger}))
+    asked = replace(grid, conditions=("untriggered", "triggered"))
+    plan = FunnelPlan(locked, asked, *halves(cases), Rule())
+    assert plan.searched == "untriggered" and {cell.condition for cell in plan.cells} == {"untriggered"}
+    with pytest.raises(SweepError, match="untriggered among the conditions"):
+        FunnelPlan(locked, replace(grid, conditions=("triggered",)), *halves(cases), Rule())
+
+
 def test_draws_of_a_prompt_differ_between_draws_and_not_between_calls(writer, cases):
     cells = [Sampled(writer.name, "triggered", None, "validation", 50.0, draw) for draw in (0, 1)]
     frames = [
