@@ -54,6 +54,7 @@ def main() -> None:
         if not asked.tidy:
             where = {"metadata": {"path": str(FOLDER)}}
             NotebookClient(notebook, timeout=CELL_SECONDS, resources=where).execute()
+            nbformat.write(notebook, path)  # kept, whatever tidying says of its first cell
         tidy(notebook)
         nbformat.write(notebook, path)
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
