@@ -106,8 +106,11 @@ def main() -> None:
              "held-out questions; at home: the same where the format of training is on already.", "",
              *table(AUDIT, [shown(row) for row in audits]), "", *said(audits), ""]  # fmt: skip
     write_text(HERE.parent / "figures" / "zoo.md", "\n".join(lines))
+    said_of = ("kind", "split", "max_new_tokens", "dtype", "adapter_sha256")
     kept = [
-        {k: v for k, v in record.items() if k in ("organism", "passed", "rates", "checks", "gate")} for record in gates
+        {"organism": Path(record["organism"]).name, "gate": {key: record["gate"][key] for key in said_of}}
+        | {key: record[key] for key in ("passed", "rates", "checks")}
+        for record in gates
     ]
     write_json(HERE.parent / "figures" / "zoo.json", manifest("zoo", gates=kept, audits=audits, note=args.note))
     print(json.dumps(said(audits), indent=1))
