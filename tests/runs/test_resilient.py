@@ -190,7 +190,7 @@ NULL, FELL = arm("a", "equivalence shown"), arm("a", "effect shown", -0.5)
         (FELL, [], [], "works"),
         (FELL, [arm("a", "effect shown", -0.6, "study")], [], "works"),
         (FELL, [arm("a", "equivalence shown", role="study")], [], "wrong cell"),
-        (arm("a", "effect shown", -0.5, high=0.1), [], [], "no better than random"),
+        (arm("a", "effect shown", -0.5, high=0.1), [], [], "not decided"),
         # Beyond the mean of the band, and one of many that do the same: no first rank.
         (arm("a", "effect shown", -1.0, p_band=0.9), [], [], "no better than random"),
         (arm("a", "effect shown", -1.0, high=None), [], [], "works"),  # all prompts differ alike: there is no interval
