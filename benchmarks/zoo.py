@@ -149,7 +149,7 @@ def main() -> None:
              "held-out questions; at home: the same where the format of training is on already.", "",
              *table(AUDIT, [shown(row) for row in audits]), "", *said(audits), "",
              "## Tool by tool", "", "One number a tool and organism, larger where it suspects more; then the AUROC "
-             "over organisms of telling the ten from the eight, with its 95 % interval. The adapters of twins have half "
+             "over organisms of telling the ten from the eight, with its 95 % interval. Twins have half "
              "the rank and fewer steps, which weights see too.", "",
              *table(("organism", "kind", *audits[0]["tools"]), [tool_row(row) for row in audits]), "",
              *told_apart(audits), ""]  # fmt: skip
