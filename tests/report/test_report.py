@@ -98,6 +98,8 @@ def test_a_chrome_that_hangs_is_waited_for_once_and_leaves_no_child(results, mon
     hanging.write_text("#!/bin/sh\nsleep 300\n")
     hanging.chmod(0o755)
     pictures._close()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     before = set(psutil.Process().children(recursive=True))
     monkeypatch.setattr(pictures, "chrome", lambda: str(hanging))
     monkeypatch.setattr(pictures, "START_SECONDS", 2)
@@ -111,6 +113,7 @@ def test_a_chrome_that_hangs_is_waited_for_once_and_leaves_no_child(results, mon
     left = [child for child in psutil.Process().children(recursive=True) if child not in before]
     psutil.wait_procs(left, timeout=10)
     assert not asked and not [child for child in left if child.is_running() and "sleep" in child.name()]
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_the_page_escapes_what_models_write_and_needs_no_network(results, tmp_path):
