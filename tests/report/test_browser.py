@@ -201,7 +201,9 @@ def test_the_forest_holds_every_change_and_leaves_the_band_out():
     said = numbers_of(forest(table))[0]
     assert said[0] == "triggered" and said[1] == "-30" and "n = 100" in said[3]
     square, damage = marks_of(heatmap(table.assign(example="<b>"), "code"))
-    assert square["values"][1:3] == ["+0.10", "3"] and "n = 100" in square["values"][3] and "<" not in square["values"][3]
+    assert (
+        square["values"][1:3] == ["+0.10", "3"] and "n = 100" in square["values"][3] and "<" not in square["values"][3]
+    )
     assert square["link"] == damage["link"] == address("steered") and damage["values"][0].startswith("damage")
 
 
