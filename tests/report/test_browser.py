@@ -204,7 +204,7 @@ def test_the_forest_holds_every_change_and_leaves_the_band_out():
     assert (
         square["values"][1:3] == ["+0.10", "3"] and "n = 100" in square["values"][3] and "<" not in square["values"][3]
     )
-    assert square["link"] == damage["link"] == address("steered") and damage["values"][0].startswith("damage")
+    assert square["link"] == damage["link"] == address("steered") and damage["values"][0].startswith("degenerate")
 
 
 def test_the_verdict_is_the_tables_and_few_prompts_are_said_first():
