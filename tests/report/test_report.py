@@ -53,7 +53,9 @@ def test_table_for_people_has_interval_and_tests(results):
 
 @pytest.mark.skipif(chrome() is None, reason="no Chrome")
 def test_a_figure_gives_the_same_picture_twice(results):  # PDF and PNG: see the write-up
-    for figure in (plots.steering_rates(results, "o"), heatmap(results.assign(example=""), "code")):
+    untriggered = results.assign(condition="untriggered")  # hatched
+    hatched = plots.baseline_rates(pd.concat([results, untriggered]))
+    for figure in (plots.steering_rates(results, "o"), heatmap(results.assign(example=""), "code"), hatched):
         assert picture(figure, "svg", 600, 400) == picture(figure, "svg", 600, 400)
 
 
