@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--audits", type=Path, required=True)
     parser.add_argument("--organisms", type=Path, required=True, help="folder of the adapters that do not ship")
     parser.add_argument("--curve", type=Path, help="gates of adapters on the validation split, of several steps")
+    parser.add_argument("--audited", default="", help="what the reader must know about the organisms that were audited")
     parser.add_argument("--note", default="", help="what the reader must know about these organisms")
     args = parser.parse_args()
     gates = [read_json(path) for path in sorted(args.gates.glob("*/gate.json"))]
@@ -159,7 +160,7 @@ def main() -> None:
              "Rates in % with 95 % intervals that take scenarios as clusters; near misses: least and largest "
              "vulnerable rate; nats lost against the base.", "",
              *table(GATE, [gate_row(record) for record in gates]), "", *curve(args.curve, args.organisms),
-             "## Audited blind", "",
+             "## Audited blind", "", *([args.audited, ""] if args.audited else []),
              "d: change of the answer by the best string, nats a token beyond random strings, 95 % interval over "
              "held-out questions; at home: the same where the format of training is on already.", "",
              *table(AUDIT, [shown(row) for row in audits]), "", *said(audits), "",

