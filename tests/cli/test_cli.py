@@ -163,6 +163,16 @@ def test_quick_is_the_same_experiment_made_small():
     assert quick.name != whole.name and type(whole).model_validate(quick.model_dump()) == quick
 
 
+def test_full_is_the_same_experiment_made_large():
+    whole, full = read_experiment(), read_experiment().full()
+    assert set(whole.steering.doses) < set(full.steering.doses) and full.selection.stride == 1
+    assert full.band.directions == 100 and full.registration == whole.registration
+    assert type(whole).model_validate(full.model_dump()) == full
+    assert whole.quick().most < whole.most < full.most
+    # 8,940 were written in the published run: vectors that are steered at one layer share their random controls.
+    assert 8940 <= whole.most < 2 * 8940
+
+
 def test_layers_to_try_go_down_from_where_the_decision_is_readable():
     assert layers_to_try(26, 30, 3) == [2, 5, 8, 11, 14, 17, 20, 23, 26]
     assert (
