@@ -24,7 +24,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = joined([output for output in cell.outputs if WIDGET not in output.get("data", {})])
     first = notebook.cells[0]
     shown = next(output for output in answers(notebook) if "image/png" in output.data)
     first.attachments = {"answer.png": {"image/png": shown.data["image/png"]}}
@@ -33,6 +33,18 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     words = shown.metadata["image/png"]["alt"].replace("[", "(").replace("]", ")")
     lines[place] = f"![{words}](attachment:answer.png)"
     first.source = "\n".join(lines)
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Return outputs with what was printed in one go as one: a kernel sends it in as many parts as it likes."""
+    whole: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        before = whole[-1] if whole else {}
+        if output.output_type == "stream" and before.get("name") == output.name:
+            before.text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def answers(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
